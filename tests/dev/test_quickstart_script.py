@@ -1,0 +1,98 @@
+"""The quickstart script: does what is missing, once, and goes on after an interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import quickstart
+
+
+@pytest.fixture
+def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty output folder of the quickstart."""
+    monkeypatch.setattr(quickstart, "ROOT", tmp_path)
+    folder = tmp_path / quickstart.OUTPUT
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def commands(output: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """The commands of the quickstart, faked: each writes what the real one would."""
+    called: list[tuple[str, ...]] = []
+
+    def fake_step(what: str, *arguments: str) -> None:
+        called.append(arguments)
+        if arguments[0] == "train_net.py":
+            output.mkdir(parents=True, exist_ok=True)
+            (output / "model_final.pth").touch()
+            line = {"bbox/AP": 71.25, "bbox/AR100": 80.0}
+            (output / "metrics.json").write_text(json.dumps(line) + "\n")
+        else:
+            (output / "detections.png").touch()
+
+    monkeypatch.setattr(quickstart, "run_step", fake_step)
+    return called
+
+
+def test_quickstart_trains_draws_and_reports_once(
+    commands: list[tuple[str, ...]], capsys: pytest.CaptureFixture
+) -> None:
+    assert quickstart.main([]) == 0
+    assert [command[0] for command in commands] == ["train_net.py", "-m"]
+    assert "--resume" in commands[0]
+    assert "bbox/AP 71.2, bbox/AR100 80.0" in capsys.readouterr().out
+    commands.clear()
+    assert quickstart.main([]) == 0
+    assert commands == []
+
+
+def test_quickstart_without_results_goes_on_training(
+    commands: list[tuple[str, ...]], output: Path
+) -> None:
+    (output / "model_final.pth").touch()  # killed during the evaluation
+    (output / "metrics.json").write_text('{"total_loss": 1.0}\n{"bbox/AP": 7')
+    assert quickstart.main([]) == 0
+    assert commands[0][0] == "train_net.py"
+
+
+def test_quickstart_force_starts_anew(commands: list[tuple[str, ...]], output: Path) -> None:
+    quickstart.main([])
+    (output / "last_checkpoint").write_text("model_final.pth")
+    commands.clear()
+    assert quickstart.main(["--force"]) == 0
+    assert [command[0] for command in commands] == ["train_net.py", "-m"]
+    assert not (output / "last_checkpoint").exists()
+
+
+def test_quickstart_redraws_for_a_newer_model(
+    commands: list[tuple[str, ...]], output: Path
+) -> None:
+    quickstart.main([])
+    commands.clear()
+    os.utime(output / "detections.png", (1, 1))
+    assert quickstart.main([]) == 0
+    assert [command[0] for command in commands] == ["-m"]
+
+
+def test_quickstart_failure_is_one_sentence(
+    output: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(quickstart.subprocess, "call", lambda *_, **__: 3)
+    assert quickstart.main([]) == 1
+    assert "training stopped with exit status 3" in capsys.readouterr().err
+
+
+def test_results_come_from_the_last_line_that_has_them(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    assert quickstart.last_results(path) == {}
+    lines = [
+        {"bbox/AP": 1.0, "bbox/AR100": 2.0},
+        {"bbox/AP": 3.0, "bbox/AR100": 4.0, "iteration": 9},
+        {"total_loss": 0.5},
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"bbox/AP": 5')
+    assert quickstart.last_results(path)["bbox/AP"] == 3.0
