@@ -1,0 +1,109 @@
+"""Focal loss (Lin et al., https://arxiv.org/abs/1708.02002, Sec. 3), the readable definition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .layout import level_views
+from .precision import at_least_float32
+
+
+def focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """FL(p_t) = -alpha_t (1 - p_t)^gamma log(p_t), elementwise (Eq. 5).
+
+    p_t is the probability given to the truth: sigmoid(x) where the target is 1, 1 - sigmoid(x)
+    where it is 0. Easy examples (p_t near 1) weigh little: with gamma = 2 an example at p_t = 0.9
+    costs 100 times less than under cross entropy. gamma = 0 is (alpha-balanced) cross entropy.
+
+    Both factors are taken as exponents of log-sigmoids rather than as powers of a probability that
+    has underflowed to 0, so value and gradient are finite for every gamma >= 0 and |x| <= 100.
+
+    Args:
+        logits: any shape; half precision is computed, and returned, in float32.
+        targets: same shape (or broadcastable), 0 or 1.
+        alpha: weight of the targets that are 1; 1 - alpha goes to the others. -1 weighs all by 1.
+        gamma: focusing parameter.
+
+    Raises:
+        ValueError: if alpha is neither -1 nor in [0, 1], or gamma is negative.
+    """
+    check_focal_arguments(alpha, gamma)
+    logits = at_least_float32(logits)
+    is_positive = targets.to(torch.bool)
+    signed = torch.where(is_positive, logits, -logits)  # p_t = sigmoid(signed)
+    loss = -F.logsigmoid(signed) * torch.exp(gamma * F.logsigmoid(-signed))
+    if alpha < 0:
+        return loss
+    return loss * torch.where(is_positive, alpha, 1 - alpha)
+
+
+def sigmoid_focal_loss(
+    logits: Tensor | Sequence[Tensor],
+    labels: Tensor,
+    num_classes: int,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    reduction: str = "sum",
+) -> Any:
+    """Focal loss of K independent sigmoids against integer labels.
+
+    Args:
+        logits: (..., K), or a head's L outputs (N, A*K, Hi, Wi).
+        labels: (...), or (N, R) with R in the order (level, Hi, Wi, A); values in {-1 ignore,
+            0..K-1 class, K background}.
+        num_classes: K.
+        alpha, gamma: see :func:`focal_loss`.
+        reduction: "sum", "mean" over the entries that are not ignored (0 if there are none), or
+            "none".
+
+    Returns:
+        A scalar, or for "none" the loss of each entry in the shape of ``logits`` (0 where ignored).
+
+    Raises:
+        ValueError: if a shape, a reduction, alpha or gamma is out of range.
+    """
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got '{reduction}'")
+    if isinstance(logits, Tensor):
+        if logits.shape != (*labels.shape, num_classes):
+            raise ValueError(
+                f"logits must be (..., {num_classes}) with labels (...) = {tuple(labels.shape)}, "
+                f"got {tuple(logits.shape)}"
+            )
+        losses = [_masked_loss(logits, labels.unsqueeze(-1), -1, alpha, gamma)]
+        shapes = [logits.shape]
+    else:
+        views = level_views(logits, labels, num_classes)
+        losses = [_masked_loss(x, y, 2, alpha, gamma) for x, y in views]
+        shapes = [x.shape for x in logits]
+    if reduction == "none":
+        shaped = [loss.reshape(shape) for loss, shape in zip(losses, shapes, strict=True)]
+        return shaped[0] if isinstance(logits, Tensor) else shaped
+    total = torch.stack([loss.sum() for loss in losses]).sum()
+    if reduction == "mean":
+        return total / ((labels >= 0).sum() * num_classes).clamp(min=1)
+    return total
+
+
+def _masked_loss(
+    logits: Tensor, labels: Tensor, class_dim: int, alpha: float, gamma: float
+) -> Tensor:
+    """Focal loss where ``labels`` has size 1 in the class dimension; 0 where a label is -1."""
+    classes = torch.arange(logits.shape[class_dim], device=logits.device)
+    shape = [1] * logits.dim()
+    shape[class_dim] = -1
+    targets = labels == classes.view(shape)
+    return focal_loss(logits, targets, alpha, gamma).masked_fill(labels < 0, 0.0)
+
+
+def check_focal_arguments(alpha: float, gamma: float) -> None:
+    """Raise ValueError unless alpha is -1 or in [0, 1] and gamma >= 0."""
+    if alpha != -1 and not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must be in [0, 1], or -1 for no weighting, got {alpha}")
+    if not gamma >= 0:
+        raise ValueError(f"gamma must be >= 0, got {gamma}")

@@ -1,0 +1,48 @@
+"""How anchor labels line up with what a dense head puts out.
+
+Letters: N images, L levels, A anchors per location, K classes, Hi x Wi locations of level i,
+R = sum of Hi * Wi * A over the levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+
+
+def level_views(
+    logits: Sequence[Tensor], labels: Tensor, num_classes: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield, level by level, logits (N, A, K, Hi, Wi) and their labels (N, A, 1, Hi, Wi).
+
+    The logits are views of the head's output, so nothing large is copied or transposed; only the
+    labels, K times smaller, are brought into the head's order.
+
+    Args:
+        logits: L tensors (N, A*K, Hi, Wi).
+        labels: (N, R), R in the order (level, Hi, Wi, A).
+        num_classes: K.
+
+    Raises:
+        ValueError: if channels are no multiple of K, or R is not the number of anchors.
+    """
+    sizes = []
+    for level in logits:
+        if level.dim() != 4 or level.shape[1] % num_classes != 0:
+            raise ValueError(
+                f"logits of a level must be (N, A*{num_classes}, Hi, Wi), got {tuple(level.shape)}"
+            )
+        sizes.append(level[0].numel() // num_classes)
+    if tuple(labels.shape) != (logits[0].shape[0], sum(sizes)):
+        raise ValueError(
+            f"labels must be {(logits[0].shape[0], sum(sizes))} for these logits and "
+            f"num_classes {num_classes}, got {tuple(labels.shape)}"
+        )
+    for level, level_labels in zip(logits, labels.split(sizes, dim=1), strict=True):
+        n, channels, height, width = level.shape
+        num_anchors = channels // num_classes
+        yield (
+            level.view(n, num_anchors, num_classes, height, width),
+            level_labels.reshape(n, height, width, num_anchors).permute(0, 3, 1, 2).unsqueeze(2),
+        )
