@@ -1,0 +1,218 @@
+"""The detector: wiring of backbone, head, anchors, assigner, losses and decoder.
+
+Letters: N images, L levels, A anchors per location, K classes, R anchors over all levels,
+P positive anchors.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from detectron2.config import configurable
+from detectron2.modeling import (
+    META_ARCH_REGISTRY,
+    Backbone,
+    build_anchor_generator,
+    build_backbone,
+)
+from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.meta_arch.dense_detector import DenseDetector
+from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.utils.events import get_event_storage, has_event_storage
+from torch import Tensor, nn
+
+from ..messages import did_you_mean
+from ..registry import (
+    ASSIGNER_REGISTRY,
+    CLS_LOSS_REGISTRY,
+    DENSE_HEAD_REGISTRY,
+    register_once,
+)
+from ..structures import DenseTargets
+from .criteria import build_box_loss
+from .decode import DenseDecoder, gather_deltas
+from .input_check import check_training_inputs
+from .normalizer import LossNormalizer
+
+
+@register_once(META_ARCH_REGISTRY)
+class RetinaNetExt(DenseDetector):
+    """RetinaNet whose parts come from registries; takes and gives what Detectron2's RetinaNet does.
+
+    Parameter names, losses and detections equal Detectron2's for the same config and weights.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        head: nn.Module,
+        head_in_features: list[str],
+        anchor_generator: nn.Module,
+        assigner: Any,
+        cls_loss: nn.Module,
+        box_loss: nn.Module,
+        decoder: DenseDecoder,
+        num_classes: int,
+        pixel_mean: list[float],
+        pixel_std: list[float],
+        vis_period: int = 0,
+        input_format: str = "BGR",
+    ):
+        """
+        Args:
+            backbone: follows Detectron2's backbone interface.
+            head: an entry of DENSE_HEAD_REGISTRY.
+            head_in_features: names of the backbone's outputs that the head sees, finest first.
+            anchor_generator: an entry of Detectron2's ANCHOR_GENERATOR_REGISTRY.
+            assigner, cls_loss, box_loss: entries of the registries of those names.
+            decoder: turns the head's outputs into detections.
+            num_classes: K.
+            pixel_mean, pixel_std: per input channel.
+            vis_period: draw ground truth and detections every so many iterations; 0 is never.
+            input_format: channel order of the input, for drawing.
+        """
+        super().__init__(
+            backbone, head, head_in_features, pixel_mean=pixel_mean, pixel_std=pixel_std
+        )
+        self.anchor_generator = anchor_generator
+        self.assigner = assigner
+        self.cls_loss = cls_loss
+        self.box_loss = box_loss
+        self.decoder = decoder
+        self.loss_normalizer = LossNormalizer()
+        self.num_classes = num_classes
+        self.vis_period = vis_period
+        self.input_format = input_format
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
+        node = cfg.MODEL.RETINANET
+        backbone = build_backbone(cfg)
+        shapes = backbone.output_shape()
+        for name in node.IN_FEATURES:
+            if name not in shapes:
+                raise ValueError(
+                    f"MODEL.RETINANET.IN_FEATURES names '{name}', but the backbone "
+                    f"{cfg.MODEL.BACKBONE.NAME} gives {', '.join(shapes)}."
+                    f"{did_you_mean(name, shapes)}"
+                )
+        feature_shapes = [shapes[name] for name in node.IN_FEATURES]
+        anchor_generator = build_anchor_generator(cfg, feature_shapes)
+        num_anchors = set(anchor_generator.num_anchors)
+        if len(num_anchors) != 1:
+            raise ValueError(
+                "the head is shared across levels, so each level needs the same number of anchors, "
+                f"but MODEL.ANCHOR_GENERATOR gives {anchor_generator.num_anchors}"
+            )
+        return {
+            "backbone": backbone,
+            "head": DENSE_HEAD_REGISTRY.get(node.HEAD)(cfg, feature_shapes, num_anchors.pop()),
+            "head_in_features": node.IN_FEATURES,
+            "anchor_generator": anchor_generator,
+            "assigner": ASSIGNER_REGISTRY.get(node.ASSIGNER)(cfg),
+            "cls_loss": CLS_LOSS_REGISTRY.get(node.CLS_LOSS)(cfg),
+            "box_loss": build_box_loss(cfg),
+            "decoder": DenseDecoder(
+                box2box_transform=Box2BoxTransform(weights=node.BBOX_REG_WEIGHTS),
+                num_classes=node.NUM_CLASSES,
+                score_thresh=node.SCORE_THRESH_TEST,
+                topk_candidates=node.TOPK_CANDIDATES_TEST,
+                nms_thresh=node.NMS_THRESH_TEST,
+                max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
+            ),
+            "num_classes": node.NUM_CLASSES,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "vis_period": cfg.VIS_PERIOD,
+            "input_format": cfg.INPUT.FORMAT,
+        }
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """Losses in training, detections otherwise; see :class:`DenseDetector` for the format.
+
+        Raises:
+            ValueError: in training, names the image file of ground truth that cannot be learned: a
+                class outside of [0, K), boxes or pixels that are not finite.
+        """
+        if self.training:
+            check_training_inputs(batched_inputs, self.num_classes)
+            self._visualize_periodically(batched_inputs)
+        return super().forward(batched_inputs)
+
+    def forward_training(
+        self,
+        images: ImageList,
+        features: list[Tensor],
+        predictions: tuple[list[Tensor], list[Tensor]],
+        gt_instances: list[Instances],
+    ) -> dict[str, Tensor]:
+        """Losses of a batch; features are L maps (N, C, Hi, Wi), predictions the head's output."""
+        logits, deltas = predictions
+        anchors = self.anchor_generator(features)
+        targets = self.assigner(anchors, gt_instances)
+        return self.losses(anchors, logits, deltas, targets)
+
+    def losses(
+        self,
+        anchors: list[Boxes],
+        logits: list[Tensor],
+        deltas: list[Tensor],
+        targets: DenseTargets,
+    ) -> dict[str, Tensor]:
+        """``loss_cls`` and ``loss_box_reg``: sums over the batch divided by the loss normalizer."""
+        pos_mask = targets.pos_mask
+        num_pos = pos_mask.sum()
+        if has_event_storage():
+            get_event_storage().put_scalar("num_pos_anchors", num_pos.item() / targets.num_images)
+        normalizer = self.loss_normalizer(num_pos)
+        pos_deltas = gather_positives(deltas, pos_mask)
+        image_indices, anchor_indices = pos_mask.nonzero(as_tuple=True)
+        pos_anchors = Boxes.cat(anchors).tensor[anchor_indices]
+        gt_boxes = targets.boxes[image_indices, anchor_indices]
+        return {
+            "loss_cls": self.cls_loss(logits, targets) / normalizer,
+            "loss_box_reg": self.box_loss(pos_deltas, pos_anchors, gt_boxes) / normalizer,
+        }
+
+    def forward_inference(
+        self,
+        images: ImageList,
+        features: list[Tensor],
+        predictions: tuple[list[Tensor], list[Tensor]],
+    ) -> list[Instances]:
+        """Detections of N images in pixels of the network's input."""
+        logits, deltas = predictions
+        return self.decoder(self.anchor_generator(features), logits, deltas, images.image_sizes)
+
+    def _visualize_periodically(self, batched_inputs: list[dict[str, Any]]) -> None:
+        """Draw ground truth and detections of the first image, as evaluation would see it."""
+        if self.vis_period <= 0 or not has_event_storage():
+            return
+        if get_event_storage().iter % self.vis_period != 0:
+            return
+        self.eval()
+        try:
+            with torch.no_grad():
+                outputs = super().forward([{"image": batched_inputs[0]["image"]}])
+        finally:
+            self.train()
+        self.visualize_training(batched_inputs[:1], [outputs[0]["instances"].to("cpu")])
+
+
+def gather_positives(deltas: list[Tensor], pos_mask: Tensor) -> Tensor:
+    """Deltas (P, 4) of the positive anchors, in the order of ``pos_mask.nonzero()``.
+
+    Args:
+        deltas: L tensors (N, A*4, Hi, Wi).
+        pos_mask: (N, R) bool.
+    """
+    sizes = [math.prod(x.shape[1:]) // 4 for x in deltas]
+    rows = []
+    for image, mask in enumerate(pos_mask):
+        for level, level_mask in zip(deltas, mask.split(sizes), strict=True):
+            rows.append(gather_deltas(level[image], level_mask.nonzero().squeeze(1)))
+    return torch.cat(rows)

@@ -1,0 +1,106 @@
+"""The registries that this package adds beside Detectron2's own.
+
+Every entry is called with ``cfg`` first (write a ``from_config`` and decorate ``__init__`` with
+:func:`detectron2.config.configurable`), so that a class can be chosen by its name in a yaml file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fvcore.common.registry import Registry
+
+from .messages import did_you_mean
+
+
+def register_once(registry: Registry) -> Callable[[type], type]:
+    """Decorator that registers a class under its name, replacing an earlier version of itself.
+
+    Detectron2's own ``register`` fails when a notebook reloads the module that holds the class.
+
+    Raises:
+        KeyError: if another class already has that name.
+    """
+
+    def decorate(cls: type) -> type:
+        name = cls.__name__
+        old = dict(registry).get(name)
+        if old is None:
+            registry.register(cls)
+        elif (old.__module__, old.__qualname__) == (cls.__module__, cls.__qualname__):
+            registry._obj_map[name] = cls
+        else:
+            raise KeyError(
+                f"'{name}' is already registered by {old.__module__}; "
+                f"give the class in {cls.__module__} another name"
+            )
+        return cls
+
+    return decorate
+
+
+class ComponentRegistry(Registry):
+    """A registry whose lookup error lists the choices and whose entries survive a module reload."""
+
+    def __init__(self, name: str, config_key: str):
+        """
+        Args:
+            name: what the entries are, for messages.
+            config_key: the config key that chooses an entry.
+        """
+        super().__init__(name)
+        self.config_key = config_key
+
+    def register(self, obj: Any = None) -> Any:
+        """Register a class; use as ``@REGISTRY.register()`` or ``REGISTRY.register(cls)``."""
+        if obj is None:
+            return self.register
+        if obj.__name__ in self:
+            return register_once(self)(obj)
+        super().register(obj)
+        return obj
+
+    def get(self, name: str) -> Any:
+        """Return the entry called ``name``.
+
+        Raises:
+            KeyError: names the config key, the value, and every known entry.
+        """
+        if name not in self:
+            known = sorted(dict(self))
+            raise KeyError(
+                f"{self.config_key} is '{name}', which is not a registered {self._name}."
+                f"{did_you_mean(name, known)} Known: {', '.join(known)}. If it is your own class, "
+                "import the module that registers it before the model is built."
+            )
+        return super().get(name)
+
+
+DENSE_HEAD_REGISTRY = ComponentRegistry("dense head", "MODEL.RETINANET.HEAD")
+DENSE_HEAD_REGISTRY.__doc__ = """
+Heads over a feature pyramid. Called with ``(cfg, input_shape: list[ShapeSpec], num_anchors: int)``.
+``forward(features)`` takes L tensors (N, C, Hi, Wi) and returns two lists of L tensors: logits
+(N, A*K, Hi, Wi) and deltas (N, A*4, Hi, Wi).
+"""
+
+ASSIGNER_REGISTRY = ComponentRegistry("assigner", "MODEL.RETINANET.ASSIGNER")
+ASSIGNER_REGISTRY.__doc__ = """
+Label every anchor with a ground-truth box. Called with ``(cfg)``. ``entry(anchors, gt_instances)``
+takes L :class:`detectron2.structures.Boxes` and N ``Instances`` with ``gt_boxes`` and
+``gt_classes``, and returns :class:`retinanet_ext.structures.DenseTargets`.
+"""
+
+CLS_LOSS_REGISTRY = ComponentRegistry("classification loss", "MODEL.RETINANET.CLS_LOSS")
+CLS_LOSS_REGISTRY.__doc__ = """
+Classification losses. Called with ``(cfg)``. ``forward(logits, targets)`` takes the head's L logits
+(N, A*K, Hi, Wi) and :class:`retinanet_ext.structures.DenseTargets`, and returns the scalar sum over
+all anchors that are not ignored; the detector divides it by the loss normalizer.
+"""
+
+BOX_LOSS_REGISTRY = ComponentRegistry("box loss", "MODEL.RETINANET.BBOX_REG_LOSS_TYPE")
+BOX_LOSS_REGISTRY.__doc__ = """
+Box regression losses. Called with ``(cfg)``. ``forward(deltas, anchors, gt_boxes)`` takes the
+predicted deltas (P, 4) of P positive anchors, the anchors (P, 4) and their ground truth (P, 4),
+both absolute XYXY pixels, and returns the scalar sum; P may be 0.
+"""

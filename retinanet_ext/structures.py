@@ -1,0 +1,46 @@
+"""Small typed containers that the components hand to each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+IGNORE_LABEL = -1
+"""Label of an anchor that takes part in no loss."""
+
+
+@dataclass(frozen=True)
+class DenseTargets:
+    """What each of the R anchors of N images has to predict.
+
+    Attributes:
+        labels: (N, R) int64 in {-1 ignore, 0..K-1 class, K background}. R runs over the levels in
+            order and, within a level, over (Hi, Wi, A) with A fastest.
+        boxes: (N, R, 4) matched ground-truth boxes, absolute XYXY pixels. Values are undefined
+            where the label is not a class.
+        num_classes: K.
+    """
+
+    labels: Tensor
+    boxes: Tensor
+    num_classes: int
+
+    def __post_init__(self) -> None:
+        if self.labels.dim() != 2:
+            raise ValueError(f"labels must be (N, R), got {tuple(self.labels.shape)}")
+        if self.boxes.shape != (*self.labels.shape, 4):
+            raise ValueError(
+                f"boxes must be (N, R, 4) with labels (N, R) = {tuple(self.labels.shape)}, "
+                f"got {tuple(self.boxes.shape)}"
+            )
+
+    @property
+    def pos_mask(self) -> Tensor:
+        """(N, R) bool: anchors labelled with an object class."""
+        return (self.labels >= 0) & (self.labels < self.num_classes)
+
+    @property
+    def num_images(self) -> int:
+        """N."""
+        return self.labels.shape[0]
