@@ -1,0 +1,18 @@
+"""Datasets: their names in Detectron2's catalogs, checks before training, the quickstart's images.
+
+Knows nothing of modeling.
+"""
+
+from .check import check_dataset_dicts, check_datasets, check_num_classes
+from .register import load_class_names, register_builtin_datasets, register_coco_dataset
+from .synthetic import ensure_quickstart
+
+__all__ = [
+    "check_dataset_dicts",
+    "check_datasets",
+    "check_num_classes",
+    "ensure_quickstart",
+    "load_class_names",
+    "register_builtin_datasets",
+    "register_coco_dataset",
+]
