@@ -1,0 +1,133 @@
+"""The ground truth side of COCO evaluation: its json, its gaps, and which class is which."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import convert_to_coco_json
+from detectron2.utils.file_io import PathManager
+from pycocotools.coco import COCO
+
+from ..messages import did_you_mean
+
+__all__ = ["class_table", "complete_annotations", "ground_truth_json"]
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def ground_truth_json(dataset_name: str, output_dir: str | None) -> Iterator[list[dict] | None]:
+    """Within the block, metadata "json_file" names a COCO json of what the dataset holds now.
+
+    A dataset that has no COCO json of its own is converted to
+    ``<output_dir>/<dataset_name>_coco_format_<hash of its content>.json``, or to a temporary
+    file when there is no ``output_dir``. Metadata is restored afterwards: left in place,
+    "json_file" would outlive the content it was made of.
+
+    Yields:
+        The dicts of a converted dataset; None for a dataset with a COCO json.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    own_json = metadata.get("json_file")
+    # Detectron2's evaluator leaves this name behind; it may stem from an older content.
+    detectron2_copy = f"{dataset_name}_coco_format.json"
+    if own_json is not None and os.path.basename(own_json) != detectron2_copy:
+        if not PathManager.exists(own_json) and dataset_name in DatasetCatalog:
+            DatasetCatalog.get(dataset_name)  # may generate its files; else says what is missing
+        yield None
+        return
+    _require_standard_dicts(dataset_name)
+    dicts = DatasetCatalog.get(dataset_name)
+    with contextlib.ExitStack() as stack:
+        folder = output_dir or stack.enter_context(tempfile.TemporaryDirectory())
+        content = _content_hash(dicts, metadata)
+        path = os.path.join(folder, f"{dataset_name}_coco_format_{content}.json")
+        if not PathManager.exists(path):
+            convert_to_coco_json(dataset_name, path)
+        metadata.__dict__.pop("json_file", None)  # Metadata refuses to change a value
+        try:
+            metadata.json_file = path
+            yield dicts
+        finally:
+            metadata.__dict__.pop("json_file", None)
+            if own_json is not None:
+                metadata.json_file = own_json
+
+
+def class_table(dataset_name: str, coco_gt: COCO) -> tuple[list[int], list[str]]:
+    """Category id in the dataset, and name, of each class index 0..K-1 of the model.
+
+    Raises:
+        ValueError: metadata does not tell which category is which class.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    key = "thing_dataset_id_to_contiguous_id"
+    if metadata.get(key) is None and dataset_name in DatasetCatalog:
+        DatasetCatalog.get(dataset_name)  # Detectron2 sets the mapping while it loads a json
+    categories = {c["id"]: c["name"] for c in coco_gt.dataset["categories"]}
+    names = list(metadata.get("thing_classes") or [categories[i] for i in sorted(categories)])
+    mapping = metadata.get(key)
+    if mapping is None:
+        mapping = {k: k for k in range(len(names))}
+        if not set(categories) <= set(mapping):
+            raise ValueError(
+                f"Categories of dataset '{dataset_name}' have ids {sorted(categories)}, and its "
+                f"metadata has no '{key}' to tell which class of the model each one is; set it"
+            )
+    category_ids = sorted(mapping, key=mapping.__getitem__)
+    if [mapping[i] for i in category_ids] != list(range(len(names))):
+        raise ValueError(
+            f"Metadata of dataset '{dataset_name}' has {len(names)} thing_classes, but '{key}' "
+            f"maps to {sorted(mapping.values())}; it must reach each of 0..{len(names) - 1} once"
+        )
+    return category_ids, names
+
+
+def complete_annotations(dataset_name: str, coco_gt: COCO) -> None:
+    """Fill in, in place, what COCO's code insists on and many json files lack."""
+    coco_gt.dataset.setdefault("info", {})
+    for annotation in coco_gt.dataset.get("annotations", []):
+        annotation.setdefault("iscrowd", 0)
+        annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
+    if 0 in coco_gt.anns:
+        logger.warning(
+            "Dataset '%s' has an annotation with id 0: COCO's evaluation takes a match with it "
+            "for no match. Number annotations from 1",
+            dataset_name,
+        )
+
+
+def _require_standard_dicts(dataset_name: str) -> None:
+    if dataset_name not in DatasetCatalog:
+        raise KeyError(
+            f"Dataset '{dataset_name}' is not registered and its metadata names no 'json_file'."
+            f"{did_you_mean(dataset_name, DatasetCatalog.list())}"
+        )
+    if MetadataCatalog.get(dataset_name).get("thing_classes") is None:
+        raise ValueError(
+            f"Dataset '{dataset_name}' has no class names; set them with "
+            f"MetadataCatalog.get('{dataset_name}').thing_classes = [...]"
+        )
+
+
+def _content_hash(dicts: list[dict], metadata: Any) -> str:
+    """Twelve hexadecimal digits that change with the annotations, class names or mapping."""
+    mapping = metadata.get("thing_dataset_id_to_contiguous_id") or {}
+    content = [dicts, list(metadata.thing_classes), sorted(mapping.items())]
+    digest = hashlib.sha256()
+    for chunk in json.JSONEncoder(default=_plain).iterencode(content):
+        digest.update(chunk.encode())
+    return digest.hexdigest()[:12]
+
+
+def _plain(value: Any) -> Any:
+    """Arrays and tensors as lists, anything else as text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
