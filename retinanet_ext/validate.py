@@ -1,0 +1,247 @@
+"""Stop on a config that cannot do what its author meant, before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.modeling import (
+    ANCHOR_GENERATOR_REGISTRY,
+    BACKBONE_REGISTRY,
+    META_ARCH_REGISTRY,
+)
+
+from .messages import did_you_mean
+from .modeling.anchors import octave_sizes
+from .modeling.assigners import check_iou_bands
+from .modeling.criteria import BOX_LOSS_ALIASES
+from .registry import (
+    ASSIGNER_REGISTRY,
+    BOX_LOSS_REGISTRY,
+    CLS_LOSS_REGISTRY,
+    DENSE_HEAD_REGISTRY,
+)
+
+RETINANET_ARCHITECTURES = ("RetinaNet", "RetinaNetExt")
+OPTIMIZERS = ("SGD", "AdamW")
+LR_SCHEDULERS = (
+    "WarmupMultiStepLR",
+    "WarmupCosineLR",
+    "WarmupStepWithFixedGammaLR",
+    "OneCycleLR",
+)
+
+# Sections that only two-stage models read, and where RetinaNet has the same thing.
+_TWO_STAGE_SECTIONS = (
+    "MODEL.ROI_HEADS",
+    "MODEL.ROI_BOX_HEAD",
+    "MODEL.ROI_BOX_CASCADE_HEAD",
+    "MODEL.ROI_MASK_HEAD",
+    "MODEL.ROI_KEYPOINT_HEAD",
+    "MODEL.RPN",
+    "MODEL.PROPOSAL_GENERATOR",
+)
+_RETINANET_COUNTERPART = {
+    "MODEL.ROI_HEADS.NUM_CLASSES": "MODEL.RETINANET.NUM_CLASSES",
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": "MODEL.RETINANET.SCORE_THRESH_TEST",
+    "MODEL.ROI_HEADS.NMS_THRESH_TEST": "MODEL.RETINANET.NMS_THRESH_TEST",
+    "MODEL.ROI_HEADS.IOU_THRESHOLDS": "MODEL.RETINANET.IOU_THRESHOLDS",
+    "MODEL.ROI_HEADS.IOU_LABELS": "MODEL.RETINANET.IOU_LABELS",
+    "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": "MODEL.RETINANET.BBOX_REG_LOSS_TYPE",
+    "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": "MODEL.RETINANET.SMOOTH_L1_LOSS_BETA",
+    "MODEL.ROI_BOX_HEAD.NORM": "MODEL.RETINANET.NORM",
+    "MODEL.RPN.IN_FEATURES": "MODEL.RETINANET.IN_FEATURES",
+    "MODEL.RPN.IOU_THRESHOLDS": "MODEL.RETINANET.IOU_THRESHOLDS",
+    "MODEL.RPN.NMS_THRESH": "MODEL.RETINANET.NMS_THRESH_TEST",
+    "MODEL.RPN.PRE_NMS_TOPK_TEST": "MODEL.RETINANET.TOPK_CANDIDATES_TEST",
+    "MODEL.RPN.POST_NMS_TOPK_TEST": "TEST.DETECTIONS_PER_IMAGE",
+    "MODEL.RPN.BBOX_REG_LOSS_TYPE": "MODEL.RETINANET.BBOX_REG_LOSS_TYPE",
+}
+
+
+def flatten(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield ``("MODEL.RETINANET.NUM_CLASSES", 80)`` for every leaf of a config."""
+    for key, value in node.items():
+        if isinstance(value, CfgNode):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def validate_cfg(cfg: CfgNode, reference: CfgNode | None = None) -> None:
+    """Raise on settings that would be ignored or cannot work.
+
+    Args:
+        cfg: the config to check; not changed.
+        reference: the config with default values that ``cfg`` was made from. Default: this
+            package's :func:`get_cfg`. Give your own if your project adds further keys.
+
+    Raises:
+        KeyError: unknown keys or component names, with the nearest real one.
+        ValueError: values that are ignored or impossible, with the key that is meant.
+    """
+    if reference is None:
+        from .config import get_cfg
+
+        reference = get_cfg()
+    defaults = dict(flatten(reference))
+    values = dict(flatten(cfg))
+    _check_unknown_keys(cfg, values, defaults)
+    _check_datasets(cfg)
+    _check_component_names(cfg)
+    if cfg.MODEL.META_ARCHITECTURE in RETINANET_ARCHITECTURES:
+        _check_two_stage_keys(values, defaults)
+        _check_retinanet(cfg)
+        _check_anchor_keys(cfg, defaults)
+    _check_schedule(cfg, values, defaults)
+
+
+def _check_unknown_keys(cfg: CfgNode, values: dict[str, Any], defaults: dict[str, Any]) -> None:
+    unknown = [key for key in values if key not in defaults]
+    if not unknown:
+        return
+    by_last_part = {key.rsplit(".", 1)[-1]: key for key in defaults}
+    lines = []
+    for key in unknown:
+        hint = did_you_mean(key, defaults)
+        if not hint and (full := by_last_part.get(key.rsplit(".", 1)[-1])):
+            hint = f" Did you mean '{full}'?"
+        elif "." not in key and key in by_last_part:
+            hint = f" Did you mean '{by_last_part[key]}'?"
+        lines.append(f"config key '{key}' does not exist, so it would be ignored.{hint}")
+    raise KeyError(" ".join(lines))
+
+
+def _check_datasets(cfg: CfgNode) -> None:
+    for key in ("TRAIN", "TEST"):
+        value = cfg.DATASETS[key]
+        if isinstance(value, str) or not all(isinstance(name, str) for name in value):
+            raise ValueError(
+                f"DATASETS.{key} must be a tuple of names, got {value!r}; a tuple of one needs a "
+                f'comma: ("{value}",)'
+            )
+
+
+def _check_component_names(cfg: CfgNode) -> None:
+    for key, name, registry in (
+        ("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, META_ARCH_REGISTRY),
+        ("MODEL.BACKBONE.NAME", cfg.MODEL.BACKBONE.NAME, BACKBONE_REGISTRY),
+        (
+            "MODEL.ANCHOR_GENERATOR.NAME",
+            cfg.MODEL.ANCHOR_GENERATOR.NAME,
+            ANCHOR_GENERATOR_REGISTRY,
+        ),
+    ):
+        known = sorted(dict(registry))
+        if name not in known:
+            raise KeyError(
+                f"{key} is '{name}', which is not registered.{did_you_mean(name, known)} Known: "
+                f"{', '.join(known)}. If it is your own, import the module that registers it."
+            )
+
+
+def _as_lists(value: Any) -> Any:
+    # yaml knows no tuples, so a config that was saved and loaded has lists in their place.
+    return [_as_lists(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _check_two_stage_keys(values: dict[str, Any], defaults: dict[str, Any]) -> None:
+    for key, value in values.items():
+        if not key.startswith(_TWO_STAGE_SECTIONS) or _as_lists(value) == _as_lists(defaults[key]):
+            continue
+        meant = _RETINANET_COUNTERPART.get(key)
+        hint = f"; set {meant} instead" if meant else "; remove it"
+        raise ValueError(f"{key} is {value!r}, but RetinaNet does not read that section{hint}")
+
+
+def _check_retinanet(cfg: CfgNode) -> None:
+    node = cfg.MODEL.RETINANET
+    if node.NUM_CLASSES < 1:
+        raise ValueError(
+            f"MODEL.RETINANET.NUM_CLASSES is {node.NUM_CLASSES}; set it to the number of object "
+            "classes, without background"
+        )
+    if node.NUM_CONVS < 0:
+        raise ValueError(f"MODEL.RETINANET.NUM_CONVS must be at least 0, got {node.NUM_CONVS}")
+    check_iou_bands(node.IOU_THRESHOLDS, node.IOU_LABELS)
+    if cfg.MODEL.META_ARCHITECTURE != "RetinaNetExt":
+        return
+    DENSE_HEAD_REGISTRY.get(node.HEAD)
+    ASSIGNER_REGISTRY.get(node.ASSIGNER)
+    CLS_LOSS_REGISTRY.get(node.CLS_LOSS)
+    box_loss = node.BBOX_REG_LOSS_TYPE
+    if box_loss not in BOX_LOSS_ALIASES and box_loss not in BOX_LOSS_REGISTRY:
+        known = [*BOX_LOSS_ALIASES, *sorted(dict(BOX_LOSS_REGISTRY))]
+        raise KeyError(
+            f"MODEL.RETINANET.BBOX_REG_LOSS_TYPE is '{box_loss}', which is not a box loss."
+            f"{did_you_mean(box_loss, known)} Known: {', '.join(known)}."
+        )
+
+
+def _check_anchor_keys(cfg: CfgNode, defaults: dict[str, Any]) -> None:
+    node = cfg.MODEL.ANCHOR_GENERATOR
+    if node.NAME == "RetinaNetAnchorGenerator":
+        sizes = octave_sizes(node.OCTAVE_BASE_SIZES, node.SCALES_PER_OCTAVE)
+        if node.SIZES not in (defaults["MODEL.ANCHOR_GENERATOR.SIZES"], sizes):
+            raise ValueError(
+                f"MODEL.ANCHOR_GENERATOR.SIZES is {node.SIZES}, but RetinaNetAnchorGenerator reads "
+                f"OCTAVE_BASE_SIZES {node.OCTAVE_BASE_SIZES} and SCALES_PER_OCTAVE "
+                f"{node.SCALES_PER_OCTAVE} instead; set those, or NAME to DefaultAnchorGenerator"
+            )
+        return
+    for key in ("OCTAVE_BASE_SIZES", "SCALES_PER_OCTAVE"):
+        if node[key] != defaults[f"MODEL.ANCHOR_GENERATOR.{key}"]:
+            raise ValueError(
+                f"MODEL.ANCHOR_GENERATOR.{key} is {node[key]}, but {node.NAME} does not read it; "
+                "set MODEL.ANCHOR_GENERATOR.NAME to RetinaNetAnchorGenerator"
+            )
+
+
+def _check_schedule(cfg: CfgNode, values: dict[str, Any], defaults: dict[str, Any]) -> None:
+    solver = cfg.SOLVER
+    for key, known in (("OPTIMIZER", OPTIMIZERS), ("LR_SCHEDULER_NAME", LR_SCHEDULERS)):
+        if solver[key] not in known:
+            raise KeyError(
+                f"SOLVER.{key} is '{solver[key]}', which is unknown."
+                f"{did_you_mean(solver[key], known)} Known: {', '.join(known)}."
+            )
+    for key in ("MAX_ITER", "IMS_PER_BATCH", "CHECKPOINT_PERIOD", "BASE_LR"):
+        if solver[key] <= 0:
+            raise ValueError(f"SOLVER.{key} must be positive, got {solver[key]}")
+    if solver.LR_SCHEDULER_NAME == "OneCycleLR":
+        _check_one_cycle(cfg, defaults)
+        return
+    if solver.WARMUP_ITERS >= solver.MAX_ITER:
+        raise ValueError(
+            f"SOLVER.WARMUP_ITERS is {solver.WARMUP_ITERS} with SOLVER.MAX_ITER {solver.MAX_ITER}, "
+            "so the learning rate would never reach BASE_LR; set WARMUP_ITERS to a tenth of "
+            "MAX_ITER or less"
+        )
+    if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
+        steps = list(solver.STEPS)
+        if steps != sorted(steps) or any(step >= solver.MAX_ITER for step in steps):
+            raise ValueError(
+                f"SOLVER.STEPS is {tuple(steps)} with SOLVER.MAX_ITER {solver.MAX_ITER}: steps "
+                "must rise and lie below MAX_ITER, else those decays never happen; set STEPS to () "
+                "for none"
+            )
+    if values["SOLVER.ONE_CYCLE_PCT_START"] != defaults["SOLVER.ONE_CYCLE_PCT_START"]:
+        raise ValueError(
+            f"SOLVER.ONE_CYCLE_PCT_START is {solver.ONE_CYCLE_PCT_START}, but "
+            f"{solver.LR_SCHEDULER_NAME} does not read it; set SOLVER.LR_SCHEDULER_NAME to "
+            "OneCycleLR"
+        )
+
+
+def _check_one_cycle(cfg: CfgNode, defaults: dict[str, Any]) -> None:
+    solver = cfg.SOLVER
+    if not 0 < solver.ONE_CYCLE_PCT_START < 1:
+        raise ValueError(
+            f"SOLVER.ONE_CYCLE_PCT_START must be in (0, 1), got {solver.ONE_CYCLE_PCT_START}"
+        )
+    if solver.WARMUP_ITERS not in (0, defaults["SOLVER.WARMUP_ITERS"]):
+        raise ValueError(
+            f"SOLVER.WARMUP_ITERS is {solver.WARMUP_ITERS}, but OneCycleLR does not read it; set "
+            "SOLVER.ONE_CYCLE_PCT_START"
+        )

@@ -1,0 +1,131 @@
+"""No setting is silently ignored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from retinanet_ext import add_retinanet_ext_config, get_cfg, load_config_file, validate_cfg
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+def shipped_cfg(name: str = "retinanet_R_50_FPN_1x.yaml"):
+    cfg = get_cfg()
+    load_config_file(cfg, CONFIGS / name)
+    return cfg
+
+
+def set_key(cfg, key: str, value) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        cfg = getattr(cfg, section)
+    setattr(cfg, last, value)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_config_is_valid(path: Path):
+    cfg = get_cfg()
+    load_config_file(cfg, path)
+    validate_cfg(cfg)
+
+
+@pytest.mark.parametrize("arch", ["RetinaNet", "RetinaNetExt"])
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("BASE_LR", 1e-5, "'BASE_LR'.*Did you mean 'SOLVER.BASE_LR'"),
+        ("MODEL.RETINANET.NUM_CLASES", 3, "Did you mean 'MODEL.RETINANET.NUM_CLASSES'"),
+        ("MODEL.NUM_CLASSES", 3, "'MODEL.NUM_CLASSES'.*Did you mean"),
+        ("SOLVER.MAXITER", 3, "Did you mean 'SOLVER.MAX_ITER'"),
+        ("MODEL.ROI_HEADS.NUM_CLASSES", 3, "set MODEL.RETINANET.NUM_CLASSES instead"),
+        ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.7, "set MODEL.RETINANET.SCORE_THRESH_TEST"),
+        ("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 64, "does not read that section; remove it"),
+        ("MODEL.RPN.NMS_THRESH", 0.9, "set MODEL.RETINANET.NMS_THRESH_TEST"),
+        ("DATASETS.TEST", ("x"), r"DATASETS\.TEST must be a tuple.*\(\"x\",\)"),
+        ("MODEL.META_ARCHITECTURE", "RetinaNtExt", "Did you mean 'RetinaNetExt'"),
+        ("MODEL.BACKBONE.NAME", "build_resnet_fpn", "Known: .*build_retinanet_resnet_fpn"),
+        ("MODEL.ANCHOR_GENERATOR.NAME", "Anchors", "Known: .*RetinaNetAnchorGenerator"),
+        ("MODEL.RETINANET.NUM_CLASSES", 0, "NUM_CLASSES is 0"),
+        ("MODEL.RETINANET.IOU_LABELS", [0, 1], "IOU_LABELS must hold 3"),
+        ("SOLVER.MAX_ITER", 0, "MAX_ITER must be positive"),
+        ("SOLVER.MAX_ITER", 70000, "STEPS is .*must rise and lie below MAX_ITER"),
+        ("SOLVER.STEPS", (80000, 60000), "STEPS is"),
+        ("SOLVER.WARMUP_ITERS", 90000, "never reach BASE_LR"),
+        ("SOLVER.ONE_CYCLE_PCT_START", 0.5, "set SOLVER.LR_SCHEDULER_NAME to OneCycleLR"),
+        ("SOLVER.OPTIMIZER", "Adamw", "Did you mean 'AdamW'"),
+        ("SOLVER.LR_SCHEDULER_NAME", "CosineLR", "Did you mean 'WarmupCosineLR'"),
+    ],
+)
+def test_stops_and_names_the_way_out(arch: str, key: str, value, words: str):
+    cfg = shipped_cfg()
+    cfg.MODEL.META_ARCHITECTURE = arch
+    set_key(cfg, key, value)
+    with pytest.raises((KeyError, ValueError), match=words):
+        validate_cfg(cfg)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("MODEL.RETINANET.CLS_LOSS", "FocalLos", "Did you mean 'FocalLoss'"),
+        ("MODEL.RETINANET.HEAD", "FastRCNNHead", "Known: .*RetinaNetHead"),
+        ("MODEL.RETINANET.ASSIGNER", "Max", "Known: .*IoUAssigner"),
+        ("MODEL.RETINANET.BBOX_REG_LOSS_TYPE", "gioU", "Did you mean 'giou'|Did you mean 'GIoU'"),
+        ("MODEL.ANCHOR_GENERATOR.SIZES", [[8.0]], "reads OCTAVE_BASE_SIZES"),
+    ],
+)
+def test_components_are_resolved_before_anything_is_built(key: str, value, words: str):
+    cfg = shipped_cfg()
+    set_key(cfg, key, value)
+    with pytest.raises((KeyError, ValueError), match=words):
+        validate_cfg(cfg)
+
+
+def test_octave_keys_under_another_generator_are_refused():
+    cfg = shipped_cfg()
+    cfg.MODEL.ANCHOR_GENERATOR.NAME = "DefaultAnchorGenerator"
+    cfg.MODEL.ANCHOR_GENERATOR.SCALES_PER_OCTAVE = 2
+    with pytest.raises(ValueError, match=r"set MODEL\.ANCHOR_GENERATOR\.NAME"):
+        validate_cfg(cfg)
+
+
+def test_sizes_that_say_the_same_as_the_octaves_are_fine():
+    cfg = shipped_cfg()
+    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [
+        [x, x * 2 ** (1 / 3), x * 2 ** (2 / 3)] for x in (32.0, 64.0, 128.0, 256.0, 512.0)
+    ]
+    validate_cfg(cfg)
+
+
+def test_two_stage_models_keep_their_sections():
+    cfg = get_cfg()
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 3
+    cfg.MODEL.RPN.NMS_THRESH = 0.6
+    validate_cfg(cfg)
+
+
+def test_keys_of_another_project_pass_with_its_reference():
+    def project_cfg():
+        cfg = get_cfg()
+        cfg.MY_PROJECT_SWITCH = True
+        return cfg
+
+    with pytest.raises(KeyError, match="MY_PROJECT_SWITCH"):
+        validate_cfg(project_cfg())
+    validate_cfg(project_cfg(), reference=project_cfg())
+
+
+def test_validation_changes_nothing():
+    cfg = shipped_cfg()
+    before = cfg.dump()
+    validate_cfg(cfg)
+    assert cfg.dump() == before
+
+
+def test_adding_the_keys_twice_keeps_their_values():
+    cfg = get_cfg()
+    cfg.MODEL.RETINANET.CLS_LOSS = "Mine"
+    add_retinanet_ext_config(cfg)
+    assert cfg.MODEL.RETINANET.CLS_LOSS == "Mine"
