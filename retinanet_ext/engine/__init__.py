@@ -1,0 +1,11 @@
+"""Set-up, training, resuming and evaluating: what ``train_net.py`` is made of.
+
+Functions with the name of their module are imported from there: ``engine.setup.setup``,
+``engine.dry_run.dry_run``.
+"""
+
+from __future__ import annotations
+
+from .trainer import RetinaNetTrainer, evaluate
+
+__all__ = ["RetinaNetTrainer", "evaluate"]

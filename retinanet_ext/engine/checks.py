@@ -1,0 +1,117 @@
+"""Checks of a run that cost nothing and fail before hours are spent."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
+
+logger = logging.getLogger(__name__)
+
+
+def check_launch(args: argparse.Namespace) -> None:
+    """Check the process arguments before any process is started.
+
+    Raises:
+        ValueError: more processes than GPUs, a negative number, or a rank without its machine.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if args.num_gpus < 0 or args.num_machines < 1:
+        raise ValueError(
+            f"--num-gpus is {args.num_gpus} and --num-machines is {args.num_machines}; the first "
+            "must be 0 or more (0 trains on the CPU), the second 1 or more"
+        )
+    if args.num_gpus > max(gpus, 1) and gpus:
+        raise ValueError(f"--num-gpus is {args.num_gpus} but this machine has {gpus}")
+    if not 0 <= args.machine_rank < args.num_machines:
+        raise ValueError(
+            f"--machine-rank is {args.machine_rank} but --num-machines is {args.num_machines}; "
+            "ranks count from 0"
+        )
+    if args.num_machines > 1 and args.dist_url == "auto":
+        raise ValueError(
+            "--dist-url is auto but --num-machines is above 1; give tcp://HOST:PORT with the "
+            "address of machine 0"
+        )
+
+
+def check_processes(cfg: CfgNode) -> None:
+    """Check that batch and device suit the number of processes of this job.
+
+    Raises:
+        ValueError: names ``SOLVER.IMS_PER_BATCH`` or ``MODEL.DEVICE`` and the number of processes.
+    """
+    world_size = comm.get_world_size()
+    reference = cfg.SOLVER.REFERENCE_WORLD_SIZE
+    # With a reference, Detectron2 scales the batch to the number of processes by itself.
+    divisor = reference or world_size
+    if cfg.SOLVER.IMS_PER_BATCH % divisor:
+        what = "SOLVER.REFERENCE_WORLD_SIZE is" if reference else "the number of processes is"
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH} but {what} {divisor}; the batch "
+            "is the total over all processes and must be a multiple of it"
+        )
+    if world_size == 1:
+        return
+    kind, _, index = cfg.MODEL.DEVICE.partition(":")
+    if index:
+        raise ValueError(
+            f"MODEL.DEVICE is '{cfg.MODEL.DEVICE}' but {world_size} processes run, each with a "
+            f"device of its own; use '{kind}'"
+        )
+    if kind == "cpu" and torch.cuda.is_available():
+        raise ValueError(
+            f"MODEL.DEVICE is cpu but Detectron2 connected the {world_size} processes for GPUs; "
+            "hide them with CUDA_VISIBLE_DEVICES= in front of the command"
+        )
+
+
+def check_weights(cfg: CfgNode, resume: bool = False, eval_only: bool = False) -> None:
+    """Check that the weights this run starts from exist.
+
+    Raises:
+        FileNotFoundError: ``MODEL.WEIGHTS``, or the checkpoint to resume from, does not exist.
+        ValueError: an evaluation without weights.
+    """
+    if resume and _has_checkpoint(cfg.OUTPUT_DIR):
+        return
+    weights = cfg.MODEL.WEIGHTS
+    if weights and "://" not in weights and not os.path.isfile(weights.partition("?")[0]):
+        raise FileNotFoundError(
+            f"MODEL.WEIGHTS is '{weights}', which does not exist; give an existing file, a URL, or "
+            "'' for random weights"
+        )
+    if weights:
+        return
+    if eval_only:
+        raise ValueError(
+            "MODEL.WEIGHTS is empty, so there is nothing to evaluate; set it to a checkpoint, or "
+            "add --resume to take the last one in OUTPUT_DIR"
+        )
+    if cfg.MODEL.BACKBONE.FREEZE_AT > 0:
+        logger.warning(
+            "MODEL.BACKBONE.FREEZE_AT is %d and MODEL.WEIGHTS is empty: %d stage(s) of the "
+            "backbone keep random weights; set FREEZE_AT to 0 to train them",
+            cfg.MODEL.BACKBONE.FREEZE_AT,
+            cfg.MODEL.BACKBONE.FREEZE_AT,
+        )
+
+
+def _has_checkpoint(output_dir: str) -> bool:
+    """Whether ``output_dir`` has a checkpoint to resume from; fails on a tag without its file."""
+    tag = os.path.join(output_dir, "last_checkpoint")
+    if not PathManager.isfile(tag):
+        return False
+    with PathManager.open(tag, "r") as file:
+        checkpoint = os.path.join(output_dir, file.read().strip())
+    if not PathManager.isfile(checkpoint):
+        raise FileNotFoundError(
+            f"{tag} names '{checkpoint}', which does not exist; write the name of an existing "
+            "checkpoint into it, or delete it to start again"
+        )
+    return True

@@ -1,0 +1,177 @@
+"""From the command line to a checked, frozen config: everything that can fail early fails here."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from collections.abc import Callable, Sequence
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import default_argument_parser as detectron2_argument_parser
+from detectron2.engine import default_setup
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.logger import setup_logger
+
+from ..config import get_cfg, load_config_file, validate_cfg
+from ..data.check import check_datasets
+from ..data.register import register_builtin_datasets
+from ..messages import did_you_mean
+from ..validate import flatten
+from .checks import check_processes, check_weights
+
+logger = logging.getLogger(__name__)
+
+# What a mistake in the command line, the config or the data raises; everything else is a bug.
+USER_ERRORS = (ValueError, KeyError, OSError, ImportError)
+
+
+def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
+    """Detectron2's argument parser plus ``--dry-run``, ``--data-root``, ``--allow-unsafe-yaml``."""
+    parser = detectron2_argument_parser(epilog)
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="build everything, train on one batch, evaluate one image, write nothing, exit",
+    )
+    parser.add_argument(
+        "--data-root",
+        metavar="DIR",
+        help="folder of this package's built-in datasets (default: $DETECTRON2_DATASETS, else "
+        "./datasets); Detectron2's own, such as coco_2017_train, follow the variable only",
+    )
+    parser.add_argument(
+        "--allow-unsafe-yaml",
+        action="store_true",
+        help="let the config file run python code through yaml tags (only for files you trust)",
+    )
+    return parser
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """Return the frozen config of a run, after everything checkable without training was checked.
+
+    Call it in every process of a job. It also starts logging, seeds the random generators, writes
+    ``config.yaml`` to ``OUTPUT_DIR`` (not in a dry run) and generates the quickstart dataset.
+
+    Raises:
+        ValueError, KeyError, OSError, ImportError: a mistake of the user's, in one sentence.
+    """
+    register_builtin_datasets(args.data_root)
+    cfg = build_cfg(args)
+    validate_cfg(cfg)
+    _start_logging(cfg, args)
+    resolve_device(cfg)
+    check_processes(cfg)
+    check_weights(cfg, resume=args.resume, eval_only=args.eval_only)
+    on_main_process(lambda: check_data(cfg, args.eval_only))
+    cfg.freeze()
+    if args.dry_run:
+        seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
+    else:
+        default_setup(cfg, args)
+    _share_cpu_cores(cfg)
+    return cfg
+
+
+def build_cfg(args: argparse.Namespace) -> CfgNode:
+    """Merge defaults, config file and command line, in this order.
+
+    Raises:
+        ValueError, KeyError, FileNotFoundError: names the file, the key or the value.
+    """
+    cfg = get_cfg()
+    if args.config_file:
+        load_config_file(cfg, args.config_file, allow_unsafe=args.allow_unsafe_yaml)
+    merge_opts(cfg, args.opts or [])
+    if args.num_gpus == 0:
+        cfg.MODEL.DEVICE = "cpu"
+    return cfg
+
+
+def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
+    """Merge ``KEY VALUE KEY VALUE ...`` from the command line into ``cfg``.
+
+    Raises:
+        KeyError: a key does not exist; names the nearest one.
+        ValueError: the list is not made of pairs, or a value has the wrong type.
+    """
+    for word in opts:
+        if word.startswith("--"):
+            raise ValueError(f"{word} must stand before the KEY VALUE pairs on the command line")
+    known = {name for name, _ in flatten(cfg)}
+    for key in opts[::2]:
+        if key not in known:
+            name, _, value = key.partition("=")
+            hint = f" Write '{name} {value}'." if name in known else did_you_mean(key, known)
+            raise KeyError(f"unknown config key '{key}' on the command line.{hint}")
+    if len(opts) % 2:
+        raise ValueError(f"config key '{opts[-1]}' on the command line has no value after it")
+    cfg.merge_from_list(list(opts))
+
+
+def resolve_device(cfg: CfgNode) -> None:
+    """Set ``MODEL.DEVICE`` to ``"cpu"``, with a log line, where its accelerator is absent.
+
+    Raises:
+        ValueError: torch does not know the device, or mixed precision is asked of a CPU.
+    """
+    try:
+        kind = torch.device(cfg.MODEL.DEVICE).type
+    except RuntimeError:
+        raise ValueError(
+            f"MODEL.DEVICE is '{cfg.MODEL.DEVICE}', which torch does not know; use cuda or cpu"
+        ) from None
+    absent = (kind == "cuda" and not torch.cuda.is_available()) or (
+        kind == "mps" and not torch.backends.mps.is_available()
+    )
+    if absent:
+        logger.info("MODEL.DEVICE is %s but torch finds none: running on the CPU", kind)
+        cfg.MODEL.DEVICE = kind = "cpu"
+    if cfg.SOLVER.AMP.ENABLED and kind != "cuda":
+        raise ValueError(
+            f"SOLVER.AMP.ENABLED is True but the model runs on '{kind}'; Detectron2's mixed "
+            "precision needs CUDA, so set SOLVER.AMP.ENABLED False"
+        )
+
+
+def check_data(cfg: CfgNode, eval_only: bool = False) -> None:
+    """Check the datasets of this run; generates the quickstart dataset if it is one of them.
+
+    Raises:
+        ValueError, OSError: a dataset is missing, cannot be written or does not fit the config.
+    """
+    if eval_only:
+        cfg = cfg.clone()
+        cfg.DATASETS.TRAIN = ()  # may not even exist where the model is only evaluated
+    check_datasets(cfg)
+
+
+def on_main_process(function: Callable[[], None]) -> None:
+    """Run ``function`` in the main process while the others wait; a user error is raised in all."""
+    error: Exception | None = None
+    if comm.is_main_process():
+        try:
+            function()
+        except USER_ERRORS as caught:
+            error = caught
+    error = comm.all_gather(error)[0]
+    if error is not None:
+        raise error
+
+
+def _start_logging(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Send this package's log lines where ``default_setup`` sends Detectron2's."""
+    output_dir, rank = (None if args.dry_run else cfg.OUTPUT_DIR), comm.get_rank()
+    setup_logger(output_dir, distributed_rank=rank, name="retinanet_ext", abbrev_name="rnx")
+    if args.dry_run:
+        setup_logger(distributed_rank=rank)
+
+
+def _share_cpu_cores(cfg: CfgNode) -> None:
+    """Split the cores among the processes of a CPU job, which otherwise each start one per core."""
+    processes = comm.get_local_size()
+    if cfg.MODEL.DEVICE == "cpu" and processes > 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))

@@ -1,0 +1,175 @@
+"""From arguments to a frozen config: precedence, devices, early errors, what is written where."""
+
+import logging
+import os
+
+import pytest
+import torch
+
+from retinanet_ext import get_cfg, load_config_file, validate_cfg
+from retinanet_ext.data.register import register_builtin_datasets
+from retinanet_ext.engine import setup as engine_setup
+from retinanet_ext.engine.setup import (
+    build_cfg,
+    check_data,
+    default_argument_parser,
+    merge_opts,
+    on_main_process,
+    resolve_device,
+    setup,
+)
+from tests.tiny import write_config
+
+
+@pytest.fixture
+def cfg():
+    return get_cfg()
+
+
+@pytest.fixture
+def arguments(tmp_path, tiny_root):
+    """Parse a command line that names the tiny config and dataset; undo the dataset root."""
+
+    def parse(*words):
+        head = ["--config-file", str(write_config(tmp_path)), "--data-root", str(tiny_root)]
+        return default_argument_parser().parse_args([*head, *words])
+
+    yield parse
+    register_builtin_datasets()
+
+
+def pretend_cuda(monkeypatch, available):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+
+
+def test_command_line_wins_over_file_wins_over_defaults(arguments):
+    cfg = build_cfg(arguments("SOLVER.BASE_LR", "0.5"))
+    assert cfg.SOLVER.BASE_LR == 0.5
+    assert cfg.SOLVER.IMS_PER_BATCH == 4
+    assert cfg.SOLVER.MOMENTUM == get_cfg().SOLVER.MOMENTUM
+
+
+def test_zero_gpus_mean_the_cpu(arguments):
+    assert build_cfg(arguments("--num-gpus", "0", "MODEL.DEVICE", "cuda")).MODEL.DEVICE == "cpu"
+    assert build_cfg(arguments("--num-gpus", "1", "MODEL.DEVICE", "cuda")).MODEL.DEVICE == "cuda"
+
+
+@pytest.mark.parametrize(
+    "opts, error, words",
+    [
+        (["SOLVER.BASE_LRR", "1"], KeyError, "SOLVER.BASE_LRR.*Did you mean 'SOLVER.BASE_LR'"),
+        (["SOLVER.BASE_LR=1"], KeyError, "Write 'SOLVER.BASE_LR 1'"),
+        (["SOLVER", "1"], KeyError, "unknown config key 'SOLVER'"),
+        (["SOLVER.BASE_LR"], ValueError, "SOLVER.BASE_LR' .* no value"),
+        (["SOLVER.MAX_ITER", "many"], ValueError, "SOLVER.MAX_ITER"),
+        (["SOLVER.BASE_LR", "1", "--resume"], ValueError, "--resume must stand before"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_named(cfg, opts, error, words):
+    with pytest.raises(error, match=words):
+        merge_opts(cfg, opts)
+
+
+def test_absent_accelerator_becomes_the_cpu_with_a_log_line(cfg, monkeypatch, caplog):
+    pretend_cuda(monkeypatch, False)
+    cfg.MODEL.DEVICE = "cuda"
+    with caplog.at_level(logging.INFO):
+        resolve_device(cfg)
+    assert cfg.MODEL.DEVICE == "cpu"
+    assert ["running on the CPU" in message for message in caplog.messages] == [True]
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "cpu"])
+def test_present_device_stays(cfg, monkeypatch, device):
+    pretend_cuda(monkeypatch, True)
+    cfg.MODEL.DEVICE = device
+    resolve_device(cfg)
+    assert device == cfg.MODEL.DEVICE
+
+
+def test_unknown_device_is_named(cfg):
+    cfg.MODEL.DEVICE = "gpu"
+    with pytest.raises(ValueError, match=r"MODEL.DEVICE is 'gpu'"):
+        resolve_device(cfg)
+
+
+def test_mixed_precision_needs_cuda(cfg, monkeypatch):
+    cfg.SOLVER.AMP.ENABLED = True
+    pretend_cuda(monkeypatch, True)
+    resolve_device(cfg)
+    pretend_cuda(monkeypatch, False)
+    with pytest.raises(ValueError, match=r"SOLVER\.AMP\.ENABLED"):
+        resolve_device(cfg)
+
+
+@pytest.mark.parametrize("eval_only, checked", [(False, ("a",)), (True, ())])
+def test_evaluation_alone_needs_no_training_data(cfg, monkeypatch, eval_only, checked):
+    seen = []
+    monkeypatch.setattr(engine_setup, "check_datasets", lambda c: seen.append(c.DATASETS))
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("a",), ("b",)
+    check_data(cfg, eval_only)
+    assert (checked, ("b",)) == (seen[0].TRAIN, seen[0].TEST)
+    assert cfg.DATASETS.TRAIN == ("a",)
+
+
+def test_user_errors_of_the_main_process_reach_all(monkeypatch):
+    def fail():
+        raise FileNotFoundError("no data")
+
+    with pytest.raises(FileNotFoundError, match="no data"):
+        on_main_process(fail)
+    # Another process runs nothing, and hears of the error.
+    monkeypatch.setattr(engine_setup.comm, "is_main_process", lambda: False)
+    monkeypatch.setattr(engine_setup.comm, "all_gather", lambda mine: [ValueError("bad"), mine])
+    with pytest.raises(ValueError, match="bad"):
+        on_main_process(fail)
+
+
+def test_setup_freezes_and_saves_a_config_that_can_be_run(arguments, tmp_path):
+    cfg = setup(arguments("OUTPUT_DIR", str(tmp_path / "run")))
+    assert cfg.is_frozen()
+    again = get_cfg()
+    load_config_file(again, tmp_path / "run" / "config.yaml", allow_unsafe=False)
+    validate_cfg(again)
+    for section in ("DATASETS", "SOLVER", "INPUT"):
+        assert again[section] == cfg[section]
+    assert again.MODEL.RETINANET == cfg.MODEL.RETINANET
+
+
+def test_setup_sends_our_log_lines_to_the_log_file(arguments, tmp_path):
+    setup(arguments("OUTPUT_DIR", str(tmp_path / "run")))
+    logging.getLogger("retinanet_ext.engine").info("a line of ours")
+    assert "a line of ours" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_setup_of_a_dry_run_writes_nothing(arguments, tmp_path):
+    setup(arguments("--dry-run", "OUTPUT_DIR", str(tmp_path / "run")))
+    assert not (tmp_path / "run").exists()
+
+
+def test_setup_validates_before_it_writes(arguments, tmp_path):
+    args = arguments("MODEL.ROI_HEADS.NUM_CLASSES", "3", "OUTPUT_DIR", str(tmp_path / "run"))
+    with pytest.raises(ValueError, match="ROI_HEADS"):
+        setup(args)
+    assert not (tmp_path / "run").exists()
+
+
+def test_setup_checks_classes_before_training(arguments):
+    with pytest.raises(ValueError, match=r"NUM_CLASSES is 2 .*3"):
+        setup(arguments("--dry-run", "MODEL.RETINANET.NUM_CLASSES", "2"))
+
+
+def test_cpu_processes_share_the_cores(monkeypatch):
+    threads = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(os, "cpu_count", lambda: 9)
+    monkeypatch.setattr(engine_setup.comm, "get_local_size", lambda: 2)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    cfg = get_cfg()
+    cfg.MODEL.DEVICE = "cpu"
+    engine_setup._share_cpu_cores(cfg)
+    assert threads == [4]
+    # What the user set stays.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    engine_setup._share_cpu_cores(cfg)
+    assert threads == [4]

@@ -1,0 +1,180 @@
+"""Training, resuming and evaluating with a tiny network in one process."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.events import EventStorage
+
+from retinanet_ext.engine import trainer as trainer_module
+from retinanet_ext.engine.trainer import RetinaNetTrainer, SafeCheckpointer, evaluate, wrap_ddp
+
+
+def train(cfg, resume=False, until=None):
+    """Train with ``cfg``; with ``until``, stop after so many iterations of its schedule."""
+    torch.manual_seed(cfg.SEED)
+    trainer = RetinaNetTrainer(cfg)
+    trainer.resume_or_load(resume=resume)
+    if until:
+        trainer.max_iter = until
+    return trainer, trainer.train()
+
+
+@pytest.fixture
+def one_image(cfg):
+    """Name of a dataset with a single image."""
+    name, whole = "tiny_one_image", cfg.DATASETS.TRAIN[0]
+    if name not in DatasetCatalog:
+        DatasetCatalog.register(name, lambda: DatasetCatalog.get(whole)[:1])
+    DatasetCatalog.get(name)
+    MetadataCatalog.get(name).thing_classes = MetadataCatalog.get(whole).thing_classes
+    return name
+
+
+def metrics(cfg):
+    lines = (Path(cfg.OUTPUT_DIR) / "metrics.json").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def state(cfg, name="model_final.pth"):
+    return torch.load(Path(cfg.OUTPUT_DIR) / name, weights_only=True)
+
+
+def test_results_come_back_and_end_metrics_json(cfg):
+    _, results = train(cfg)
+    last = metrics(cfg)[-1]
+    assert set(results) == {"bbox"}
+    for name in ("AP", "AP50", "AR100", "AP-RBC"):
+        assert last[f"bbox/{name}"] == results["bbox"][name]
+    assert last["iteration"] == 5
+
+
+def test_evaluation_in_between_is_written_too(cfg):
+    cfg.TEST.EVAL_PERIOD = 3
+    train(cfg)
+    assert [line["iteration"] for line in metrics(cfg) if "bbox/AP" in line] == [2, 5]
+
+
+def test_results_are_empty_without_test_datasets(cfg):
+    cfg.DATASETS.TEST = ()
+    assert train(cfg)[1] == {}
+
+
+def test_missed_expectations_end_the_run(cfg):
+    cfg.TEST.EXPECTED_RESULTS = [["bbox", "AP", 99.0, 0.5]]
+    with pytest.raises(SystemExit):
+        train(cfg)
+
+
+def test_expectations_without_an_evaluation_are_an_error(cfg):
+    cfg.DATASETS.TEST = ()
+    cfg.TEST.EXPECTED_RESULTS = [["bbox", "AP", 99.0, 0.5]]
+    with pytest.raises(RuntimeError, match="EXPECTED_RESULTS"):
+        train(cfg)
+
+
+@pytest.mark.parametrize(
+    "optimizer, schedule", [("SGD", "WarmupMultiStepLR"), ("AdamW", "OneCycleLR")]
+)
+def test_straight_run_equals_interrupted_and_resumed_run(cfg, one_image, optimizer, schedule):
+    cfg.SOLVER.OPTIMIZER, cfg.SOLVER.LR_SCHEDULER_NAME = optimizer, schedule
+    cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS = 6, (4,)
+    # Every batch is the same image, so only the state that resuming restores matters.
+    cfg.DATASETS.TRAIN, cfg.SOLVER.IMS_PER_BATCH, cfg.DATASETS.TEST = (one_image,), 1, ()
+    straight = cfg.clone()
+    straight.OUTPUT_DIR += "_straight"
+    train(straight)
+
+    train(cfg, until=3)
+    trainer, _ = train(cfg, resume=True)
+    assert trainer.start_iter == 3
+    ours, theirs = state(cfg), state(straight)
+    assert ours["iteration"] == theirs["iteration"] == 5
+    for name, value in theirs["model"].items():
+        torch.testing.assert_close(ours["model"][name], value, rtol=1e-5, atol=1e-7, msg=name)
+    ours, theirs = (s["trainer"]["_trainer"]["optimizer"]["param_groups"] for s in (ours, theirs))
+    assert ours == theirs
+
+
+def test_metrics_json_continues_after_a_resume(cfg):
+    cfg.SOLVER.MAX_ITER = 4
+    train(cfg, until=2)
+    train(cfg, resume=True)
+    iterations = [line["iteration"] for line in metrics(cfg)]
+    assert iterations == [1, 2, 3, 4]  # after 2 of 2, its evaluation, after 4 of 4, its evaluation
+
+
+def test_the_loss_normalizer_is_saved(cfg):
+    trainer, _ = train(cfg)
+    assert state(cfg)["model"]["loss_normalizer.mean"] == trainer.model.loss_normalizer.mean
+    assert trainer.model.loss_normalizer.mean != 100.0
+
+
+def test_resume_without_a_checkpoint_starts_at_zero_and_says_so(cfg, caplog):
+    trainer = RetinaNetTrainer(cfg)
+    with caplog.at_level(logging.INFO):
+        trainer.resume_or_load(resume=True)
+    assert trainer.start_iter == 0
+    assert any("no checkpoint in" in message for message in caplog.messages)
+
+
+def test_a_fresh_run_over_an_old_one_gives_a_warning(cfg, caplog):
+    train(cfg)
+    trainer = RetinaNetTrainer(cfg)
+    trainer.resume_or_load(resume=False)
+    assert trainer.start_iter == 0
+    assert any("earlier run" in message for message in caplog.messages)
+
+
+def test_processes_with_different_checkpoints_are_refused(cfg, monkeypatch):
+    trainer = RetinaNetTrainer(cfg)
+    monkeypatch.setattr(trainer_module.comm, "all_gather", lambda start: [start, 7])
+    with pytest.raises(RuntimeError, match=r"\[0, 7\].*OUTPUT_DIR"):
+        trainer.resume_or_load(resume=True)
+
+
+def test_the_tag_of_the_last_checkpoint_changes_in_one_step(tmp_path, monkeypatch):
+    checkpointer = SafeCheckpointer(torch.nn.Linear(1, 1), str(tmp_path))
+    checkpointer.save("first")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first.pth", "last_checkpoint"]
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer_module.os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpointer.save("second")
+    assert checkpointer.get_checkpoint_file() == str(tmp_path / "first.pth")
+
+
+def test_evaluate_repeats_the_training_runs_results(cfg):
+    cfg.MODEL.RETINANET.SCORE_THRESH_TEST = 0.001
+    _, results = train(cfg)
+    assert evaluate(cfg, resume=True)["bbox"] == pytest.approx(results["bbox"], nan_ok=True)
+    cfg.MODEL.WEIGHTS = str(Path(cfg.OUTPUT_DIR) / "model_final.pth")
+    assert evaluate(cfg)["bbox"] == pytest.approx(results["bbox"], nan_ok=True)
+
+
+def test_training_runs_without_tensorboard(cfg, monkeypatch):
+    monkeypatch.setattr(trainer_module.importlib.util, "find_spec", lambda name: None)
+    trainer = RetinaNetTrainer(cfg)
+    names = [type(writer).__name__ for writer in trainer.build_writers()]
+    assert names == ["ProgressLine", "JSONWriter"]
+
+
+def test_one_process_is_not_wrapped():
+    model = torch.nn.Linear(2, 2)
+    assert wrap_ddp(model) is model
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("mixed_precision", [False, True])
+def test_one_iteration_on_a_gpu(cfg, mixed_precision):
+    cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED = "cuda", mixed_precision
+    trainer = RetinaNetTrainer(cfg)
+    with EventStorage(0) as trainer.storage:
+        trainer.run_step()
+        assert trainer.storage.latest()["total_loss"][0] > 0

@@ -1,0 +1,132 @@
+"""The command line, end to end: train, kill, resume, evaluate, dry-run, and mistakes."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import train_net
+from retinanet_ext.data.register import register_builtin_datasets
+from tests.tiny import restored_loggers, write_config, write_dataset
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def tiny_root(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("datasets"))
+
+
+@pytest.fixture
+def command_line(tmp_path, tiny_root):
+    """Arguments that name the tiny config and dataset; logging and root are undone after."""
+    with restored_loggers():
+        yield ["--config-file", str(write_config(tmp_path)), "--data-root", str(tiny_root)]
+    register_builtin_datasets()
+
+
+def start(arguments, **options):
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "train_net.py"), *arguments]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **options)
+
+
+def run(*arguments):
+    process = start(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    output, errors = process.communicate(timeout=120)
+    return process.returncode, output, errors
+
+
+def wait_for(condition, process, seconds=90):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "training ended before it was killed"
+        assert time.monotonic() < deadline, "no checkpoint came"
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_from_its_last_checkpoint(command_line, tmp_path):
+    output = tmp_path / "output"
+    opts = ["DATASETS.TEST", "()", "SOLVER.CHECKPOINT_PERIOD", "2"]
+    tag = output / "last_checkpoint"
+    process = start([*command_line, *opts, "SOLVER.MAX_ITER", "100000"], stdout=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: tag.exists() and tag.read_text().endswith(".pth"), process)
+    finally:
+        process.kill()  # SIGKILL: no time to clean up
+        process.wait()
+    saved = int(tag.read_text()[len("model_") : -len(".pth")])
+
+    last = saved + 4
+    code, text, errors = run(*command_line, "--resume", *opts, "SOLVER.MAX_ITER", str(last))
+    assert code == 0, errors
+    assert f"resuming at iteration {saved + 1} from {output}" in text
+    assert torch.load(output / "model_final.pth")["iteration"] == last - 1
+    lines = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
+    assert lines[-1]["iteration"] == last - 1
+    assert f"iter {last}/{last} (100%)" in text
+
+
+@pytest.mark.slow
+def test_two_processes_report_one_mistake_in_one_sentence(command_line):
+    code, _, errors = run(
+        *command_line, "--num-gpus", "2", "--dist-url", "auto", "SOLVER.IMS_PER_BATCH", "5"
+    )
+    assert code == 2
+    mistakes = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert len(mistakes) == 1 and "IMS_PER_BATCH is 5" in mistakes[0] and "is 2" in mistakes[0]
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["SOLVER.BASE_LRR", "1"], "Did you mean 'SOLVER.BASE_LR'?"),
+        (["MODEL.WEIGHTS", "no.pth"], "MODEL.WEIGHTS is 'no.pth'"),
+        (["--eval-only"], "nothing to evaluate"),
+        (["--num-gpus", "-1"], "--num-gpus is -1"),
+        (["--data-root", "no_such_folder"], "no_such_folder"),
+        (["MODEL.RETINANET.NUM_CLASSES", "2"], "NUM_CLASSES"),
+    ],
+)
+def test_mistakes_end_with_code_2_and_one_sentence(command_line, arguments, words, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        train_net.run([*command_line, *arguments])
+    errors = capsys.readouterr().err
+    assert exit_info.value.code == 2
+    assert words in errors and "Traceback" not in errors
+    assert [line[:7] for line in errors.splitlines()] == ["error: "]
+
+
+@pytest.mark.parametrize("bug", [KeyError("name"), TypeError("a real bug"), ValueError("oops")])
+def test_bugs_keep_their_traceback(bug):
+    def fail(args):
+        raise bug
+
+    with pytest.raises(type(bug)) as caught:
+        train_net.checked(fail, None)
+    assert caught.value is bug
+
+
+def test_a_dry_run_leaves_nothing(command_line, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    train_net.run([*command_line, "--dry-run"])
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.slow
+def test_evaluation_alone_repeats_the_results_of_training(command_line, tmp_path):
+    code, text, errors = run(*command_line)
+    assert code == 0, errors
+    last = json.loads((tmp_path / "output" / "metrics.json").read_text().splitlines()[-1])
+    code, text, errors = run(
+        *command_line, "--eval-only", "MODEL.WEIGHTS", str(tmp_path / "output" / "model_final.pth")
+    )
+    assert code == 0, errors
+    assert f"{last['bbox/AP']:.4f},{last['bbox/AP50']:.4f}" in text
