@@ -89,7 +89,7 @@ def test_repeated_image_counts_once(register):
     name, predictions = register(truth), noisy_predictions(rng, truth, 0.08)
     evaluator = COCODetectionEvaluator(name, distributed=False)
     feed(evaluator, predictions)
-    feed(evaluator, {i: predictions[i] for i in (3, 1)})
+    feed(evaluator, {3: predictions[3], 1: []})  # the first prediction of an image stands
     assert evaluator.evaluate()["bbox"] == pytest.approx(score(name, predictions), nan_ok=True)
 
 
@@ -124,6 +124,18 @@ def _evaluate_in_one_of_two(folder: str) -> None:
     evaluator = COCODetectionEvaluator(register_json(Path(folder), truth))
     feed(evaluator, {i: found for i, found in predictions.items() if i % 2 == rank or i == 7})
     (Path(folder) / f"rank{rank}.json").write_text(json.dumps(evaluator.evaluate()))
+
+
+def test_second_detection_of_an_object_is_false(register):
+    boxes = [[10.0, 10.0, 50.0, 50.0], [100.0, 100.0, 50.0, 50.0]]  # XYWH
+    truth = random_ground_truth(np.random.default_rng(0), 1, 2, classes=("cell",), crowd=0)
+    for ann, box in zip(truth["annotations"], boxes, strict=True):
+        ann.update(bbox=box, area=2500.0)
+    first, second = ([x, y, x + w, y + h] for x, y, w, h in boxes)
+    metrics = score(register(truth), {1: [(first, 0.9, 0), (first, 0.8, 0), (second, 0.7, 0)]})
+    # Precision is 1 up to recall 0.5 (51 of 101 thresholds), then 2 of 3.
+    assert metrics["AP"] == pytest.approx(100 * (51 + 50 * 2 / 3) / 101)
+    assert metrics["AR1"] == pytest.approx(50) and metrics["AR10"] == pytest.approx(100)
 
 
 def test_evaluating_twice_gives_the_same(register):

@@ -61,6 +61,13 @@ def test_boxes_outside_and_without_area_are_drawn_at_the_nearest_place(box):
     assert (drawn == class_color(0)).all(axis=2).any()
 
 
+@pytest.mark.parametrize("scores", [[0.9, 0.5], [0.5, 0.9]])
+def test_the_surest_box_lies_on_top(scores):
+    box = [20, 40, 90, 100]
+    drawn = draw_detections(GRAY, np.array([box, box]), [0, 1], scores, NAMES)
+    assert (drawn[70, 20] == class_color(int(np.argmax(scores)))).all()
+
+
 def labels_of(monkeypatch: pytest.MonkeyPatch, *args: object) -> dict[str, tuple]:
     """Text -> place of each label, in the order of drawing."""
     labels = {}

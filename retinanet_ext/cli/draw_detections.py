@@ -1,0 +1,219 @@
+"""``retinanet-ext draw-detections``: what a trained model finds, on one picture."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.detection_utils import read_image
+from detectron2.engine import DefaultPredictor
+from detectron2.structures import BoxMode
+from PIL import Image
+
+from ..config import get_cfg, load_config_file, validate_cfg
+from ..data.register import register_builtin_datasets
+from ..engine.setup import resolve_device
+from ..evaluation.draw import draw_detections
+from ..evaluation.sheet import contact_sheet, tile_heights
+from ..messages import did_you_mean
+from ..validate import RETINANET_ARCHITECTURES
+
+__all__ = ["add_parser", "pick_images", "run"]
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add the command and its options."""
+    parser = subparsers.add_parser(
+        "draw-detections",
+        help="draw a model's detections on images of a dataset",
+        description="Run a trained model on a few images of a dataset and write one picture of "
+        "its detections over the ground truth.",
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="the model's config")
+    parser.add_argument("--weights", required=True, metavar="FILE", help="its checkpoint")
+    parser.add_argument("--dataset", required=True, metavar="NAME", help="a registered dataset")
+    parser.add_argument("--output", required=True, metavar="FILE", help="picture, .png or .jpg")
+    parser.add_argument("--num", type=_positive_int, default=6, help="images (default: 6)")
+    parser.add_argument(
+        "--score-thresh",
+        type=_share,
+        default=0.5,
+        metavar="S",
+        help="draw detections with at least this score (default: 0.5)",
+    )
+    parser.add_argument(
+        "--data-root",
+        metavar="DIR",
+        help="folder of the built-in datasets (default: $DETECTRON2_DATASETS, else ./datasets)",
+    )
+    parser.add_argument("--device", metavar="NAME", help="cpu or cuda (default: the config's)")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the picture.
+
+    Raises:
+        ValueError, KeyError, OSError: names the option, its value and the way out.
+    """
+    _check_output(args.output)
+    cfg = _load_cfg(args)
+    dicts, class_names = _load_dataset(args.dataset, args.data_root)
+    _check_classes(cfg, args.dataset, class_names)
+    chosen = [dicts[i] for i in pick_images([len(_gt_boxes(d)) for d in dicts], args.num)]
+    found = _detect(cfg, chosen, args.score_thresh)
+    title = f"{args.dataset}, scores from {args.score_thresh:.2f}"
+    _write_sheet(args.output, chosen, found, class_names, title)
+    total = sum(len(detections.boxes) for detections in found)
+    print(f"{args.output}: {total} detections on {len(chosen)} images of {args.dataset}")
+    return 0
+
+
+def pick_images(num_objects: list[int], num: int) -> list[int]:
+    """Choose ``num`` indices, spread evenly and the same every time; images with objects first.
+
+    Args:
+        num_objects: of each image.
+        num: how many to choose; all if there are fewer.
+    """
+    with_objects = [i for i, count in enumerate(num_objects) if count]
+    empty = [i for i, count in enumerate(num_objects) if not count]
+    chosen = _spread(with_objects, num)
+    return sorted(chosen + _spread(empty, num - len(chosen)))
+
+
+def _spread(items: list[int], num: int) -> list[int]:
+    """``num`` of the items, from the middles of as many equal parts."""
+    num = min(max(num, 0), len(items))
+    return [items[(2 * i + 1) * len(items) // (2 * num)] for i in range(num)]
+
+
+@dataclass(frozen=True)
+class _Detections:
+    """An image (H, W, 3) uint8 RGB, and what the model found: N boxes (XYXY), classes, scores."""
+
+    image: np.ndarray
+    boxes: np.ndarray
+    classes: list[int]
+    scores: list[float]
+
+
+def _check_output(output: str) -> None:
+    Image.init()
+    if Path(output).suffix.lower() not in Image.EXTENSION:
+        raise ValueError(f"--output is '{output}', which is no kind of picture; end it in .png")
+
+
+def _load_cfg(args: argparse.Namespace) -> CfgNode:
+    cfg = get_cfg()
+    load_config_file(cfg, args.config_file)
+    if "://" not in args.weights and not os.path.isfile(args.weights):
+        raise FileNotFoundError(
+            f"--weights is '{args.weights}', and there is no such file; a training writes "
+            f"model_final.pth to its OUTPUT_DIR, here '{cfg.OUTPUT_DIR}'"
+        )
+    cfg.MODEL.WEIGHTS = args.weights
+    cfg.MODEL.DEVICE = args.device or cfg.MODEL.DEVICE
+    cfg.MODEL.RETINANET.SCORE_THRESH_TEST = min(
+        cfg.MODEL.RETINANET.SCORE_THRESH_TEST, args.score_thresh
+    )
+    cfg.SOLVER.AMP.ENABLED = False  # a matter of training
+    validate_cfg(cfg)
+    resolve_device(cfg)
+    return cfg
+
+
+def _load_dataset(name: str, data_root: str | None) -> tuple[list[dict], list[str]]:
+    """The dicts and class names of a dataset."""
+    if data_root is not None:
+        register_builtin_datasets(data_root)
+    if name not in DatasetCatalog:
+        raise KeyError(
+            f"--dataset is '{name}', which is not registered."
+            f"{did_you_mean(name, DatasetCatalog.list())} Your own are registered with "
+            "retinanet_ext.data.register_coco_dataset"
+        )
+    dicts = DatasetCatalog.get(name)
+    if not dicts:
+        raise ValueError(f"Dataset '{name}' has no images to draw")
+    return dicts, list(MetadataCatalog.get(name).get("thing_classes", []))
+
+
+def _check_classes(cfg: CfgNode, dataset: str, class_names: list[str]) -> None:
+    num_classes = cfg.MODEL.RETINANET.NUM_CLASSES
+    if cfg.MODEL.META_ARCHITECTURE in RETINANET_ARCHITECTURES and num_classes != len(class_names):
+        raise ValueError(
+            f"MODEL.RETINANET.NUM_CLASSES is {num_classes} but dataset '{dataset}' has "
+            f"{len(class_names)} classes; take the dataset the model was trained for, or its config"
+        )
+
+
+def _detect(cfg: CfgNode, records: list[dict], score_thresh: float) -> list[_Detections]:
+    """Run the model on each image and keep detections of at least ``score_thresh``."""
+    predictor = DefaultPredictor(cfg)
+    detections = []
+    for record in records:
+        image = read_image(record["file_name"], format="BGR")
+        instances = predictor(image)["instances"].to("cpu")
+        instances = instances[instances.scores >= score_thresh]
+        detections.append(
+            _Detections(
+                np.ascontiguousarray(image[:, :, ::-1]),
+                instances.pred_boxes.tensor.numpy(),
+                instances.pred_classes.tolist(),
+                instances.scores.tolist(),
+            )
+        )
+    return detections
+
+
+def _write_sheet(
+    output: str, records: list[dict], found: list[_Detections], names: list[str], title: str
+) -> None:
+    tiles, captions = [], []
+    heights = tile_heights([detections.image.shape for detections in found])
+    for record, d, height in zip(records, found, heights, strict=True):
+        gt_boxes = _gt_boxes(record)
+        tiles.append(
+            draw_detections(d.image, d.boxes, d.classes, d.scores, names, gt_boxes, height)
+        )
+        captions.append(
+            f"{Path(record['file_name']).name}    {_count(len(gt_boxes), 'object')}, "
+            f"{_count(len(d.boxes), 'detection')}"
+        )
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(contact_sheet(tiles, captions, names, title)).save(output)
+
+
+def _gt_boxes(record: dict) -> np.ndarray:
+    """(M, 4) absolute XYXY; crowds are left out."""
+    boxes = [
+        BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
+        for annotation in record.get("annotations", [])
+        if not annotation.get("iscrowd", 0)
+    ]
+    return np.asarray(boxes, dtype=float).reshape(-1, 4)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
