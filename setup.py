@@ -37,6 +37,7 @@ setup(
         "Pillow",
         "fvcore",
         "iopath",
+        "portalocker",
         "pycocotools>=2.0.2,!=2.0.9,!=2.0.10",  # these two fail on a json without "info"
         "PyYAML",
         "tabulate",
