@@ -126,13 +126,13 @@ def _draw_clutter(rng: np.random.Generator, image: np.ndarray, accent: np.ndarra
     """Draw strokes, arcs, specks and flat blobs over (H, W, 3) uint8; none is an object."""
     size = np.array([image.shape[1], image.shape[0]])
     painters = (_stroke, _arc, _speck, _blob)
-    for painter, most in zip(painters, (9, 6, 36, 5), strict=True):
+    for painter, most in zip(painters, (5, 3, 24, 3), strict=True):
         layer = image.copy()
         for _ in range(rng.integers(most + 1)):
             tint = accent + rng.uniform(-70, 70) + rng.uniform(-30, 30, 3)
             painter(rng, layer, size, [int(c) for c in np.clip(tint, 0, 255)])
         # Weights in 1/16 keep the blend in integers.
-        alpha = int(rng.integers(6, 14))
+        alpha = int(rng.integers(4, 9))
         mixed = layer.astype(np.uint16) * alpha + image.astype(np.uint16) * (16 - alpha) + 8
         image = (mixed >> 4).astype(np.uint8)
     return image

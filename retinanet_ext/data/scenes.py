@@ -16,7 +16,8 @@ from .shapes import CLASS_NAMES, Shape, make_outline, paint_shape, place_outline
 __all__ = ["MIN_VISIBLE", "Scene", "draw_scene"]
 
 MIN_SIZE, MAX_SIZE = 12.0, 200.0  # longer box side before clipping, px
-MIN_VISIBLE = 0.35  # a shape that shows less of its area than this has no annotation
+MIN_VISIBLE = 0.5  # a shape that shows less of its area than this has no annotation
+MIN_FREE = 0.85  # what a new shape should leave in sight of each earlier one
 TRIES = 6  # places tried for a shape before it may hide another
 
 
@@ -68,10 +69,10 @@ def _choose_shape(rng: np.random.Generator, owner: np.ndarray, areas: list[int])
     kind = int(rng.integers(len(CLASS_NAMES)))
     outline = make_outline(rng, kind)
     for _ in range(TRIES):
-        # Log-uniform; since large ones are turned away more often, the median is about 40 px.
-        size = MIN_SIZE * (MAX_SIZE / MIN_SIZE) ** rng.random()
+        # Tiny and huge ones are rarer than those in between, about 50 px on a logarithmic scale.
+        size = MIN_SIZE * (MAX_SIZE / MIN_SIZE) ** float(rng.random(2).mean())
         # Only what is large enough to be told apart in part may leave the image.
-        margin = 0.15 * size if size >= 32 else 0.5 * size + 1
+        margin = 0.35 * size if size >= 32 else 0.5 * size + 1
         room = np.array(owner.shape[::-1]) - 2 * margin
         shape = place_outline(outline, kind, size, margin + rng.random(2) * room)
         if not _hides_any(shape, owner, areas):
@@ -80,11 +81,11 @@ def _choose_shape(rng: np.random.Generator, owner: np.ndarray, areas: list[int])
 
 
 def _hides_any(shape: Shape, owner: np.ndarray, areas: list[int]) -> bool:
-    """Whether the box of ``shape`` leaves too little of any earlier shape in sight."""
+    """Whether the box of ``shape`` leaves less than ``MIN_FREE`` of any earlier shape in sight."""
     left, top, right, bottom = (int(v) for v in np.maximum(np.rint(shape.box), 0))
     rest = owner.copy()
     rest[top:bottom, left:right] = -1
-    return bool((_visible_areas(rest, len(areas)) < MIN_VISIBLE * np.array(areas)).any())
+    return bool((_visible_areas(rest, len(areas)) < MIN_FREE * np.array(areas)).any())
 
 
 def _visible_areas(owner: np.ndarray, count: int) -> np.ndarray:

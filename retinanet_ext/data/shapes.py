@@ -16,6 +16,10 @@ __all__ = ["CLASS_NAMES", "Shape", "make_outline", "paint_shape", "place_outline
 
 CLASS_NAMES = ("circle", "square", "triangle", "star", "ring")
 SUPERSAMPLE = 4
+# Colour is a hint, not a rule: most objects of a class wear its colours (rows of COLOURS), so that
+# a small network learns in minutes; the others have to be told by their shape.
+CLASS_COLOURS = ((0, 1), (6, 7), (2, 3), (8, 9, 10), (4, 5))
+IN_CLASS_COLOURS = 0.95
 
 COLOURS = np.array(
     [
@@ -149,7 +153,7 @@ def _surface(
     half = shape.size / 2
     v = ((np.arange(height, dtype=np.float32) + 0.5 - height / 2) / half)[:, None]
     u = ((np.arange(width, dtype=np.float32) + 0.5 - width / 2) / half)[None, :]
-    first, second = (c[:, None, None] for c in _colours(rng, ground))
+    first, second = (c[:, None, None] for c in _colours(rng, shape.kind, ground))
     colour = first + (second - first) * _texture(rng, u, v, half)
     lx, ly = math.cos(light), math.sin(light)
     if CLASS_NAMES[shape.kind] == "circle":  # a ball: bright towards the light, dark away from it
@@ -177,14 +181,18 @@ def _bevel(mask: np.ndarray, size: float, lx: float, ly: float) -> np.ndarray:
     return slope * (0.5 * sigma / 65280)
 
 
-def _colours(rng: np.random.Generator, ground: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _colours(
+    rng: np.random.Generator, kind: int, ground: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """A body colour that stands out from ``ground``, and one for the texture."""
     order = rng.permutation(len(COLOURS))
+    if rng.random() < IN_CLASS_COLOURS:
+        order = rng.permutation(np.array(CLASS_COLOURS[kind]))
     contrast = np.abs(COLOURS[order] - ground).sum(axis=1)
     clear = order[contrast > 130]
     first = COLOURS[clear[0] if len(clear) else order[contrast.argmax()]]
     first = np.clip(first + rng.uniform(-18, 18, 3).astype(np.float32), 0, 255)
-    if rng.random() < 0.5:
+    if rng.random() < 0.15:
         return first, COLOURS[rng.integers(len(COLOURS))]
     lighter, darker = first + (255 - first) * 0.45, first * 0.6
     return first, (lighter if rng.random() < 0.5 else darker)
@@ -192,7 +200,7 @@ def _colours(rng: np.random.Generator, ground: np.ndarray) -> tuple[np.ndarray, 
 
 def _texture(rng: np.random.Generator, u: np.ndarray, v: np.ndarray, half: float) -> np.ndarray:
     """Weight of the second colour, (h, w) float32 in [0, 1]; edges about a pixel wide."""
-    style = rng.choice(["plain", "stripes", "dots", "fade"], p=[0.4, 0.25, 0.2, 0.15])
+    style = rng.choice(["plain", "stripes", "dots", "fade"], p=[0.5, 0.2, 0.1, 0.2])
     angle, period = rng.uniform(0, 2 * math.pi), rng.uniform(0.25, 0.5)
     c, s = math.cos(angle), math.sin(angle)
     across, along = c * u + s * v, c * v - s * u

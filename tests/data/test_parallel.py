@@ -66,7 +66,7 @@ def test_a_broken_pool_is_replaced_by_this_process(two_cpus, monkeypatch, caplog
 
 
 def test_a_daemonic_process_works_alone(two_cpus, monkeypatch):
-    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
+    monkeypatch.setattr(type(multiprocessing.current_process()), "daemon", True)
     assert {pid for _, pid in map_in_processes(process_of, range(100), "jobs")} == {os.getpid()}
 
 

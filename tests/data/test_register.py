@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+from typing import Any
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
@@ -76,7 +77,7 @@ def test_the_same_entry_again_changes_nothing(tmp_path):
     "change", [{"json_file": "b.json"}, {"image_root": "b"}, {"thing_classes": ["bird"]}]
 )
 def test_another_entry_under_a_known_name_is_refused(change):
-    entry = {"json_file": "a.json", "image_root": "a", "thing_classes": ["cat"]}
+    entry: dict[str, Any] = {"json_file": "a.json", "image_root": "a", "thing_classes": ["cat"]}
     register_coco_dataset("mine", **entry)
     with pytest.raises(ValueError, match=rf"'mine' is already.*{next(iter(change))}.*remove\("):
         register_coco_dataset("mine", **{**entry, **change})
