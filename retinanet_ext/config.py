@@ -31,6 +31,9 @@ def add_retinanet_ext_config(cfg: CfgNode) -> None:
     # FOCAL_LOSS_GAMMA (gamma). Detectron2's BBOX_REG_LOSS_TYPE chooses the box loss: its own names
     # (smooth_l1, giou, diou, ciou) or any entry of BOX_LOSS_REGISTRY.
     _add(retinanet, "CLS_LOSS", "FocalLoss")
+    # How the focal loss is computed: "auto" makes loss and gradient in one pass over the logits,
+    # "reference" is the readable definition with autograd. Equal within float rounding.
+    _add(retinanet, "LOSS_KERNEL", "auto")
 
     anchors = cfg.MODEL.ANCHOR_GENERATOR
     # Read by RetinaNetAnchorGenerator in place of SIZES. Smallest anchor of each feature level:

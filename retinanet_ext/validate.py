@@ -12,6 +12,7 @@ from detectron2.modeling import (
     META_ARCH_REGISTRY,
 )
 
+from .losses.kernels.dispatch import KERNELS
 from .messages import did_you_mean
 from .modeling.anchors import octave_sizes
 from .modeling.assigners import check_iou_bands
@@ -170,6 +171,11 @@ def _check_retinanet(cfg: CfgNode) -> None:
     DENSE_HEAD_REGISTRY.get(node.HEAD)
     ASSIGNER_REGISTRY.get(node.ASSIGNER)
     CLS_LOSS_REGISTRY.get(node.CLS_LOSS)
+    if node.LOSS_KERNEL not in KERNELS:
+        raise ValueError(
+            f"MODEL.RETINANET.LOSS_KERNEL is '{node.LOSS_KERNEL}'; set it to one of "
+            f"{', '.join(KERNELS)}"
+        )
     box_loss = node.BBOX_REG_LOSS_TYPE
     if box_loss not in BOX_LOSS_ALIASES and box_loss not in BOX_LOSS_REGISTRY:
         known = [*BOX_LOSS_ALIASES, *sorted(dict(BOX_LOSS_REGISTRY))]

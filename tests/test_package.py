@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "registry": {"messages"},
     "structures": set(),
     "modeling": {"messages", "registry", "structures", "losses"},
-    "validate": {"messages", "registry", "modeling", "config"},
+    "validate": {"messages", "losses", "registry", "modeling", "config"},
     "config": {"validate"},
     "data": {"messages", "structures"},
     "engine": {"messages", "validate", "modeling", "data", "config", "evaluation"},

@@ -70,6 +70,7 @@ def test_stops_and_names_the_way_out(arch: str, key: str, value, words: str):
     ("key", "value", "words"),
     [
         ("MODEL.RETINANET.CLS_LOSS", "FocalLos", "Did you mean 'FocalLoss'"),
+        ("MODEL.RETINANET.LOSS_KERNEL", "fast", "LOSS_KERNEL is 'fast'.*auto, reference"),
         ("MODEL.RETINANET.HEAD", "FastRCNNHead", "Known: .*RetinaNetHead"),
         ("MODEL.RETINANET.ASSIGNER", "Max", "Known: .*IoUAssigner"),
         ("MODEL.RETINANET.BBOX_REG_LOSS_TYPE", "gioU", "Did you mean 'giou'|Did you mean 'GIoU'"),

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .kernels.dispatch import check_kernel, fused_focal_loss
 from .layout import level_views
 from .precision import at_least_float32
 
@@ -49,6 +50,7 @@ def sigmoid_focal_loss(
     alpha: float = 0.25,
     gamma: float = 2.0,
     reduction: str = "sum",
+    kernel: str = "auto",
 ) -> Any:
     """Focal loss of K independent sigmoids against integer labels.
 
@@ -60,45 +62,53 @@ def sigmoid_focal_loss(
         alpha, gamma: see :func:`focal_loss`.
         reduction: "sum", "mean" over the entries that are not ignored (0 if there are none), or
             "none".
+        kernel: "auto" takes the fused path for "sum" and "mean"; "reference" computes every entry
+            with :func:`focal_loss` and leaves the gradient to autograd. Their results are equal
+            within float rounding.
 
     Returns:
         A scalar, or for "none" the loss of each entry in the shape of ``logits`` (0 where ignored).
 
     Raises:
-        ValueError: if a shape, a reduction, alpha or gamma is out of range.
+        ValueError: if a shape, a reduction, a kernel, alpha or gamma is out of range.
     """
+    check_focal_arguments(alpha, gamma)
+    check_kernel(kernel)
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got '{reduction}'")
-    if isinstance(logits, Tensor):
+    if not isinstance(logits, Tensor):
+        levels, level_labels = list(logits), labels
+    else:
         if logits.shape != (*labels.shape, num_classes):
             raise ValueError(
                 f"logits must be (..., {num_classes}) with labels (...) = {tuple(labels.shape)}, "
                 f"got {tuple(logits.shape)}"
             )
-        losses = [_masked_loss(logits, labels.unsqueeze(-1), -1, alpha, gamma)]
-        shapes = [logits.shape]
+        # A list of anchors is a level of one location.
+        levels = [logits.reshape(labels.numel(), num_classes, 1, 1)]
+        level_labels = labels.reshape(-1, 1)
+    if kernel == "reference" or reduction == "none":
+        losses = _entry_losses(levels, level_labels, num_classes, alpha, gamma)
+        if reduction == "none":
+            return losses[0].reshape(logits.shape) if isinstance(logits, Tensor) else losses
+        total = torch.stack([loss.sum() for loss in losses]).sum()
     else:
-        views = level_views(logits, labels, num_classes)
-        losses = [_masked_loss(x, y, 2, alpha, gamma) for x, y in views]
-        shapes = [x.shape for x in logits]
-    if reduction == "none":
-        shaped = [loss.reshape(shape) for loss, shape in zip(losses, shapes, strict=True)]
-        return shaped[0] if isinstance(logits, Tensor) else shaped
-    total = torch.stack([loss.sum() for loss in losses]).sum()
+        total = fused_focal_loss(levels, level_labels, num_classes, alpha, gamma)
     if reduction == "mean":
         return total / ((labels >= 0).sum() * num_classes).clamp(min=1)
     return total
 
 
-def _masked_loss(
-    logits: Tensor, labels: Tensor, class_dim: int, alpha: float, gamma: float
-) -> Tensor:
-    """Focal loss where ``labels`` has size 1 in the class dimension; 0 where a label is -1."""
-    classes = torch.arange(logits.shape[class_dim], device=logits.device)
-    shape = [1] * logits.dim()
-    shape[class_dim] = -1
-    targets = labels == classes.view(shape)
-    return focal_loss(logits, targets, alpha, gamma).masked_fill(labels < 0, 0.0)
+def _entry_losses(
+    levels: Sequence[Tensor], labels: Tensor, num_classes: int, alpha: float, gamma: float
+) -> list[Tensor]:
+    """The loss of every entry, in the shapes of ``levels``; 0 where a label is -1."""
+    classes = torch.arange(num_classes, device=labels.device).view(1, 1, -1, 1, 1)
+    losses = []
+    for x, y in level_views(levels, labels, num_classes):
+        loss = focal_loss(x, y == classes, alpha, gamma).masked_fill(y < 0, 0.0)
+        losses.append(loss.flatten(1, 2))
+    return losses
 
 
 def check_focal_arguments(alpha: float, gamma: float) -> None:

@@ -6,6 +6,7 @@ R = sum of Hi * Wi * A over the levels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from torch import Tensor
@@ -16,8 +17,16 @@ def level_views(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield, level by level, logits (N, A, K, Hi, Wi) and their labels (N, A, 1, Hi, Wi).
 
-    The logits are views of the head's output, so nothing large is copied or transposed; only the
-    labels, K times smaller, are brought into the head's order.
+    Arguments and errors are those of :func:`split_levels`.
+    """
+    for level, level_labels in split_levels(logits, labels, num_classes):
+        yield level_view(level, level_labels, num_classes)
+
+
+def split_levels(
+    logits: Sequence[Tensor], labels: Tensor, num_classes: int
+) -> list[tuple[Tensor, Tensor]]:
+    """Pair each level's logits with its labels (N, Hi*Wi*A).
 
     Args:
         logits: L tensors (N, A*K, Hi, Wi).
@@ -33,16 +42,29 @@ def level_views(
             raise ValueError(
                 f"logits of a level must be (N, A*{num_classes}, Hi, Wi), got {tuple(level.shape)}"
             )
-        sizes.append(level[0].numel() // num_classes)
+        sizes.append(math.prod(level.shape[1:]) // num_classes)
     if tuple(labels.shape) != (logits[0].shape[0], sum(sizes)):
         raise ValueError(
             f"labels must be {(logits[0].shape[0], sum(sizes))} for these logits and "
             f"num_classes {num_classes}, got {tuple(labels.shape)}"
         )
-    for level, level_labels in zip(logits, labels.split(sizes, dim=1), strict=True):
-        n, channels, height, width = level.shape
-        num_anchors = channels // num_classes
-        yield (
-            level.view(n, num_anchors, num_classes, height, width),
-            level_labels.reshape(n, height, width, num_anchors).permute(0, 3, 1, 2).unsqueeze(2),
-        )
+    return list(zip(logits, labels.split(sizes, dim=1), strict=True))
+
+
+def level_view(level: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Logits (N, A, K, Hi, Wi) and labels (N, A, 1, Hi, Wi) of one level.
+
+    The logits are a view of the head's output, so nothing large is copied or transposed; only the
+    labels, K times smaller, are brought into the head's order.
+
+    Args:
+        level: (N, A*K, Hi, Wi).
+        labels: (N, Hi*Wi*A).
+        num_classes: K.
+    """
+    n, channels, height, width = level.shape
+    num_anchors = channels // num_classes
+    return (
+        level.view(n, num_anchors, num_classes, height, width),
+        labels.reshape(n, height, width, num_anchors).permute(0, 3, 1, 2).unsqueeze(2),
+    )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..losses.box import iou_box_loss, smooth_l1_box_loss
 from ..losses.focal import check_focal_arguments, sigmoid_focal_loss
+from ..losses.kernels.dispatch import check_kernel
 from ..losses.precision import at_least_float32
 from ..registry import BOX_LOSS_REGISTRY, CLS_LOSS_REGISTRY
 from ..structures import DenseTargets
@@ -26,21 +27,32 @@ class FocalLoss(nn.Module):
     """Focal loss over K independent sigmoids (Eq. 5): :func:`retinanet_ext.losses.focal_loss`."""
 
     @configurable
-    def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0):
+    def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0, kernel: str = "auto"):
         super().__init__()
         check_focal_arguments(alpha, gamma)
+        check_kernel(kernel)
         self.alpha = alpha
         self.gamma = gamma
+        self.kernel = kernel
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
         node = cfg.MODEL.RETINANET
-        return {"alpha": node.FOCAL_LOSS_ALPHA, "gamma": node.FOCAL_LOSS_GAMMA}
+        return {
+            "alpha": node.FOCAL_LOSS_ALPHA,
+            "gamma": node.FOCAL_LOSS_GAMMA,
+            "kernel": node.LOSS_KERNEL,
+        }
 
     def forward(self, logits: list[Tensor], targets: DenseTargets) -> Tensor:
         """Sum over anchors that are not ignored; logits are the head's (N, A*K, Hi, Wi)."""
         return sigmoid_focal_loss(
-            logits, targets.labels, targets.num_classes, self.alpha, self.gamma, "sum"
+            logits,
+            targets.labels,
+            targets.num_classes,
+            self.alpha,
+            self.gamma,
+            kernel=self.kernel,
         )
 
 

@@ -1,0 +1,1 @@
+"""Fast paths of the losses; `dispatch.py` alone decides which one runs."""
