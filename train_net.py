@@ -14,10 +14,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from detectron2.engine import launch
 from torch.multiprocessing import ProcessRaisedException
 
-from retinanet_ext.engine import RetinaNetTrainer, evaluate
+from retinanet_ext.engine import RetinaNetTrainer, evaluate, launch
 from retinanet_ext.engine.checks import check_launch
 from retinanet_ext.engine.dry_run import dry_run
 from retinanet_ext.engine.setup import USER_ERRORS, default_argument_parser, setup

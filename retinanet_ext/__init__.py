@@ -6,6 +6,7 @@ with Detectron2; that is the import's only side effect.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 __version__ = "0.1.0"
@@ -29,9 +30,14 @@ except ModuleNotFoundError as error:
         raise ImportError(_DETECTRON2_MISSING.format(name=name))
 
 else:
-    from . import modeling  # noqa: F401  (registers the components)
-    from .config import add_retinanet_ext_config, get_cfg, load_config_file, validate_cfg
-    from .data.register import register_builtin_datasets
+    with warnings.catch_warnings():
+        # Detectron2 and fvcore compile TorchScript while they are imported, which recent PyTorch
+        # deprecates: nothing that a user of this package can act on.
+        warnings.filterwarnings("ignore", r"`torch\.jit\.", FutureWarning)
+        warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)
+        from . import modeling  # noqa: F401  (registers the components)
+        from .config import add_retinanet_ext_config, get_cfg, load_config_file, validate_cfg
+        from .data.register import register_builtin_datasets
 
     register_builtin_datasets()
 

@@ -17,7 +17,7 @@ __all__ = ["MIN_VISIBLE", "Scene", "draw_scene"]
 
 MIN_SIZE, MAX_SIZE = 12.0, 200.0  # longer box side before clipping, px
 MIN_VISIBLE = 0.5  # a shape that shows less of its area than this has no annotation
-MIN_FREE = 0.85  # what a new shape should leave in sight of each earlier one
+MIN_FREE = 0.9  # what a new shape should leave in sight of each earlier one
 TRIES = 6  # places tried for a shape before it may hide another
 
 
@@ -72,7 +72,7 @@ def _choose_shape(rng: np.random.Generator, owner: np.ndarray, areas: list[int])
         # Tiny and huge ones are rarer than those in between, about 50 px on a logarithmic scale.
         size = MIN_SIZE * (MAX_SIZE / MIN_SIZE) ** float(rng.random(2).mean())
         # Only what is large enough to be told apart in part may leave the image.
-        margin = 0.35 * size if size >= 32 else 0.5 * size + 1
+        margin = 0.4 * size if size >= 32 else 0.5 * size + 1
         room = np.array(owner.shape[::-1]) - 2 * margin
         shape = place_outline(outline, kind, size, margin + rng.random(2) * room)
         if not _hides_any(shape, owner, areas):

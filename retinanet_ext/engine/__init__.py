@@ -6,6 +6,8 @@ Functions with the name of their module are imported from there: ``engine.setup.
 
 from __future__ import annotations
 
+from detectron2.engine import launch
+
 from .trainer import RetinaNetTrainer, evaluate
 
-__all__ = ["RetinaNetTrainer", "evaluate"]
+__all__ = ["RetinaNetTrainer", "evaluate", "launch"]
