@@ -31,7 +31,7 @@ VERSION = 1
 FOLDER = f"quickstart_v{VERSION}"
 SPLITS = ("train", "val")
 NUM_TRAIN, NUM_VAL = 600, 120
-MAX_OBJECTS = 6
+MAX_OBJECTS = 12
 EMPTY_EVERY = 25  # one image in this many shows no object
 HEIGHT, WIDTH, WIDE = 256, 256, 320  # px
 
