@@ -1,10 +1,13 @@
-"""Small typed containers that the components hand to each other."""
+"""Small typed containers and names that the components share."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from torch import Tensor
+
+RETINANET_ARCHITECTURES = ("RetinaNet", "RetinaNetExt")
+"""Values of MODEL.META_ARCHITECTURE that read MODEL.RETINANET: Detectron2's and this package's."""
 
 IGNORE_LABEL = -1
 """Label of an anchor that takes part in no loss."""

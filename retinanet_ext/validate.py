@@ -23,8 +23,8 @@ from .registry import (
     CLS_LOSS_REGISTRY,
     DENSE_HEAD_REGISTRY,
 )
+from .structures import RETINANET_ARCHITECTURES
 
-RETINANET_ARCHITECTURES = ("RetinaNet", "RetinaNetExt")
 OPTIMIZERS = ("SGD", "AdamW")
 LR_SCHEDULERS = (
     "WarmupMultiStepLR",
@@ -215,6 +215,12 @@ def _check_schedule(cfg: CfgNode, values: dict[str, Any], defaults: dict[str, An
     for key in ("MAX_ITER", "IMS_PER_BATCH", "CHECKPOINT_PERIOD", "BASE_LR"):
         if solver[key] <= 0:
             raise ValueError(f"SOLVER.{key} must be positive, got {solver[key]}")
+    ends_at_base_lr_end = solver.LR_SCHEDULER_NAME in ("WarmupCosineLR", "OneCycleLR")
+    if ends_at_base_lr_end and not 0 <= solver.BASE_LR_END <= solver.BASE_LR:
+        raise ValueError(
+            f"SOLVER.BASE_LR_END is {solver.BASE_LR_END} with SOLVER.BASE_LR {solver.BASE_LR}; "
+            f"{solver.LR_SCHEDULER_NAME} falls to it, so it must lie between 0 and BASE_LR"
+        )
     if solver.LR_SCHEDULER_NAME == "OneCycleLR":
         _check_one_cycle(cfg, defaults)
         return

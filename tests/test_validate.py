@@ -84,6 +84,17 @@ def test_components_are_resolved_before_anything_is_built(key: str, value, words
         validate_cfg(cfg)
 
 
+@pytest.mark.parametrize("schedule", ["WarmupCosineLR", "OneCycleLR"])
+def test_learning_rate_must_fall_to_its_end(schedule: str):
+    cfg = shipped_cfg()
+    cfg.SOLVER.LR_SCHEDULER_NAME = schedule
+    cfg.SOLVER.BASE_LR_END = cfg.SOLVER.BASE_LR
+    validate_cfg(cfg)
+    cfg.SOLVER.BASE_LR_END = 2 * cfg.SOLVER.BASE_LR
+    with pytest.raises(ValueError, match=f"BASE_LR_END is .*{schedule}"):
+        validate_cfg(cfg)
+
+
 def test_octave_keys_under_another_generator_are_refused():
     cfg = shipped_cfg()
     cfg.MODEL.ANCHOR_GENERATOR.NAME = "DefaultAnchorGenerator"

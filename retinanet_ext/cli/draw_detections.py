@@ -22,7 +22,7 @@ from ..engine.setup import resolve_device
 from ..evaluation.draw import draw_detections
 from ..evaluation.sheet import contact_sheet, tile_heights
 from ..messages import did_you_mean
-from ..validate import RETINANET_ARCHITECTURES
+from ..structures import RETINANET_ARCHITECTURES
 
 __all__ = ["add_parser", "pick_images", "run"]
 

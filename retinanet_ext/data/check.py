@@ -13,11 +13,11 @@ from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 
 from ..messages import did_you_mean
+from ..structures import RETINANET_ARCHITECTURES
 from .register import load_class_names
 
 __all__ = ["check_dataset_dicts", "check_datasets", "check_num_classes"]
 
-RETINANET_ARCHITECTURES = ("RetinaNet", "RetinaNetExt")
 SHOWN_NAMES = 10
 
 logger = logging.getLogger(__name__)
