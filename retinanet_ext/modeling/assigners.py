@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 from detectron2.config import configurable
-from detectron2.modeling.matcher import Matcher
-from detectron2.structures import Boxes, Instances, pairwise_iou
+from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from ..registry import ASSIGNER_REGISTRY
 from ..structures import IGNORE_LABEL, DenseTargets
+from .matching import ChunkedMatcher
 
 
 @ASSIGNER_REGISTRY.register()
@@ -51,11 +51,7 @@ class IoUAssigner:
         """
         check_iou_bands(iou_thresholds, iou_labels)
         self.num_classes = num_classes
-        self.matcher = Matcher(
-            list(iou_thresholds),
-            list(iou_labels),
-            allow_low_quality_matches=allow_low_quality_matches,
-        )
+        self.matcher = ChunkedMatcher(iou_thresholds, iou_labels, allow_low_quality_matches)
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
@@ -75,24 +71,21 @@ class IoUAssigner:
             anchors: L Boxes (Hi*Wi*A, 4), the same for all images.
             gt_instances: N Instances with ``gt_boxes`` and ``gt_classes`` in [0, K).
         """
-        all_anchors = Boxes.cat(anchors)
+        all_anchors = Boxes.cat(anchors).tensor
         per_image = [self._assign_image(all_anchors, gt) for gt in gt_instances]
         labels, boxes = zip(*per_image, strict=True)
         return DenseTargets(torch.stack(labels), torch.stack(boxes), self.num_classes)
 
-    def _assign_image(self, anchors: Boxes, gt: Instances) -> tuple[Tensor, Tensor]:
-        iou = pairwise_iou(gt.gt_boxes, anchors)  # (M, R)
-        reachable = (iou > 0).any(dim=1)
-        if not bool(reachable.all()):
-            iou, gt = iou[reachable], gt[reachable]
+    def _assign_image(self, anchors: Tensor, gt: Instances) -> tuple[Tensor, Tensor]:
         if len(gt) == 0:
             background = torch.full((len(anchors),), self.num_classes, device=anchors.device)
-            return background, torch.zeros_like(anchors.tensor)
-        matched, kind = self.matcher(iou)
-        labels = gt.gt_classes[matched]
-        labels[kind == 0] = self.num_classes
-        labels[kind == -1] = IGNORE_LABEL
-        return labels, gt.gt_boxes.tensor[matched]
+            return background, torch.zeros_like(anchors)
+        gt_boxes = gt.gt_boxes.tensor
+        matched_indices, match_labels = self.matcher(gt_boxes, anchors)
+        labels = gt.gt_classes.to(torch.int64).index_select(0, matched_indices)
+        labels.masked_fill_(match_labels == 0, self.num_classes)
+        labels.masked_fill_(match_labels == -1, IGNORE_LABEL)
+        return labels, gt_boxes.index_select(0, matched_indices)
 
 
 def check_iou_bands(thresholds: Sequence[float], labels: Sequence[int]) -> None:

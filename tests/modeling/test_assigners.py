@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from detectron2.structures import Boxes, Instances
+from detectron2.modeling.matcher import Matcher
+from detectron2.structures import Boxes, Instances, pairwise_iou
 
-from retinanet_ext.modeling import IoUAssigner
+from retinanet_ext.modeling import IoUAssigner, RetinaNetAnchorGenerator
 
 K = 3
 # Four anchors of 10 x 10 in a row, and one far away.
@@ -67,6 +68,52 @@ def test_box_that_no_anchor_overlaps_makes_no_anchor_positive(box: list[float]):
 
 def test_one_pixel_box_gets_its_best_anchor():
     assert assign(instances([[85, 85, 86, 86]], [2])).labels.tolist() == [[K, K, K, K, 2]]
+
+
+def test_paper_anchors_are_labelled_as_by_detectron2():
+    generator = RetinaNetAnchorGenerator(
+        octave_base_sizes=[32.0, 64.0],
+        scales_per_octave=3,
+        aspect_ratios=[[0.5, 1.0, 2.0]],
+        strides=[8, 16],
+    )
+    anchors = generator([torch.zeros(1, 1, 12, 16), torch.zeros(1, 1, 6, 8)])
+    corner, size = torch.rand(15, 2) * 60, torch.rand(15, 2) * 60 + 9
+    boxes = torch.cat([corner, corner + size], dim=1)
+    boxes[:5] = (boxes[:5] / 8).round() * 8  # many anchors tie for these
+    gt = instances(boxes.tolist(), torch.randint(0, K, (15,)).tolist())
+    matcher = Matcher([0.4, 0.5], [0, -1, 1], allow_low_quality_matches=True)
+    matched, kind = matcher(pairwise_iou(gt.gt_boxes, Boxes.cat(anchors)))
+    expected = gt.gt_classes[matched]
+    expected[kind == 0], expected[kind == -1] = K, -1
+    targets = IoUAssigner(num_classes=K)(anchors, [gt, gt])
+    assert torch.equal(targets.labels, torch.stack([expected, expected]))
+    positive = targets.pos_mask[0]
+    assert 15 <= positive.sum() < 500
+    assert torch.equal(targets.boxes[1][positive], gt.gt_boxes.tensor[matched[positive]])
+
+
+@pytest.mark.parametrize("labels", [(-1, 0, 1), (1, 0, -1)])
+def test_without_a_box_to_learn_all_is_background_in_any_bands(labels: tuple[int, ...]):
+    nothing, outside = instances([], []), instances([[200, 200, 240, 240]], [0])
+    targets = assign(nothing, outside, iou_labels=labels)
+    assert targets.labels.tolist() == [[K] * 5] * 2
+
+
+def test_labels_are_int64_for_classes_of_any_integer():
+    gt = instances([[0, 0, 10, 10]], [2])
+    gt.gt_classes = gt.gt_classes.to(torch.int32)
+    targets = assign(gt)
+    assert targets.labels.dtype == torch.int64
+    assert targets.labels[0].tolist() == [2, -1, K, K, K]
+
+
+def test_nothing_is_read_back_from_the_device():
+    # Tensors of the meta device have no values that could be.
+    gt = instances([[0, 0, 10, 10], [5, 5, 9, 9]], [0, 1]).to("meta")
+    empty = instances([], []).to("meta")
+    targets = IoUAssigner(num_classes=K)([x.to("meta") for x in ANCHORS], [gt, empty])
+    assert targets.labels.shape == (2, 5) and targets.boxes.shape == (2, 5, 4)
 
 
 @pytest.mark.parametrize(
