@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,10 @@ from detectron2.structures import Boxes
 from torch import Tensor
 
 from ..registry import register_once
+
+# Multi-scale training with Detectron2's defaults sees a few times as many sizes, in no order; one
+# size of 800 x 1056 takes 2.5 MB.
+_SIZES_TO_KEEP = 16
 
 
 def octave_sizes(octave_base_sizes: Sequence[float], scales_per_octave: int) -> list[list[float]]:
@@ -49,6 +53,8 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
     With the paper's setting (bases 32 to 512, 3 scales, ratios 1:2, 1:1, 2:1) these are the anchors
     of Detectron2's RetinaNet. Any Detectron2 model that builds its anchors from the config can use
     it.
+
+    The anchors of the last sizes are kept and given out again.
     """
 
     @configurable
@@ -84,6 +90,7 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
             strides=strides,
             offset=offset,
         )
+        self._cache = _TensorCache(_SIZES_TO_KEEP)
 
     @classmethod
     def from_config(cls, cfg: Any, input_shape: list[ShapeSpec]) -> dict[str, Any]:
@@ -99,11 +106,23 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
     def forward(self, features: list[Tensor]) -> list[Boxes]:
         """Return L Boxes (Hi*Wi*A, 4), absolute XYXY pixels, in the order (Hi, Wi, A).
 
+        The Boxes are new, their tensors are shared between calls; changing one in place only makes
+        the next call compute its anchors again.
+
         Args:
             features: L feature maps (N, C, Hi, Wi); only their last two sizes are used.
         """
-        grids = zip(features, self.strides, self.cell_anchors, strict=True)
-        return [Boxes(self._level_anchors(f, stride, cell)) for f, stride, cell in grids]
+        if torch.jit.is_tracing() or torch.compiler.is_compiling():
+            return [Boxes(x) for x in self._all_anchors(features)]  # a graph follows any size
+        sizes = tuple(tuple(feature.shape[-2:]) for feature in features)
+        cells = tuple((cell.device, cell.dtype) for cell in self.cell_anchors)
+        tensors = self._cache.get((sizes, cells), lambda: self._all_anchors(features))
+        return [Boxes(x) for x in tensors]
+
+    def _all_anchors(self, features: list[Tensor]) -> list[Tensor]:
+        levels = zip(features, self.strides, self.cell_anchors, strict=True)
+        # Boxes are float32 in any model.
+        return [self._level_anchors(*level).to(torch.float32) for level in levels]
 
     def _level_anchors(self, feature: Tensor, stride: int, cell_anchors: Tensor) -> Tensor:
         height, width = feature.shape[-2:]
@@ -113,3 +132,42 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
         y, x = torch.meshgrid(rows, columns, indexing="ij")
         centres = torch.stack((x, y, x, y), dim=-1)  # (Hi, Wi, 4)
         return (centres[:, :, None] + cell_anchors).reshape(-1, 4)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        """What moves or casts the module leaves no anchors of before behind."""
+        self._cache.clear()
+        return super()._apply(*args, **kwargs)
+
+
+class _TensorCache:
+    """The tensors of the last few keys; a copy of it, pickled or not, is empty.
+
+    Two threads may use it at once: each operation on the dict is a single one.
+    """
+
+    def __init__(self, max_entries: int):
+        self._max_entries = max_entries
+        self._entries: dict[Hashable, tuple[list[Tensor], list[int]]] = {}
+
+    def get(self, key: Hashable, make: Callable[[], list[Tensor]]) -> list[Tensor]:
+        """The tensors of ``key``: the kept ones, or new ones if there are none or were changed."""
+        tensors, versions = self._entries.pop(key, ([], []))
+        if not tensors or [x._version for x in tensors] != versions:
+            # Out of inference mode: tensors that were born in it cannot take part in training.
+            with torch.inference_mode(False), torch.no_grad():
+                tensors = make()
+            if tensors[0].is_cuda and torch.cuda.is_current_stream_capturing():
+                return tensors  # they have no values before the graph is replayed
+        self._entries[key] = tensors, [x._version for x in tensors]  # the newest key comes last
+        for old in list(self._entries)[: -self._max_entries]:
+            self._entries.pop(old, None)
+        return tensors
+
+    def clear(self) -> None:
+        self._entries.clear()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __reduce__(self) -> tuple[type[_TensorCache], tuple[int]]:
+        return _TensorCache, (self._max_entries,)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+import warnings
+
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
@@ -18,6 +22,17 @@ BASES = [32.0, 64.0, 128.0, 256.0, 512.0]
 
 def features(height: int = 100, width: int = 152) -> list[torch.Tensor]:
     return [torch.zeros(1, 1, -(-height // s), -(-width // s)) for s in STRIDES]
+
+
+def generator(**changes) -> RetinaNetAnchorGenerator:
+    arguments = {
+        "octave_base_sizes": BASES,
+        "scales_per_octave": 1,
+        "aspect_ratios": [[1.0]],
+        "strides": STRIDES,
+        **changes,
+    }
+    return RetinaNetAnchorGenerator(**arguments)
 
 
 @pytest.mark.parametrize("offset", [0.0, 0.5])
@@ -82,12 +97,103 @@ def test_config_chooses_it_by_name():
     ],
 )
 def test_nonsense_is_refused_by_name(changes: dict, words: str):
-    arguments = {
-        "octave_base_sizes": BASES,
-        "scales_per_octave": 3,
-        "aspect_ratios": [[1.0]],
-        "strides": STRIDES,
-        **changes,
-    }
     with pytest.raises(ValueError, match=words):
-        RetinaNetAnchorGenerator(**arguments)
+        generator(**changes)
+
+
+def addresses(boxes) -> list[int]:
+    return [x.tensor.data_ptr() for x in boxes]
+
+
+def test_same_size_gives_the_same_tensors_in_new_boxes():
+    anchors = generator()
+    first, second = anchors(features()), anchors(features())
+    assert addresses(first) == addresses(second)
+    assert all(a is not b for a, b in zip(first, second, strict=True))
+    assert addresses(generator()(features())) != addresses(first), "shared between instances"
+
+
+def test_each_size_has_its_own_anchors():
+    anchors = generator()
+    for size in ((64, 96), (96, 64), (64, 96), (32, 32)):
+        expected = generator()(features(*size))
+        for got, want in zip(anchors(features(*size)), expected, strict=True):
+            assert torch.equal(got.tensor, want.tensor)
+
+
+def test_only_the_last_sizes_are_kept():
+    anchors = generator()
+    first = addresses(anchors(features(256, 256)))
+    kept = []
+    for width in range(8, 8 * 30, 8):
+        kept.append(anchors(features(8, width)))
+        assert addresses(anchors(features(256, 256))) == first  # used all the time, so it stays
+    assert len(anchors._cache) == 16
+    assert addresses(anchors(features(8, 8 * 29))) == addresses(kept[-1])
+    assert addresses(anchors(features(8, 8))) != addresses(kept[0])
+
+
+@pytest.mark.parametrize("inference", [True, False])
+def test_changes_in_place_do_not_reach_the_next_call(inference: bool):
+    anchors = generator()
+    expected = [x.tensor.clone() for x in anchors(features())]
+    with torch.inference_mode(inference):
+        anchors(features())[2].scale(3.0, 2.0)
+    for got, want in zip(anchors(features()), expected, strict=True):
+        assert torch.equal(got.tensor, want)
+
+
+def test_anchors_of_inference_mode_can_take_part_in_training():
+    anchors = generator()
+    with torch.inference_mode():
+        anchors(features())
+    scale = torch.ones((), requires_grad=True)
+    (anchors(features())[0].tensor * scale).sum().backward()
+    assert scale.grad.isfinite()
+
+
+def test_moving_or_casting_the_module_starts_anew():
+    anchors = generator(scales_per_octave=3)  # sizes that are rounded
+    expected = anchors(features())
+    anchors.to(torch.bfloat16)
+    rounded = anchors(features())
+    assert rounded[4].tensor.dtype == torch.float32, "Boxes are float32"
+    assert not torch.equal(rounded[0].tensor, expected[0].tensor)
+    assert anchors.to("meta")(features())[0].device.type == "meta"
+    assert len(anchors._cache) == 1
+
+
+def test_double_precision_gives_float32_boxes_of_the_same_place():
+    double = generator().double()
+    found = double(features())
+    assert addresses(double(features())) == addresses(found)
+    for got, want in zip(found, generator()(features()), strict=True):
+        torch.testing.assert_close(got.tensor, want.tensor, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_copies_and_checkpoints_leave_kept_anchors_out(duplicate):
+    anchors = generator()
+    first = anchors(features())
+    assert anchors.state_dict().keys() == generator().state_dict().keys()
+    twin = duplicate(anchors)
+    assert len(twin._cache) == 0
+    again = twin(features())
+    assert addresses(again) != addresses(first)
+    assert all(torch.equal(a.tensor, b.tensor) for a, b in zip(again, first, strict=True))
+
+
+def test_a_traced_graph_computes_its_anchors():
+    # Kept ones would become constants of the size that was traced.
+    anchors = generator(octave_base_sizes=[32.0], strides=[8])
+    anchors([torch.zeros(1, 1, 2, 3)])
+
+    class Corners(torch.nn.Module):
+        def forward(self, x):
+            return anchors([x])[0].tensor + 0 * x.sum()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # of assertions in Boxes
+        traced = torch.jit.trace(Corners(), torch.zeros(1, 1, 2, 3))
+    assert "aten::arange" in str(traced.graph)
+    assert len(anchors._cache) == 1
