@@ -1,70 +1,22 @@
 """From per-level logits and deltas to detections (Sec. 4.1, "Inference").
 
-Letters: N images, A anchors per location, K classes, Hi x Wi locations of level i, T candidates.
+Letters: N images, L levels, A anchors per location, K classes, R anchors over all levels, Hi x Wi
+locations of level i, T candidates, P pairs of an image and an anchor.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from itertools import pairwise
 
 import torch
-from detectron2.layers import batched_nms
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from ..losses.precision import at_least_float32
-
-# A logit this far under the threshold cannot round to a score above it.
-_LOGIT_MARGIN = 1e-3
-
-
-class Candidates(NamedTuple):
-    """T scored entries of one image and level, best first."""
-
-    scores: Tensor  # (T,) in (0, 1]
-    anchor_indices: Tensor  # (T,) into the level's Hi*Wi*A anchors
-    classes: Tensor  # (T,) in [0, K)
-
-
-def score_threshold_to_logit(score_thresh: float) -> float:
-    """The logit whose sigmoid is ``score_thresh``; infinite for 0 and 1."""
-    if score_thresh <= 0:
-        return -math.inf
-    if score_thresh >= 1:
-        return math.inf
-    return math.log(score_thresh / (1 - score_thresh))
-
-
-def select_candidates(
-    logits: Tensor, num_classes: int, score_thresh: float, topk: int
-) -> Candidates:
-    """The ``topk`` best scores above ``score_thresh`` of one image and level.
-
-    Only the few logits that can pass are turned into scores, straight from the head's layout. NaN
-    logits never pass.
-
-    Args:
-        logits: (A*K, Hi, Wi).
-        num_classes: K.
-        score_thresh: scores must be greater.
-        topk: at most so many are returned.
-    """
-    channels, height, width = logits.shape
-    num_anchors = channels // num_classes
-    by_class = at_least_float32(logits).view(num_anchors, num_classes, height, width)
-    limit = score_threshold_to_logit(score_thresh) - _LOGIT_MARGIN
-    a, k, y, x = (by_class > limit).nonzero(as_tuple=True)
-    scores = by_class[a, k, y, x].sigmoid()
-    anchor_indices = (y * width + x) * num_anchors + a
-    passed = scores > score_thresh
-    scores, anchor_indices, classes = scores[passed], anchor_indices[passed], k[passed]
-    # Candidates in Detectron2's order, so that equal scores are resolved the same way.
-    order = (anchor_indices * num_classes + classes).argsort()
-    scores, best = scores[order].topk(min(topk, len(order)))
-    best = order[best]
-    return Candidates(scores, anchor_indices[best], classes[best])
+from .candidates import select_candidates
+from .nms import top_batched_nms
 
 
 class DenseDecoder:
@@ -127,23 +79,26 @@ class DenseDecoder:
             N Instances with ``pred_boxes`` (absolute XYXY pixels, not clipped), ``scores`` and
             ``pred_classes``. Boxes that are not finite are left out.
         """
-        return [
-            self._decode_image(anchors, [x[i] for x in logits], [x[i] for x in deltas], size)
-            for i, size in enumerate(image_sizes)
-        ]
-
-    def _decode_image(
-        self,
-        anchors: list[Boxes],
-        logits: list[Tensor],
-        deltas: list[Tensor],
-        image_size: tuple[int, int],
-    ) -> Instances:
-        levels = [self._decode_level(*level) for level in zip(anchors, logits, deltas, strict=True)]
-        boxes, scores, classes = (torch.cat(x) for x in zip(*levels, strict=True))
+        if not image_sizes:
+            return []
+        found = select_candidates(logits, self.num_classes, self.score_thresh, self.topk_candidates)
+        boxes = self.box2box_transform.apply_deltas(
+            gather_positive_deltas(deltas, found.image_indices, found.anchor_indices),
+            Boxes.cat(anchors).tensor.index_select(0, found.anchor_indices),
+        )
         finite = boxes.isfinite().all(dim=1)
-        boxes, scores, classes = boxes[finite], scores[finite], classes[finite]
-        keep = batched_nms(boxes, scores, classes, self.nms_thresh)[: self.max_detections]
+        image_indices = found.image_indices[finite]
+        images = torch.arange(len(image_sizes), device=boxes.device)
+        bounds = [*torch.searchsorted(image_indices, images).tolist(), len(image_indices)]
+        sizes = [stop - start for start, stop in pairwise(bounds)]
+        fields = (x[finite].split(sizes) for x in (boxes, found.scores, found.classes))
+        per_image = zip(image_sizes, *fields, strict=True)
+        return [self._suppress(*image) for image in per_image]
+
+    def _suppress(
+        self, image_size: tuple[int, int], boxes: Tensor, scores: Tensor, classes: Tensor
+    ) -> Instances:
+        keep = top_batched_nms(boxes, scores, classes, self.nms_thresh, self.max_detections)
         return Instances(
             image_size,
             pred_boxes=Boxes(boxes[keep]),
@@ -151,20 +106,37 @@ class DenseDecoder:
             pred_classes=classes[keep],
         )
 
-    def _decode_level(
-        self, anchors: Boxes, logits: Tensor, deltas: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        found = select_candidates(logits, self.num_classes, self.score_thresh, self.topk_candidates)
-        candidate_anchors = anchors.tensor[found.anchor_indices]
-        candidate_deltas = gather_deltas(deltas, found.anchor_indices)
-        boxes = self.box2box_transform.apply_deltas(candidate_deltas, candidate_anchors)
-        return boxes, found.scores, found.classes
+
+def gather_positive_deltas(
+    deltas: list[Tensor], image_indices: Tensor, anchor_indices: Tensor
+) -> Tensor:
+    """Deltas (P, 4), at least float32, of P pairs of an image and an anchor.
+
+    Gradients flow to the deltas. Nothing is read back from the device.
+
+    Args:
+        deltas: L tensors (N, A*4, Hi, Wi) of any memory format.
+        image_indices: (P,) int64 in [0, N).
+        anchor_indices: (P,) int64 in [0, R); over the levels in order and, within a level, over
+            (Hi, Wi, A) with A fastest. Values are undefined for indices beyond R.
+    """
+    coordinates = torch.arange(4, device=anchor_indices.device)
+    images = image_indices[:, None]
+    rows, start = None, 0
+    for level in deltas:
+        num_anchors, width = level.shape[1] // 4, level.shape[3]
+        size = num_anchors * level.shape[2] * width
+        # Every level is asked for every pair, since the number of its own is not known on the host.
+        index = (anchor_indices - start).clamp(0, size - 1)[:, None]
+        location = index // num_anchors
+        channels = index % num_anchors * 4 + coordinates  # (P, 4)
+        picked = level[images, channels, location // width, location % width]
+        rows = picked if rows is None else picked.where(anchor_indices[:, None] >= start, rows)
+        start += size
+    assert rows is not None, "a detector has at least one level"
+    return at_least_float32(rows)
 
 
 def gather_deltas(deltas: Tensor, anchor_indices: Tensor) -> Tensor:
     """Deltas (T, 4) of the anchors ``anchor_indices`` (T,) from one image's (A*4, Hi, Wi)."""
-    channels, height, width = deltas.shape
-    num_anchors = channels // 4
-    location = torch.div(anchor_indices, num_anchors, rounding_mode="floor")
-    flat = at_least_float32(deltas).reshape(num_anchors, 4, height * width)
-    return flat[anchor_indices % num_anchors, :, location]
+    return gather_positive_deltas([deltas[None]], torch.zeros_like(anchor_indices), anchor_indices)

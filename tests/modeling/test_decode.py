@@ -1,4 +1,4 @@
-"""Decoding: selection of candidates, order, limits, and values that are not finite."""
+"""Decoding: the detections of Detectron2, order, limits, and values that are not finite."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import math
 import pytest
 import torch
 from detectron2.modeling.box_regression import Box2BoxTransform
-from detectron2.structures import Boxes
+from detectron2.modeling.meta_arch.retinanet import RetinaNet
+from detectron2.structures import Boxes, ImageList
+from torch import nn
 
-from retinanet_ext.modeling import DenseDecoder
-from retinanet_ext.modeling.decode import gather_deltas, select_candidates
+from retinanet_ext.modeling import DenseDecoder, RetinaNetAnchorGenerator
+from retinanet_ext.modeling.decode import gather_deltas, gather_positive_deltas
 
 A, K, H, W = 2, 3, 4, 5
 
@@ -34,22 +36,184 @@ def dense_scores(logits: torch.Tensor) -> torch.Tensor:
     return logits.view(A, K, H, W).permute(2, 3, 0, 1).reshape(-1, K).sigmoid()
 
 
-@pytest.mark.parametrize("thresh", [0.0, 0.05, 0.5, 0.999])
-@pytest.mark.parametrize("topk", [1, 7, 1000])
-def test_candidates_are_the_best_scores_above_the_threshold(thresh: float, topk: int):
-    logits, _, _ = random_level()
-    scores = dense_scores(logits)
-    expected = scores[scores > thresh].sort(descending=True).values[:topk]
-    found = select_candidates(logits, K, thresh, topk)
-    torch.testing.assert_close(found.scores, expected)
-    torch.testing.assert_close(scores[found.anchor_indices, found.classes], found.scores)
-
-
 def test_deltas_are_gathered_from_the_right_anchor():
     _, deltas, _ = random_level()
     dense = deltas.view(A, 4, H, W).permute(2, 3, 0, 1).reshape(-1, 4)
     indices = torch.tensor([0, 1, 17, H * W * A - 1, 17])
     assert torch.equal(gather_deltas(deltas, indices), dense[indices])
+
+
+def pyramid(num_images: int, mean: float = -3.0):
+    """Anchor generator, logits and deltas of three levels for images of up to 96 x 128 pixels."""
+    generator = RetinaNetAnchorGenerator(
+        octave_base_sizes=[16.0, 32.0, 64.0],
+        scales_per_octave=1,
+        aspect_ratios=[[0.5, 1.0]],
+        strides=[8, 16, 32],
+    )
+    sizes = [(12, 16), (6, 8), (3, 4)]
+    logits = [torch.randn(num_images, A * K, h, w) * 2 + mean for h, w in sizes]
+    deltas = [torch.randn(num_images, A * 4, h, w) * 0.3 for h, w in sizes]
+    return generator, logits, deltas
+
+
+def detectron2_detections(generator, logits, deltas, image_sizes, **changes):
+    model = RetinaNet(
+        backbone=nn.Identity(),
+        head=nn.Identity(),
+        head_in_features=["p3", "p4", "p5"],
+        anchor_generator=generator,
+        box2box_transform=Box2BoxTransform((1.0, 1, 1, 1)),
+        anchor_matcher=None,
+        num_classes=K,
+        pixel_mean=[0.0],
+        pixel_std=[1.0],
+        test_score_thresh=changes.get("score_thresh", 0.05),
+        test_topk_candidates=changes.get("topk_candidates", 1000),
+        test_nms_thresh=changes.get("nms_thresh", 0.5),
+        max_detections_per_image=changes.get("max_detections", 100),
+    )
+    images = ImageList(torch.zeros(len(image_sizes), 3, 96, 128), image_sizes)
+    with torch.no_grad():
+        return model.forward_inference(images, logits, [logits, deltas])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"score_thresh": 0.0},
+        {"score_thresh": 0.6, "max_detections": 1000},
+        {"score_thresh": 0.0, "max_detections": 1000},  # more than 1000 boxes, all of them kept
+        {"nms_thresh": 1.0},
+        {"nms_thresh": 0.0},
+        {"topk_candidates": 3, "max_detections": 7},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("num_images", [1, 3])
+def test_detections_are_those_of_detectron2(num_images: int, memory_format, changes: dict):
+    generator, logits, deltas = pyramid(num_images)
+    image_sizes = [(96, 128), (90, 100), (64, 128)][:num_images]
+    expected = detectron2_detections(generator, logits, deltas, image_sizes, **changes)
+    logits, deltas = (
+        [x.contiguous(memory_format=memory_format) for x in levels] for levels in (logits, deltas)
+    )
+    found = decoder(**changes)(generator(logits), logits, deltas, image_sizes)
+    assert len(found) == num_images
+    for got, want in zip(found, expected, strict=True):
+        assert len(want) > 5
+        assert got.image_size == want.image_size
+        assert got.pred_classes.tolist() == want.pred_classes.tolist()
+        torch.testing.assert_close(got.scores, want.scores, rtol=0, atol=1e-6)
+        torch.testing.assert_close(got.pred_boxes.tensor, want.pred_boxes.tensor)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_precisions_give_nearly_the_same(dtype: torch.dtype):
+    generator, logits, deltas = pyramid(2)
+    # As bfloat16 sees them, so that no score moves across the threshold.
+    logits, deltas = ([x.bfloat16().float() for x in levels] for levels in (logits, deltas))
+    sizes = [(96, 128)] * 2
+    expected = decoder()(generator(logits), logits, deltas, sizes)
+    logits, deltas = ([x.to(dtype) for x in levels] for levels in (logits, deltas))
+    for got, want in zip(
+        decoder()(generator(logits), logits, deltas, sizes), expected, strict=True
+    ):
+        assert got.pred_boxes.tensor.dtype == torch.float32
+        torch.testing.assert_close(got.scores.float(), want.scores)
+        torch.testing.assert_close(got.pred_boxes.tensor, want.pred_boxes.tensor)
+
+
+def test_no_image_gives_no_result():
+    generator, logits, deltas = pyramid(0)
+    assert decoder()(generator(logits), logits, deltas, []) == []
+
+
+def test_one_image_without_detections_leaves_the_others_alone():
+    generator, logits, deltas = pyramid(3)
+    sizes = [(96, 128)] * 3
+    expected = decoder()(generator(logits), logits, deltas, sizes)
+    for level in logits:
+        level[1] = -100.0
+    found = decoder()(generator(logits), logits, deltas, sizes)
+    assert [len(x) for x in found] == [len(expected[0]), 0, len(expected[2])]
+    assert torch.equal(found[2].pred_boxes.tensor, expected[2].pred_boxes.tensor)
+
+
+def dense_deltas(deltas: list[torch.Tensor]) -> torch.Tensor:
+    """L tensors (N, A*4, H, W) to (N, R, 4), the long way."""
+    levels = [x.unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3) for x in deltas]
+    return torch.cat(levels, dim=1)
+
+
+def some_pairs(deltas: list[torch.Tensor], count: int = 200):
+    """Images and anchors of all levels; the first, the last, and one of them twice."""
+    num_images, num_anchors = dense_deltas(deltas).shape[:2]
+    images = torch.randint(0, num_images, (count,))
+    anchors = torch.randint(0, num_anchors, (count,))
+    anchors[0], anchors[1] = 0, num_anchors - 1
+    images[3], anchors[3] = images[2], anchors[2]
+    return images, anchors
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_positive_deltas_and_their_gradients_equal_permute_and_index(memory_format):
+    _, _, deltas = pyramid(2)
+    images, anchors = some_pairs(deltas)
+    weight = torch.randn(len(images), 4)
+    ours = [x.clone(memory_format=memory_format).requires_grad_() for x in deltas]
+    theirs = [x.clone().requires_grad_() for x in deltas]
+    got, expected = gather_positive_deltas(ours, images, anchors), dense_deltas(theirs)
+    assert torch.equal(got, expected[images, anchors])
+    (got * weight).sum().backward()
+    (expected[images, anchors] * weight).sum().backward()
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+        assert a.grad.any()
+
+
+def test_no_positive_still_reaches_every_level():
+    _, _, deltas = pyramid(2)
+    deltas = [x.requires_grad_() for x in deltas]
+    none = torch.zeros(0, dtype=torch.int64)
+    rows = gather_positive_deltas(deltas, none, none)
+    assert rows.shape == (0, 4)
+    rows.sum().backward()
+    assert all(x.grad is not None and not x.grad.any() for x in deltas)
+
+
+def test_values_of_other_anchors_do_not_leak_into_gradients():
+    _, _, deltas = pyramid(1)
+    deltas = [x.requires_grad_() for x in deltas]
+    with torch.no_grad():
+        for level in deltas:
+            level[0, :, 0, 0], level[0, :, -1, -1] = math.nan, math.inf
+    anchors = torch.tensor([50, 12 * 16 * A + 30, (12 * 16 + 6 * 8) * A + 7])
+    rows = gather_positive_deltas(deltas, torch.zeros_like(anchors), anchors)
+    rows.sum().backward()
+    assert rows.isfinite().all()
+    assert [x.grad.sum().item() for x in deltas] == [4, 4, 4]
+
+
+def test_positive_deltas_are_at_least_float32():
+    _, _, deltas = pyramid(2)
+    images, anchors = some_pairs(deltas)
+    for dtype, expected in ((torch.bfloat16, torch.float32), (torch.float64, torch.float64)):
+        changed = [x.to(dtype) for x in deltas]
+        rows = gather_positive_deltas(changed, images, anchors)
+        assert rows.dtype == expected
+        assert torch.equal(rows, dense_deltas(changed)[images, anchors].to(expected))
+
+
+def test_gathering_reads_nothing_back_from_the_device():
+    # Tensors of the meta device have no values that could be.
+    deltas = [x.to("meta").requires_grad_() for x in pyramid(2)[2]]
+    indices = torch.zeros(9, dtype=torch.int64, device="meta")
+    rows = gather_positive_deltas(deltas, indices, indices)
+    rows.sum().backward()
+    assert rows.shape == (9, 4)
 
 
 def test_detections_are_sorted_limited_and_decoded():
