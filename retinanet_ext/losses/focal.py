@@ -62,15 +62,18 @@ def sigmoid_focal_loss(
         alpha, gamma: see :func:`focal_loss`.
         reduction: "sum", "mean" over the entries that are not ignored (0 if there are none), or
             "none".
-        kernel: "auto" takes the fused path for "sum" and "mean"; "reference" computes every entry
-            with :func:`focal_loss` and leaves the gradient to autograd. Their results are equal
-            within float rounding.
+        kernel: "auto" makes loss and gradient in one pass for "sum" and "mean": by the Triton
+            kernel on CUDA where it runs, else chunk by chunk; "triton" and "chunked" ask for one of
+            them. "reference" computes every entry with :func:`focal_loss` and leaves the gradient
+            to autograd. Their results are equal within float rounding.
 
     Returns:
         A scalar, or for "none" the loss of each entry in the shape of ``logits`` (0 where ignored).
 
     Raises:
-        ValueError: if a shape, a reduction, a kernel, alpha or gamma is out of range.
+        ValueError: if a shape, a reduction, a kernel, alpha or gamma is out of range, or "triton"
+            is asked for off CUDA.
+        ImportError: if "triton" is asked for where Triton is missing.
     """
     check_focal_arguments(alpha, gamma)
     check_kernel(kernel)
@@ -93,7 +96,7 @@ def sigmoid_focal_loss(
             return losses[0].reshape(logits.shape) if isinstance(logits, Tensor) else losses
         total = torch.stack([loss.sum() for loss in losses]).sum()
     else:
-        total = fused_focal_loss(levels, level_labels, num_classes, alpha, gamma)
+        total = fused_focal_loss(levels, level_labels, num_classes, alpha, gamma, kernel)
     if reduction == "mean":
         return total / ((labels >= 0).sum() * num_classes).clamp(min=1)
     return total

@@ -20,8 +20,8 @@ from torch import Tensor
 from ..layout import level_view, split_levels
 from ..precision import at_least_float32
 
-# Entries per chunk: three float32 buffers of this size stay in the cores' L2 caches.
-CHUNK = {"cpu": 1 << 17, "cuda": 1 << 24}
+# Entries per chunk: three float32 buffers of this size stay in the cores' L2 caches, or in a GPU's.
+CHUNK = {"cpu": 1 << 17, "cuda": 1 << 20}
 SOFTPLUS_THRESHOLD = 40.0  # above it softplus(x) is x to double precision
 
 
@@ -32,15 +32,18 @@ def focal_loss_and_gradient(
     alpha: float,
     gamma: float,
     with_gradient: bool = True,
+    scale: float = 1.0,
 ) -> tuple[Tensor, list[Tensor]]:
     """The loss's sum and its gradient with respect to each level's logits.
 
     Args:
-        logits: L tensors (N, A*K, Hi, Wi), contiguous or in the channels_last format.
+        logits: L tensors (N, A*K, Hi, Wi); one that is neither contiguous nor in the channels_last
+            format is copied.
         labels: (N, R) in {-1 ignore, 0..K-1 class, K background}.
         num_classes: K.
         alpha, gamma: see :func:`retinanet_ext.losses.focal_loss`.
         with_gradient: else the list is empty.
+        scale: the gradient is multiplied by it before it is rounded to the logits' precision.
 
     Returns:
         A scalar in float32 or better, and L tensors like ``logits``.
@@ -49,11 +52,14 @@ def focal_loss_and_gradient(
     gradients: list[Tensor] = []
     scratch = Scratch(logits[0])
     for x, level_labels in split_levels(logits, labels, num_classes):
+        if not x.is_contiguous(memory_format=torch.channels_last):
+            x = x.contiguous()
         gradient = torch.empty_like(x) if with_gradient else None
         blocks, y = as_blocks(x, level_labels, num_classes)
         slopes = None if gradient is None else as_blocks(gradient, level_labels, num_classes)[0]
-        total += _negatives(blocks, y, alpha, gamma, slopes, scratch)
-        total += _correct_positives(blocks, y, num_classes, alpha, gamma, slopes)
+        total += _negatives(blocks, y, alpha, gamma, scale, slopes, scratch)
+        correct = _correct_few if x.device.type == "cpu" else _correct_without_waiting
+        total += correct(blocks, y, alpha, gamma, scale, slopes)
         if gradient is not None:
             gradients.append(gradient)
     return total.to(at_least_float32(logits[0][:0]).dtype), gradients
@@ -111,7 +117,13 @@ def chunks(x: Tensor, size: int) -> list[tuple[slice, slice, slice]]:
 
 
 def _negatives(
-    x: Tensor, y: Tensor, alpha: float, gamma: float, gradient: Tensor | None, scratch: Scratch
+    x: Tensor,
+    y: Tensor,
+    alpha: float,
+    gamma: float,
+    scale: float,
+    gradient: Tensor | None,
+    scratch: Scratch,
 ) -> Tensor:
     """Loss of (N, A, K, Hi, Wi) logits as if all were negatives, without the ignored anchors."""
     weight = 1.0 - alpha if alpha >= 0 else 1.0
@@ -123,7 +135,7 @@ def _negatives(
         image, anchor, _ = index
         part = mask[image, anchor] if masked is None or masked[image, anchor].any() else None
         out = None if gradient is None else gradient[index]
-        total += weight * _chunk(x[index], part, gamma, weight, out, scratch)
+        total += weight * _chunk(x[index], part, gamma, weight * scale, out, scratch)
     return total
 
 
@@ -167,19 +179,47 @@ def _power(p: Tensor, gamma: float, out: Tensor) -> None:
         torch.pow(p, gamma, out=out)
 
 
-def _correct_positives(
-    x: Tensor, y: Tensor, num_classes: int, alpha: float, gamma: float, gradient: Tensor | None
+def _correct_few(
+    x: Tensor, y: Tensor, alpha: float, gamma: float, scale: float, gradient: Tensor | None
 ) -> Tensor:
-    """What the loss changes by when the entry of each positive's class counts as a positive."""
-    n, a, _, h, w = ((y >= 0) & (y < num_classes)).nonzero(as_tuple=True)
+    """What the loss changes by when the entry of each positive's class counts as a positive.
+
+    ``gradient`` is corrected in place. Shapes are those of :func:`as_blocks`.
+    """
+    n, a, _, h, w = ((y >= 0) & (y < x.shape[2])).nonzero(as_tuple=True)
     k = y[n, a, 0, h, w]
-    logit = at_least_float32(x[n, a, k, h, w]).double()
-    as_negative, _ = _positive(-logit, gamma)
-    loss, slope = _positive(logit, gamma)
-    negative_weight, positive_weight = (1 - alpha, alpha) if alpha >= 0 else (1.0, 1.0)
+    change, slope = _correction(x[n, a, k, h, w].double(), alpha, gamma)
     if gradient is not None:
-        gradient[n, a, k, h, w] = (positive_weight * slope).to(gradient.dtype)
-    return (positive_weight * loss - negative_weight * as_negative).sum()
+        gradient[n, a, k, h, w] = slope.mul_(scale).to(gradient.dtype)
+    return change.sum()
+
+
+def _correct_without_waiting(
+    x: Tensor, y: Tensor, alpha: float, gamma: float, scale: float, gradient: Tensor | None
+) -> Tensor:
+    """:func:`_correct_few` over all anchors, since finding the few would wait for the device."""
+    total = x.new_zeros((), dtype=torch.float64)
+    anchors_per_image = max(1, y[:1].numel())
+    images = max(1, CHUNK["cuda"] // 8 // anchors_per_image)
+    for i in range(0, len(x), images):
+        part, labels = x[i : i + images], y[i : i + images]
+        k = labels.long().clamp(0, x.shape[2] - 1)
+        is_positive = labels == k
+        change, slope = _correction(at_least_float32(part.gather(2, k)), alpha, gamma)
+        total += torch.where(is_positive, change, 0.0).sum(dtype=torch.float64)
+        if gradient is not None:
+            out = gradient[i : i + images]
+            slope = slope.mul_(scale).to(out.dtype)
+            out.scatter_(2, k, torch.where(is_positive, slope, out.gather(2, k)))
+    return total
+
+
+def _correction(x: Tensor, alpha: float, gamma: float) -> tuple[Tensor, Tensor]:
+    """Loss of positive entries less that of the same entries as negatives; their gradient."""
+    negative_weight, positive_weight = (1 - alpha, alpha) if alpha >= 0 else (1.0, 1.0)
+    as_negative, _ = _positive(-x, gamma)
+    loss, slope = _positive(x, gamma)
+    return positive_weight * loss - negative_weight * as_negative, positive_weight * slope
 
 
 def _positive(x: Tensor, gamma: float) -> tuple[Tensor, Tensor]:

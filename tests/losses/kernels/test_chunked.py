@@ -89,6 +89,50 @@ def test_without_gradient_none_is_made():
     torch.testing.assert_close(loss, reference(levels, labels, 0.25, 2.0)[0])
 
 
+def test_any_other_layout_is_copied():
+    levels, labels = head_outputs()
+    expected, expected_gradients = focal_loss_and_gradient(levels, labels, K, 0.25, 2.0)
+    wider = [torch.cat([x, x], 3)[:, :, :, : x.shape[3]] for x in levels]
+    loss, gradients = focal_loss_and_gradient(wider, labels, K, 0.25, 2.0)
+    assert loss == expected
+    for got, wanted in zip(gradients, expected_gradients, strict=True):
+        assert torch.equal(got, wanted)
+
+
+def test_scale_multiplies_the_gradient_alone():
+    levels, labels = head_outputs()
+    expected, expected_gradients = focal_loss_and_gradient(levels, labels, K, 0.25, 2.0)
+    loss, gradients = focal_loss_and_gradient(levels, labels, K, 0.25, 2.0, scale=8.0)
+    assert loss == expected
+    for got, wanted in zip(gradients, expected_gradients, strict=True):
+        assert torch.equal(got, 8 * wanted)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("size", [8, 1 << 20])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_correcting_everywhere_equals_correcting_the_few(monkeypatch, layout, size, gamma):
+    monkeypatch.setitem(chunked.CHUNK, "cuda", size)
+    levels, labels = head_outputs()
+    levels = [x.contiguous(memory_format=layout) for x in levels]
+    expected, expected_gradients = focal_loss_and_gradient(levels, labels, K, 0.25, gamma)
+    monkeypatch.setattr(chunked, "_correct_few", chunked._correct_without_waiting)
+    loss, gradients = focal_loss_and_gradient(levels, labels.int(), K, 0.25, gamma)
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+    for got, wanted in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-12, atol=0)
+
+
+def test_nothing_waits_for_the_device():
+    # On the meta device there are no values, so asking for one raises.
+    levels, labels = head_outputs()
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        bool((labels.to("meta") > 0).any())
+    levels = [x.to("meta") for x in levels]
+    _, gradients = focal_loss_and_gradient(levels, labels.to("meta"), K, 0.25, 2.0)
+    assert [g.shape for g in gradients] == [x.shape for x in levels]
+
+
 @pytest.mark.parametrize("size", [1, 7, 50, 300, 10**6])
 def test_chunks_cover_every_entry_once(size: int):
     x = torch.zeros(2, 3, 4, 5, 2)
