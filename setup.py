@@ -31,7 +31,7 @@ setup(
     package_data={"retinanet_ext": ["py.typed", "**/*.yaml"]},
     python_requires=">=3.10",
     install_requires=[
-        "torch>=2.3",
+        "torch>=2.4",
         "torchvision",
         "numpy",
         "Pillow",

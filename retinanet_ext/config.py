@@ -31,9 +31,31 @@ def add_retinanet_ext_config(cfg: CfgNode) -> None:
     # FOCAL_LOSS_GAMMA (gamma). Detectron2's BBOX_REG_LOSS_TYPE chooses the box loss: its own names
     # (smooth_l1, giou, diou, ciou) or any entry of BOX_LOSS_REGISTRY.
     _add(retinanet, "CLS_LOSS", "FocalLoss")
-    # How the focal loss is computed: "auto" makes loss and gradient in one pass over the logits,
-    # "reference" is the readable definition with autograd. Equal within float rounding.
+    # How the focal loss is computed: "auto" makes loss and gradient in one pass over the logits, by
+    # a Triton kernel on CUDA where it runs, else chunk by chunk; "triton" and "chunked" ask for one
+    # of these; "reference" is the readable definition with autograd. Equal within float rounding.
     _add(retinanet, "LOSS_KERNEL", "auto")
+
+    # From this number of classes on, training computes the last classification convolution and the
+    # focal loss piece by piece, so that the logits never exist as a whole; 0 is always, -1 never.
+    _add(retinanet, "FUSED_CLS_LOSS_MIN_CLASSES", 400)
+
+    # How the network is computed. All but AUTOCAST give the same numbers within float rounding.
+    _add(cfg.MODEL, "SPEEDUPS", CfgNode())
+    speedups = cfg.MODEL.SPEEDUPS
+    # Multiply FrozenBatchNorm2d into the convolution before it, at run time.
+    _add(speedups, "FOLD_FROZEN_BN", True)
+    # Winograd's algorithm for large 3x3 convolutions on the CPU.
+    _add(speedups, "WINOGRAD", True)
+    # Where the channels_last memory format is used: "all", "backbone", "none", or "auto" (backbone
+    # on the CPU, else none).
+    _add(speedups, "CHANNELS_LAST", "auto")
+    # torch.compile for backbone and head; each input size is compiled anew. COMPILE_MODE is
+    # "default", "reduce-overhead" (CUDA graphs) or "max-autotune".
+    _add(speedups, "COMPILE", False)
+    _add(speedups, "COMPILE_MODE", "default")
+    # "" or "bfloat16": the precision of backbone and head on CPU or CUDA, losses in float32.
+    _add(speedups, "AUTOCAST", "")
 
     anchors = cfg.MODEL.ANCHOR_GENERATOR
     # Read by RetinaNetAnchorGenerator in place of SIZES. Smallest anchor of each feature level:

@@ -17,6 +17,7 @@ from .messages import did_you_mean
 from .modeling.anchors import octave_sizes
 from .modeling.assigners import check_iou_bands
 from .modeling.criteria import BOX_LOSS_ALIASES
+from .modeling.speedups import Speedups
 from .registry import (
     ASSIGNER_REGISTRY,
     BOX_LOSS_REGISTRY,
@@ -176,6 +177,7 @@ def _check_retinanet(cfg: CfgNode) -> None:
             f"MODEL.RETINANET.LOSS_KERNEL is '{node.LOSS_KERNEL}'; set it to one of "
             f"{', '.join(KERNELS)}"
         )
+    Speedups.from_cfg(cfg)
     box_loss = node.BBOX_REG_LOSS_TYPE
     if box_loss not in BOX_LOSS_ALIASES and box_loss not in BOX_LOSS_REGISTRY:
         known = [*BOX_LOSS_ALIASES, *sorted(dict(BOX_LOSS_REGISTRY))]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..losses.box import iou_box_loss, smooth_l1_box_loss
 from ..losses.focal import check_focal_arguments, sigmoid_focal_loss
+from ..losses.kernels.conv_focal import conv_focal_loss
 from ..losses.kernels.dispatch import check_kernel
 from ..losses.precision import at_least_float32
 from ..registry import BOX_LOSS_REGISTRY, CLS_LOSS_REGISTRY
@@ -48,6 +49,27 @@ class FocalLoss(nn.Module):
         """Sum over anchors that are not ignored; logits are the head's (N, A*K, Hi, Wi)."""
         return sigmoid_focal_loss(
             logits,
+            targets.labels,
+            targets.num_classes,
+            self.alpha,
+            self.gamma,
+            kernel=self.kernel,
+        )
+
+    def from_features(
+        self, features: list[Tensor], conv: nn.Conv2d, targets: DenseTargets
+    ) -> Tensor:
+        """The same sum for ``logits = [conv(x) for x in features]``, which never exist as a whole.
+
+        Args:
+            features: L tensors (N, C, Hi, Wi).
+            conv: of stride 1, to A*K channels in maps of the same size.
+            targets: of the N images.
+        """
+        return conv_focal_loss(
+            features,
+            conv.weight,
+            conv.bias,
             targets.labels,
             targets.num_classes,
             self.alpha,

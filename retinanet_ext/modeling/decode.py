@@ -83,7 +83,7 @@ class DenseDecoder:
             return []
         found = select_candidates(logits, self.num_classes, self.score_thresh, self.topk_candidates)
         boxes = self.box2box_transform.apply_deltas(
-            gather_positive_deltas(deltas, found.image_indices, found.anchor_indices),
+            gather_deltas(deltas, found.image_indices, found.anchor_indices),
             Boxes.cat(anchors).tensor.index_select(0, found.anchor_indices),
         )
         finite = boxes.isfinite().all(dim=1)
@@ -107,9 +107,7 @@ class DenseDecoder:
         )
 
 
-def gather_positive_deltas(
-    deltas: list[Tensor], image_indices: Tensor, anchor_indices: Tensor
-) -> Tensor:
+def gather_deltas(deltas: list[Tensor], image_indices: Tensor, anchor_indices: Tensor) -> Tensor:
     """Deltas (P, 4), at least float32, of P pairs of an image and an anchor.
 
     Gradients flow to the deltas. Nothing is read back from the device.
@@ -135,8 +133,3 @@ def gather_positive_deltas(
         start += size
     assert rows is not None, "a detector has at least one level"
     return at_least_float32(rows)
-
-
-def gather_deltas(deltas: Tensor, anchor_indices: Tensor) -> Tensor:
-    """Deltas (T, 4) of the anchors ``anchor_indices`` (T,) from one image's (A*4, Hi, Wi)."""
-    return gather_positive_deltas([deltas[None]], torch.zeros_like(anchor_indices), anchor_indices)

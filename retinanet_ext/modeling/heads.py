@@ -33,7 +33,7 @@ def build_tower(
             layers.append(CycleBatchNormList(num_levels, bn_class, num_features=dim))
         elif norm:
             layers.append(get_norm(norm, dim))
-        layers.append(nn.ReLU())
+        layers.append(nn.ReLU(inplace=True))
         in_channels = dim
     return nn.Sequential(*layers)
 
@@ -114,6 +114,13 @@ class RetinaNetHead(nn.Module):
         Returns:
             logits: L tensors (N, A*K, Hi, Wi), deltas: L tensors (N, A*4, Hi, Wi).
         """
-        logits = [self.cls_score(self.cls_subnet(x)) for x in features]
-        deltas = [self.bbox_pred(self.bbox_subnet(x)) for x in features]
-        return logits, deltas
+        logits = [self.cls_score(x) for x in self.cls_features(features)]
+        return logits, self.deltas(features)
+
+    def cls_features(self, features: list[Tensor]) -> list[Tensor]:
+        """What ``cls_score`` turns into logits: L tensors (N, C, Hi, Wi)."""
+        return [self.cls_subnet(x) for x in features]
+
+    def deltas(self, features: list[Tensor]) -> list[Tensor]:
+        """L tensors (N, A*4, Hi, Wi)."""
+        return [self.bbox_pred(self.bbox_subnet(x)) for x in features]

@@ -33,7 +33,7 @@ class LossNormalizer(nn.Module):
         self.mean: Tensor
 
     @torch.no_grad()
-    def forward(self, num_pos: Tensor) -> Tensor:
+    def forward(self, num_pos: int) -> Tensor:
         """Take this process's number of positives; return the scalar to divide its losses by.
 
         The mean moves only in training mode. The result is the mean's share of one process, since
@@ -41,7 +41,7 @@ class LossNormalizer(nn.Module):
         """
         world_size = comm.get_world_size()
         if self.training:
-            total = num_pos.detach().to(self.mean).clone()
+            total = torch.full_like(self.mean, num_pos)
             if world_size > 1:
                 dist.all_reduce(total)
             self.mean.lerp_(total.clamp(min=1.0), 1.0 - self.momentum)

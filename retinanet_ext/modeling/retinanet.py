@@ -6,7 +6,7 @@ P positive anchors.
 
 from __future__ import annotations
 
-import math
+import logging
 from typing import Any
 
 import torch
@@ -35,6 +35,9 @@ from .criteria import build_box_loss
 from .decode import DenseDecoder, gather_deltas
 from .input_check import check_training_inputs
 from .normalizer import LossNormalizer
+from .speedups import Speedups
+
+logger = logging.getLogger(__name__)
 
 
 @register_once(META_ARCH_REGISTRY)
@@ -61,6 +64,8 @@ class RetinaNetExt(DenseDetector):
         pixel_std: list[float],
         vis_period: int = 0,
         input_format: str = "BGR",
+        speedups: Speedups | None = None,
+        fuse_cls_loss: bool = False,
     ):
         """
         Args:
@@ -74,6 +79,9 @@ class RetinaNetExt(DenseDetector):
             pixel_mean, pixel_std: per input channel.
             vis_period: draw ground truth and detections every so many iterations; 0 is never.
             input_format: channel order of the input, for drawing.
+            speedups: how backbone and head are computed; default: as :class:`Speedups`.
+            fuse_cls_loss: in training, never make the logits as a whole; the head needs
+                ``cls_features``, ``deltas`` and ``cls_score``, the loss ``from_features``.
         """
         super().__init__(
             backbone, head, head_in_features, pixel_mean=pixel_mean, pixel_std=pixel_std
@@ -87,6 +95,9 @@ class RetinaNetExt(DenseDetector):
         self.num_classes = num_classes
         self.vis_period = vis_period
         self.input_format = input_format
+        self.fuse_cls_loss = fuse_cls_loss
+        self.speedups = speedups or Speedups()
+        self.speedups.apply(self.backbone, self.head)
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
@@ -108,13 +119,15 @@ class RetinaNetExt(DenseDetector):
                 "the head is shared across levels, so each level needs the same number of anchors, "
                 f"but MODEL.ANCHOR_GENERATOR gives {anchor_generator.num_anchors}"
             )
+        head = DENSE_HEAD_REGISTRY.get(node.HEAD)(cfg, feature_shapes, num_anchors.pop())
+        cls_loss = CLS_LOSS_REGISTRY.get(node.CLS_LOSS)(cfg)
         return {
             "backbone": backbone,
-            "head": DENSE_HEAD_REGISTRY.get(node.HEAD)(cfg, feature_shapes, num_anchors.pop()),
+            "head": head,
             "head_in_features": node.IN_FEATURES,
             "anchor_generator": anchor_generator,
             "assigner": ASSIGNER_REGISTRY.get(node.ASSIGNER)(cfg),
-            "cls_loss": CLS_LOSS_REGISTRY.get(node.CLS_LOSS)(cfg),
+            "cls_loss": cls_loss,
             "box_loss": build_box_loss(cfg),
             "decoder": DenseDecoder(
                 box2box_transform=Box2BoxTransform(weights=node.BBOX_REG_WEIGHTS),
@@ -129,6 +142,8 @@ class RetinaNetExt(DenseDetector):
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "vis_period": cfg.VIS_PERIOD,
             "input_format": cfg.INPUT.FORMAT,
+            "speedups": Speedups.from_cfg(cfg),
+            "fuse_cls_loss": _fuses_cls_loss(node, head, cls_loss),
         }
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
@@ -138,10 +153,28 @@ class RetinaNetExt(DenseDetector):
             ValueError: in training, names the image file of ground truth that cannot be learned: a
                 class outside of [0, K), boxes or pixels that are not finite.
         """
-        if self.training:
-            check_training_inputs(batched_inputs, self.num_classes)
-            self._visualize_periodically(batched_inputs)
-        return super().forward(batched_inputs)
+        if not self.training:
+            with self.speedups.precision(self.device):
+                return super().forward(batched_inputs)
+        check_training_inputs(batched_inputs, self.num_classes)
+        self._visualize_periodically(batched_inputs)
+        images = self.preprocess_image(batched_inputs)
+        gt_instances = [x["instances"].to(self.device) for x in batched_inputs]
+        with self.speedups.precision(self.device):
+            maps = self.backbone(images.tensor)
+            features = [maps[name] for name in self.head_in_features]
+            if self.fuse_cls_loss:
+                predictions = self.head.cls_features(features), self.head.deltas(features)
+            else:
+                predictions = self.head(features)
+        return self.forward_training(images, features, predictions, gt_instances)
+
+    def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
+        """Normalized images, padded to one size, in the memory format of the network."""
+        images = super().preprocess_image(batched_inputs)
+        if self.speedups.channels_last != "none":
+            images.tensor = images.tensor.contiguous(memory_format=torch.channels_last)
+        return images
 
     def forward_training(
         self,
@@ -150,11 +183,22 @@ class RetinaNetExt(DenseDetector):
         predictions: tuple[list[Tensor], list[Tensor]],
         gt_instances: list[Instances],
     ) -> dict[str, Tensor]:
-        """Losses of a batch; features are L maps (N, C, Hi, Wi), predictions the head's output."""
-        logits, deltas = predictions
+        """Losses of a batch.
+
+        Args:
+            images, gt_instances: N of each.
+            features: L maps (N, C, Hi, Wi).
+            predictions: the head's logits and deltas; with ``fuse_cls_loss``, its ``cls_features``
+                in place of logits.
+        """
+        classified, deltas = predictions
         anchors = self.anchor_generator(features)
         targets = self.assigner(anchors, gt_instances)
-        return self.losses(anchors, logits, deltas, targets)
+        if not self.fuse_cls_loss:
+            return self.losses(anchors, classified, deltas, targets)
+        fused_loss: Any = self.cls_loss  # checked for this when the model was built
+        loss_cls = fused_loss.from_features(classified, self.head.cls_score, targets)
+        return self._normalize(loss_cls, anchors, deltas, targets)
 
     def losses(
         self,
@@ -164,19 +208,23 @@ class RetinaNetExt(DenseDetector):
         targets: DenseTargets,
     ) -> dict[str, Tensor]:
         """``loss_cls`` and ``loss_box_reg``: sums over the batch divided by the loss normalizer."""
-        pos_mask = targets.pos_mask
-        num_pos = pos_mask.sum()
+        return self._normalize(self.cls_loss(logits, targets), anchors, deltas, targets)
+
+    def _normalize(
+        self, loss_cls: Tensor, anchors: list[Boxes], deltas: list[Tensor], targets: DenseTargets
+    ) -> dict[str, Tensor]:
+        # The one place where a training step has to wait for the GPU: how many positives there are.
+        images, positives = targets.pos_mask.nonzero(as_tuple=True)
         if has_event_storage():
-            get_event_storage().put_scalar("num_pos_anchors", num_pos.item() / targets.num_images)
-        normalizer = self.loss_normalizer(num_pos)
-        pos_deltas = gather_positives(deltas, pos_mask)
-        image_indices, anchor_indices = pos_mask.nonzero(as_tuple=True)
-        pos_anchors = Boxes.cat(anchors).tensor[anchor_indices]
-        gt_boxes = targets.boxes[image_indices, anchor_indices]
-        return {
-            "loss_cls": self.cls_loss(logits, targets) / normalizer,
-            "loss_box_reg": self.box_loss(pos_deltas, pos_anchors, gt_boxes) / normalizer,
-        }
+            num_pos_anchors = len(positives) / targets.num_images
+            get_event_storage().put_scalar("num_pos_anchors", num_pos_anchors)
+        normalizer = self.loss_normalizer(len(positives))
+        loss_box_reg = self.box_loss(
+            gather_deltas(deltas, images, positives),
+            Boxes.cat(anchors).tensor[positives],
+            targets.boxes[images, positives],
+        )
+        return {"loss_cls": loss_cls / normalizer, "loss_box_reg": loss_box_reg / normalizer}
 
     def forward_inference(
         self,
@@ -203,16 +251,18 @@ class RetinaNetExt(DenseDetector):
         self.visualize_training(batched_inputs[:1], [outputs[0]["instances"].to("cpu")])
 
 
-def gather_positives(deltas: list[Tensor], pos_mask: Tensor) -> Tensor:
-    """Deltas (P, 4) of the positive anchors, in the order of ``pos_mask.nonzero()``.
-
-    Args:
-        deltas: L tensors (N, A*4, Hi, Wi).
-        pos_mask: (N, R) bool.
-    """
-    sizes = [math.prod(x.shape[1:]) // 4 for x in deltas]
-    rows = []
-    for image, mask in enumerate(pos_mask):
-        for level, level_mask in zip(deltas, mask.split(sizes), strict=True):
-            rows.append(gather_deltas(level[image], level_mask.nonzero().squeeze(1)))
-    return torch.cat(rows)
+def _fuses_cls_loss(node: Any, head: nn.Module, cls_loss: nn.Module) -> bool:
+    """Whether the config asks for logits in pieces, and head and loss can do so."""
+    least = node.FUSED_CLS_LOSS_MIN_CLASSES
+    if not 0 <= least <= node.NUM_CLASSES or node.LOSS_KERNEL == "reference":
+        return False
+    able = all(hasattr(head, name) for name in ("cls_features", "deltas", "cls_score"))
+    if able and hasattr(cls_loss, "from_features"):
+        return True
+    logger.info(
+        "MODEL.RETINANET.FUSED_CLS_LOSS_MIN_CLASSES has no effect: head %s or loss %s cannot be "
+        "computed in pieces",
+        node.HEAD,
+        node.CLS_LOSS,
+    )
+    return False

@@ -99,16 +99,24 @@ def losses_and_gradients(model, batch, steps: int = 1):
     return losses, gradients
 
 
-def assert_same_training(theirs, ours, batch, steps: int = 1) -> None:
-    expected, expected_gradients = losses_and_gradients(theirs, batch, steps)
-    losses, gradients = losses_and_gradients(ours, batch, steps)
+def assert_same_losses(theirs, ours, batch, steps: int = 1) -> None:
+    expected, _ = losses_and_gradients(theirs, batch, steps)
+    losses, _ = losses_and_gradients(ours, batch, steps)
     assert losses.keys() == expected.keys()
     for name, value in expected.items():
         assert value > 0
         torch.testing.assert_close(losses[name].float(), value.float(), rtol=1e-5, atol=0)
+
+
+def assert_same_training(theirs, ours, batch) -> None:
+    expected, expected_gradients = losses_and_gradients(theirs, batch)
+    losses, gradients = losses_and_gradients(ours, batch)
+    for name, value in expected.items():
+        # Anchors, and so targets, are float32 in both.
+        torch.testing.assert_close(losses[name].double(), value.double(), rtol=1e-6, atol=0)
     assert gradients.keys() == expected_gradients.keys()
     for name, value in expected_gradients.items():
-        tolerance = 1e-4 * value.abs().max() + 1e-12
+        tolerance = 1e-5 * value.abs().max() + 1e-12
         assert (gradients[name] - value).abs().max() <= tolerance, name
 
 
@@ -130,7 +138,10 @@ def assert_equal_models(cfg) -> None:
     theirs, ours = build_pair(cfg)
     batch = make_batch(cfg.MODEL.RETINANET.NUM_CLASSES)
     assert_same_detections(theirs, ours, batch)
-    assert_same_training(theirs, ours, batch)
+    assert_same_losses(theirs, ours, batch)
+    # In float64: in float32 a deep network's gradients differ by 1e-4 as soon as anything is
+    # rounded in another order, Detectron2's own memory formats for example.
+    assert_same_training(theirs.double(), ours.double(), batch)
 
 
 @pytest.mark.parametrize("path", zoo_yamls(), ids=lambda path: path.stem)
@@ -165,7 +176,7 @@ def test_smooth_l1_beta_and_focal_settings_reach_the_losses():
 def test_running_normalizer_follows_detectron2_over_steps():
     cfg = small_cfg()
     theirs, ours = build_pair(cfg)
-    assert_same_training(theirs, ours, make_batch(7), steps=4)
+    assert_same_losses(theirs, ours, make_batch(7), steps=4)
     assert ours.loss_normalizer.mean.item() == pytest.approx(theirs.loss_normalizer, rel=1e-6)
 
 

@@ -1,0 +1,145 @@
+"""Exact speedups of the network: same parameters, same numbers within float rounding, less time.
+
+Each is a key of MODEL.SPEEDUPS. They change how modules compute, never what they hold: the state
+dict, and so every checkpoint, stays the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from detectron2.layers import Conv2d as NormConv2d
+from detectron2.layers import FrozenBatchNorm2d
+from torch import Tensor, nn
+
+from . import winograd
+
+CHANNELS_LAST = ("auto", "all", "backbone", "none")
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
+AUTOCAST = ("", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Speedups:
+    """Which speedups a detector uses.
+
+    Attributes:
+        fold_frozen_bn: multiply FrozenBatchNorm2d into the convolution before it, at run time.
+        winograd: take large 3x3 convolutions on the CPU by :mod:`.winograd`.
+        channels_last: where images, features and kernels are kept in the channels_last memory
+            format: "all", "backbone" or "none".
+        compile: run backbone and head through :func:`torch.compile`, anew for each input size.
+        compile_mode: of :func:`torch.compile`; "reduce-overhead" uses CUDA graphs.
+        autocast: "" or the dtype in which backbone and head run, on CPU or CUDA; losses and boxes
+            are computed in float32 all the same. This one is not exact.
+    """
+
+    fold_frozen_bn: bool = True
+    winograd: bool = True
+    channels_last: str = "none"
+    compile: bool = False
+    compile_mode: str = "default"
+    autocast: str = ""
+
+    @classmethod
+    def from_cfg(cls, cfg: Any) -> Speedups:
+        """Read MODEL.SPEEDUPS; CHANNELS_LAST "auto" is "backbone" on the CPU, else "none".
+
+        Raises:
+            ValueError: names the key, its value and the choices.
+        """
+        node = cfg.MODEL.SPEEDUPS
+        for key, known in (
+            ("CHANNELS_LAST", CHANNELS_LAST),
+            ("COMPILE_MODE", COMPILE_MODES),
+            ("AUTOCAST", AUTOCAST),
+        ):
+            if node[key] not in known:
+                choices = ", ".join(f"'{name}'" for name in known)
+                raise ValueError(
+                    f"MODEL.SPEEDUPS.{key} is '{node[key]}'; set it to one of {choices}"
+                )
+        on_cpu = torch.device(cfg.MODEL.DEVICE).type == "cpu"
+        best = "backbone" if on_cpu else "none"
+        return cls(
+            fold_frozen_bn=node.FOLD_FROZEN_BN,
+            winograd=node.WINOGRAD,
+            channels_last=best if node.CHANNELS_LAST == "auto" else node.CHANNELS_LAST,
+            compile=node.COMPILE,
+            compile_mode=node.COMPILE_MODE,
+            autocast=node.AUTOCAST,
+        )
+
+    def apply(self, backbone: nn.Module, head: nn.Module) -> None:
+        """Let both compute faster, in place."""
+        self.prepare(backbone, self.channels_last != "none")
+        self.prepare(head, self.channels_last == "all")
+
+    def prepare(self, network: nn.Module, channels_last: bool = False) -> None:
+        """Let ``network`` compute faster, in place."""
+        settings = replace(self, winograd=self.winograd and winograd.is_available())
+        for module in network.modules():
+            # Subclasses may compute something else, so only the two plain classes change.
+            if type(module) is nn.Conv2d:
+                module.__class__ = FastConv2d
+            elif type(module) is NormConv2d:
+                module.__class__ = FastNormConv2d
+            if isinstance(module, (FastConv2d, FastNormConv2d)):
+                module.speedups = settings
+        if channels_last:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.compile:
+            network.compile(mode=self.compile_mode, dynamic=False)
+
+    def precision(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+        """The context that backbone and head run in."""
+        if not self.autocast:
+            return contextlib.nullcontext()
+        return torch.autocast(device.type, getattr(torch, self.autocast))
+
+
+class FastConv2d(nn.Conv2d):
+    """:class:`torch.nn.Conv2d` that computes with :func:`convolve`."""
+
+    speedups: Speedups
+
+    def forward(self, x: Tensor) -> Tensor:
+        return convolve(self, x, self.weight, self.bias, self.speedups)
+
+
+class FastNormConv2d(NormConv2d):
+    """Detectron2's convolution with norm and activation; a frozen norm goes into the kernel.
+
+    A FrozenBatchNorm2d multiplies and shifts each channel by constants. Doing that to the kernel
+    spares two passes over the output forward and one backward. It is done anew at each call, since
+    a kernel may change at any time; that costs a pass over the parameters.
+    """
+
+    speedups: Speedups
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias, norm = self.weight, self.bias, self.norm
+        if self.speedups.fold_frozen_bn and isinstance(norm, FrozenBatchNorm2d):
+            scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+            shift = norm.bias - norm.running_mean * scale
+            weight = weight * scale.view(-1, 1, 1, 1)
+            bias = shift if bias is None else shift + bias * scale
+            norm = None
+        x = convolve(self, x, weight, bias, self.speedups)
+        if norm is not None:
+            x = norm(x)
+        return x if self.activation is None else self.activation(x)
+
+
+def convolve(
+    conv: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None, speedups: Speedups
+) -> Tensor:
+    """Convolve with the geometry of ``conv`` by the fastest algorithm that ``speedups`` allows."""
+    same = conv.stride == conv.padding == conv.dilation == (1, 1) and conv.groups == 1
+    if same and speedups.winograd and winograd.is_faster(x, weight):
+        return winograd.conv3x3(x, weight, bias)
+    return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)

@@ -1,0 +1,119 @@
+"""3x3 convolutions on the CPU by Winograd's algorithm, forward and backward.
+
+A direct 3x3 convolution takes 9 multiplications per output; Winograd's minimal filtering (Lavin &
+Gray, https://arxiv.org/abs/1509.09308) on 8x8 tiles takes 64/36. cuDNN does so on GPUs; on CPUs
+PyTorch's default (oneDNN) computes directly. NNPACK, which PyTorch's CPU builds carry, has the
+algorithm, fast for one image at a time; here it also serves the gradient with respect to the input,
+which is a 3x3 convolution itself. Results differ from the direct ones by float rounding.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+
+# Where NNPACK was at least 1.5 times faster than oneDNN (measured with AVX2): transforming the
+# kernel is spread over many locations, transforming a location over many channels.
+MIN_CHANNELS = 96
+MIN_LOCATIONS = 2000
+
+
+@functools.cache
+def is_available() -> bool:
+    """Whether this PyTorch has NNPACK and this machine can run it."""
+    backend = getattr(torch.backends, "nnpack", None)
+    # Asking also starts NNPACK; without that its convolution fails.
+    return (
+        hasattr(torch, "_nnpack_spatial_convolution")
+        and backend is not None
+        and backend.is_available()
+    )
+
+
+def is_faster(x: Tensor, weight: Tensor) -> bool:
+    """Whether :func:`conv3x3` takes a convolution of stride 1 and padding 1, and pays off.
+
+    It has to be available besides.
+
+    Args:
+        x: (N, C, H, W).
+        weight: (D, C, h, w).
+    """
+    return (
+        weight.shape[-2:] == (3, 3)
+        and weight.shape[1] == x.shape[1] >= MIN_CHANNELS
+        and x.shape[-2] * x.shape[-1] >= MIN_LOCATIONS
+        and x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.jit.is_tracing()  # an exported graph must run where this package is absent
+    )
+
+
+@torch.library.custom_op(
+    "retinanet_ext::winograd_conv3x3",
+    mutates_args=(),
+    schema="(Tensor x, Tensor weight, Tensor? bias) -> Tensor",
+)
+def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """3x3 convolution of stride 1 and padding 1.
+
+    Args:
+        x: (N, C, H, W) float32 on the CPU.
+        weight: (D, C, 3, 3).
+        bias: (D,) or None.
+
+    Returns:
+        (N, D, H, W), contiguous.
+    """
+    if not is_available():
+        raise RuntimeError("this PyTorch has no NNPACK, or it does not run on this machine")
+    if x.shape[0] == 0:
+        return x.new_empty((0, weight.shape[0], *x.shape[2:]))
+    weight = weight.contiguous()
+    # NNPACK has a path of its own for one image; with several it is slower than oneDNN.
+    images = [
+        torch._nnpack_spatial_convolution(image, weight, bias, padding=1) for image in x.split(1)
+    ]
+    return torch.cat(images) if len(images) > 1 else images[0]
+
+
+@conv3x3.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty((x.shape[0], weight.shape[0], *x.shape[2:]))
+
+
+def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    x, weight, _ = inputs
+    ctx.save_for_backward(x, weight)
+
+
+def _gradients(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
+    x, weight = ctx.saved_tensors
+    for_x, for_weight, for_bias = ctx.needs_input_grad
+    grad_x = grad_weight = grad_bias = None
+    if for_x:
+        grad_x = conv3x3(grad, weight.flip(2, 3).transpose(0, 1), None)
+    if for_weight:
+        # oneDNN's weight gradient is several times slower where channels lie innermost.
+        _, grad_weight, _ = torch.ops.aten.convolution_backward(
+            grad.contiguous(),
+            x.contiguous(),
+            weight.contiguous(),
+            None,
+            [1, 1],
+            [1, 1],
+            [1, 1],
+            False,
+            [0, 0],
+            1,
+            [False, True, False],
+        )
+    if for_bias:
+        grad_bias = grad.sum(dim=(0, 2, 3))
+    return grad_x, grad_weight, grad_bias
+
+
+conv3x3.register_autograd(_gradients, setup_context=_save)
