@@ -1,0 +1,24 @@
+"""Measures this package's RetinaNet against Detectron2's and torchvision's, side by side.
+
+`tasks.py` lists what is measured; each task first shows that both sides give the same numbers.
+"""
+
+from .report import as_json, machine, run_words, table, versions
+from .results import Disagreement, Row
+from .runner import Benchmark
+from .settings import Settings
+from .tasks import run_tasks, task_names
+
+__all__ = [
+    "Benchmark",
+    "Disagreement",
+    "Row",
+    "Settings",
+    "as_json",
+    "machine",
+    "run_tasks",
+    "run_words",
+    "table",
+    "task_names",
+    "versions",
+]

@@ -1,0 +1,206 @@
+"""The results as a table, and as json with every sample."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import os
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from tabulate import tabulate
+
+from .. import __version__
+from .peers import DETECTRON2, OURS, TORCHVISION
+from .results import Row, quartiles
+from .runner import Benchmark
+
+__all__ = ["as_json", "machine", "ratio_words", "run_words", "table", "versions"]
+
+UNITS = {"time": "s", "rate": "s", "memory": "bytes"}
+
+
+def table(bench: Benchmark, config_name: str) -> str:
+    """Rows, then notes, agreement, run, machine and versions as text."""
+    blocks = [_rows_table(bench.rows)] if bench.rows else ["nothing was measured"]
+    notes = [f"{row.what}: {row.note}" for row in bench.rows if row.note]
+    if any(row.against == TORCHVISION for row in bench.rows):
+        notes.append("torchvision: a model of its own, with other weights, so only times compare")
+    if any(row.kind == "memory" for row in bench.rows):
+        notes.append("memory: the highest above model and inputs, in a process of its own")
+    blocks.append("\n".join(f"  {note}" for note in dict.fromkeys(notes)))
+    facts = [f"agreement: {name}: {_differences(d)}" for name, d in bench.agreement.items()]
+    facts.append(f"run: {run_words(bench, config_name)}")
+    facts.append(f"system: {platform.platform()}")
+    facts.append("versions: " + ", ".join(f"{k} {v}" for k, v in versions().items()))
+    return "\n\n".join([*(block for block in blocks if block), "\n".join(facts)])
+
+
+def _rows_table(rows: Sequence[Row]) -> str:
+    """One table; each peer's rows stand under its own header."""
+    cells: list[list[str]] = []
+    for peer in (DETECTRON2, TORCHVISION):
+        chosen = [row for row in rows if row.against == peer]
+        if chosen and cells:
+            cells += [[""] * 5, ["what", peer, OURS, "ratio", "quartiles"]]
+        cells += [_row_cells(row) for row in chosen]
+    first = DETECTRON2 if any(row.against == DETECTRON2 for row in rows) else TORCHVISION
+    headers = ["what", first, OURS, "ratio", "quartiles"]
+    align = ("left", "right", "right", "right", "right")
+    return tabulate(cells, headers, tablefmt="simple", colalign=align, disable_numparse=True)
+
+
+def _row_cells(row: Row) -> list[str]:
+    return [
+        row.what,
+        _value(row, row.theirs),
+        _value(row, row.ours),
+        ratio_words(row),
+        _spread(row),
+    ]
+
+
+def _spread(row: Row) -> str:
+    """Quartiles of the ratio, the way :func:`ratio_words` puts it."""
+    if row.ratio is None or row.ratio_quartiles is None:
+        return ""
+    low, high = row.ratio_quartiles
+    if row.kind != "memory" and row.ratio < 1:
+        low, high = 1 / high, 1 / low
+    return f"{low:.2f}-{high:.2f}"
+
+
+def ratio_words(row: Row) -> str:
+    """Such as ``"9.3x faster"``, ``"1.20x slower"`` or ``"0.40x memory"``."""
+    ratio = row.ratio
+    if ratio is None:
+        return "-"
+    if row.kind == "memory":
+        return f"{_times(ratio)} memory"
+    return f"{_times(ratio)} faster" if ratio >= 1 else f"{_times(1 / ratio)} slower"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.1f}x" if ratio >= 2 else f"{ratio:.2f}x"
+
+
+def _value(row: Row, samples: Sequence[float]) -> str:
+    if not samples:
+        return "out of memory"
+    median = statistics.median(samples)
+    if row.kind == "memory":
+        size = (
+            f"{median / 2**20:,.1f} MiB" if median < 100 * 2**20 else f"{median / 2**20:,.0f} MiB"
+        )
+        return f"{size} ({median / row.logits_bytes:.2f}x logits)" if row.logits_bytes else size
+    if row.kind == "rate":
+        return f"{_digits(row.images / median)} images/s"
+    return f"{_digits(median)} s" if median >= 1 else f"{_digits(median * 1e3)} ms"
+
+
+def _digits(value: float) -> str:
+    """Three digits, or as many as stand before the point."""
+    decimals = max(0, 2 - math.floor(math.log10(value))) if value > 0 else 2
+    return f"{value:,.{min(decimals, 3)}f}"
+
+
+def _differences(differences: Mapping[str, float]) -> str:
+    return ", ".join(f"{what} {value:.1e}" for what, value in differences.items())
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """Processor, cores, PyTorch's threads, GPU and operating system."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": platform.platform(),
+    }
+
+
+def run_words(bench: Benchmark, config_name: str) -> str:
+    """What ran and where, in one line."""
+    settings, facts = bench.settings, machine(bench.settings.threads)
+    height, width = settings.size
+    threads = f"{facts['threads']} of {facts['cores']} cores"
+    where = facts["gpu"] if settings.device.startswith("cuda") else f"{facts['cpu']}, {threads}"
+    return (
+        f"{config_name}, {height} x {width}, batch {settings.batch}, {settings.num_classes} "
+        f"classes, {settings.num_gt} gt per image, {where}"
+    )
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            names = [
+                line.split(":", 1)[1].strip() for line in file if line.startswith("model name")
+            ]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the libraries that are compared."""
+    found = {"python": platform.python_version()}
+    for name in ("torch", TORCHVISION, DETECTRON2):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed as a package"
+    return {**found, OURS: __version__}
+
+
+def as_json(bench: Benchmark, config_name: str, complete: bool) -> dict[str, Any]:
+    """Everything that was measured, with raw samples in seconds and bytes."""
+    settings = bench.settings
+    return {
+        "complete": complete,
+        "config": config_name,
+        "settings": {
+            "size": list(settings.size),
+            "batch": settings.batch,
+            "classes": settings.num_classes,
+            "gt": settings.num_gt,
+            "images": settings.images,
+            "repeats": settings.repeats,
+            "device": settings.device,
+            "yaml": settings.config,
+        },
+        "machine": machine(settings.threads),
+        "versions": versions(),
+        "agreement": bench.agreement,
+        "rows": [_row_json(row) for row in bench.rows],
+    }
+
+
+def _row_json(row: Row) -> dict[str, Any]:
+    return {
+        "task": row.task,
+        "what": row.what,
+        "kind": row.kind,
+        "unit": UNITS[row.kind],
+        "against": row.against,
+        "images": row.images,
+        "logits_bytes": row.logits_bytes,
+        "theirs": _samples_json(row.theirs),
+        "ours": _samples_json(row.ours),
+        "ratio": row.ratio,
+        "ratio_quartiles": row.ratio_quartiles,
+        "note": row.note,
+    }
+
+
+def _samples_json(samples: tuple[float, ...]) -> dict[str, Any] | None:
+    if not samples:
+        return None
+    return {
+        "median": statistics.median(samples),
+        "quartiles": quartiles(samples),
+        "samples": list(samples),
+    }

@@ -1,0 +1,243 @@
+"""``retinanet-ext benchmark``: this package against Detectron2 and torchvision, side by side."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+
+from ..benchmark import (
+    Benchmark,
+    Disagreement,
+    Settings,
+    as_json,
+    run_tasks,
+    run_words,
+    table,
+    task_names,
+)
+from ..benchmark.plot import check_matplotlib, draw_ratios
+from ..config import get_cfg, load_config_file, validate_cfg
+from ..engine.setup import merge_opts, resolve_device
+from ..messages import did_you_mean
+from ..structures import RETINANET_ARCHITECTURES
+
+__all__ = ["add_parser", "run"]
+
+# The paper's RetinaNet with ResNet-50, where Detectron2's defaults are something else.
+DEFAULT_CONFIG: dict[str, dict[str, Any]] = {
+    "MODEL.BACKBONE": {"NAME": "build_retinanet_resnet_fpn_backbone"},
+    "MODEL.RESNETS": {"OUT_FEATURES": ["res3", "res4", "res5"]},
+    "MODEL.FPN": {"IN_FEATURES": ["res3", "res4", "res5"]},
+    "MODEL.ANCHOR_GENERATOR": {"NAME": "RetinaNetAnchorGenerator"},
+    "MODEL.RETINANET": {"SMOOTH_L1_LOSS_BETA": 0.0},
+}
+DEFAULT_NAME = "RetinaNet R50-FPN"
+INTERRUPTED = 130  # the shell's code for Ctrl-C
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add the command and its options."""
+    parser = subparsers.add_parser(
+        "benchmark",
+        help="measure time and memory against Detectron2's and torchvision's RetinaNet",
+        description="Run the same weights and the same inputs through Detectron2's RetinaNet and "
+        "this package's, check that both give the same numbers, and print how their time and "
+        "memory compare. KEY VALUE pairs at the end change the config of both.",
+    )
+    parser.add_argument(
+        "--config-file", metavar="FILE", help=f"the model's config (default: {DEFAULT_NAME})"
+    )
+    parser.add_argument("--against", choices=["detectron2"], default="detectron2", help="the peer")
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], help="default: the config's, where it is present"
+    )
+    parser.add_argument(
+        "--size", type=_size, default=(800, 1216), metavar="HxW", help="default: 800x1216"
+    )
+    parser.add_argument(
+        "--batch", type=_positive_int, default=2, metavar="N", help="of a training step (2)"
+    )
+    parser.add_argument("--classes", type=_positive_int, metavar="K", help="default: the config's")
+    parser.add_argument(
+        "--gt", type=_positive_int, default=20, metavar="M", help="objects per image (20)"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="NAME",
+        help="measure these alone: loss, labelling, decode, "
+        "training-step, inference, evaluation, many-classes, ...",
+    )
+    parser.add_argument(
+        "--repeats", type=_positive_int, metavar="N", help="rounds (default: by their duration)"
+    )
+    parser.add_argument(
+        "--images", type=_positive_int, default=500, metavar="N", help="of the evaluation (500)"
+    )
+    parser.add_argument("--no-torchvision", action="store_true", help="leave torchvision out")
+    parser.add_argument("--json", metavar="FILE", help="write every sample")
+    parser.add_argument("--plot", metavar="FILE", help="write a bar chart, .png or .svg")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print; 1 where both sides give different numbers.
+
+    Raises:
+        ValueError, KeyError, OSError, ImportError: names the option, its value and the way out.
+    """
+    _split_only(args)
+    _check_outputs(args)
+    cfg = _load_cfg(args)
+    names = _chosen_tasks(args.only, task_names(cfg))
+    settings = Settings(
+        config=cfg.dump(),
+        size=args.size,
+        batch=args.batch,
+        num_gt=args.gt,
+        images=args.images,
+        repeats=args.repeats,
+        threads=torch.get_num_threads(),
+        torchvision=not args.no_torchvision,
+    )
+    bench = Benchmark(settings, say=_say)
+    config_name = args.config_file or DEFAULT_NAME
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"torch\.meshgrid", UserWarning)  # Detectron2's
+        code = _measure(bench, names)
+    if code != 1:
+        _say("\n" + table(bench, config_name))
+        _write(args, bench, config_name, complete=code == 0)
+    return code
+
+
+def _measure(bench: Benchmark, names: Sequence[str]) -> int:
+    try:
+        run_tasks(bench, names)
+    except Disagreement as error:
+        _say(f"DISAGREEMENT, so nothing is compared: {error}")
+        return 1
+    except KeyboardInterrupt:
+        _say("interrupted; what was measured until then:")
+        return INTERRUPTED
+    return 0
+
+
+def _write(args: argparse.Namespace, bench: Benchmark, config_name: str, complete: bool) -> None:
+    if args.json:
+        content = as_json(bench, config_name, complete)
+        Path(args.json).write_text(json.dumps(content, indent=1) + "\n")
+        _say(f"wrote {args.json}")
+    if args.plot and any(row.ratio is not None for row in bench.rows):
+        draw_ratios(bench.rows, Path(args.plot), run_words(bench, Path(config_name).stem))
+        _say(f"wrote {args.plot}")
+
+
+def _load_cfg(args: argparse.Namespace) -> CfgNode:
+    cfg = get_cfg()
+    if args.config_file:
+        load_config_file(cfg, args.config_file)
+    else:
+        for node, keys in DEFAULT_CONFIG.items():
+            merge_opts(cfg, [word for k, v in keys.items() for word in (f"{node}.{k}", str(v))])
+        cfg.MODEL.META_ARCHITECTURE = "RetinaNetExt"
+    if cfg.MODEL.META_ARCHITECTURE not in RETINANET_ARCHITECTURES:
+        raise ValueError(
+            f"MODEL.META_ARCHITECTURE is '{cfg.MODEL.META_ARCHITECTURE}', but the benchmark "
+            f"compares {' and '.join(RETINANET_ARCHITECTURES)}; give the config of one of them"
+        )
+    weights, cfg.MODEL.WEIGHTS = cfg.MODEL.WEIGHTS, ""
+    merge_opts(cfg, args.opts)
+    if weights and not cfg.MODEL.WEIGHTS:
+        _say(
+            f"random weights: {weights} of the config is left out; to load a file, put "
+            "MODEL.WEIGHTS FILE at the end of the command"
+        )
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNetExt"
+    if args.classes is not None:
+        cfg.MODEL.RETINANET.NUM_CLASSES = args.classes
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device is cuda, but PyTorch finds no GPU here; use --device cpu")
+    cfg.MODEL.DEVICE = args.device or cfg.MODEL.DEVICE
+    cfg.VIS_PERIOD = 0
+    cfg.SOLVER.AMP.ENABLED = False  # the trainer's, which takes no part
+    validate_cfg(cfg)
+    resolve_device(cfg)
+    return cfg
+
+
+def _split_only(args: argparse.Namespace) -> None:
+    """Give KEY VALUE pairs that follow ``--only NAME ...`` back to ``opts``."""
+    words = args.only or []
+    keys = [i for i, word in enumerate(words) if "." in word]
+    if keys:
+        args.opts = words[keys[0] :] + args.opts
+        args.only = words[: keys[0]]
+
+
+def _chosen_tasks(only: Sequence[str] | None, known: Sequence[str]) -> list[str]:
+    for name in only or []:
+        if name not in known:
+            raise ValueError(
+                f"--only is '{name}', which is nothing to measure.{did_you_mean(name, known)} "
+                f"There are {', '.join(known)}"
+            )
+    return [name for name in known if not only or name in only]
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    if args.plot:
+        if Path(args.plot).suffix.lower() not in (".png", ".svg"):
+            raise ValueError(f"--plot is '{args.plot}'; end it in .png or .svg")
+        check_matplotlib()
+    for option, name in (("--json", args.json), ("--plot", args.plot)):
+        if name:
+            _check_writable(option, Path(name))
+
+
+def _check_writable(option: str, path: Path) -> None:
+    """Raise ValueError unless the file can be written; leaves no file behind."""
+    existed = path.exists()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a"):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"{option} is '{path}', which cannot be written ({error.strerror}); choose another path"
+        ) from error
+    if not existed:
+        path.unlink()
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    sides = tuple(int(side) for side in match.groups()) if match else (0, 0)
+    if min(sides) < 32:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is no size; write height x width in pixels, 32 or more, such as 800x1216"
+        )
+    return sides[0], sides[1]
+
+
+def _positive_int(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
+    return value
