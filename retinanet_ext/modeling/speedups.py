@@ -108,7 +108,11 @@ class FastConv2d(nn.Conv2d):
     speedups: Speedups
 
     def forward(self, x: Tensor) -> Tensor:
-        return convolve(self, x, self.weight, self.bias, self.speedups)
+        return self.convolve(x, self.weight, self.bias)
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """This convolution with another kernel of the same size."""
+        return convolve(self, x, weight, bias, self.speedups)
 
 
 class FastNormConv2d(NormConv2d):

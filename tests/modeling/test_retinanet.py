@@ -187,3 +187,61 @@ def test_own_losses_are_chosen_by_name():
     losses = build_model(cfg).train()([example()])
     ratio = losses["loss_box_reg"] / losses["loss_cls"]
     assert ratio.item() == pytest.approx(2.0)
+
+
+def losses_and_gradients(**retinanet):
+    cfg = tiny_cfg()
+    for key, value in retinanet.items():
+        cfg.MODEL.RETINANET[key] = value
+    torch.manual_seed(0)
+    model = build_model(cfg).double()
+    losses = model([example(), example(classes=(), boxes=())])
+    sum(losses.values()).backward()
+    return model, losses, {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("norm", ["", "BN"])
+def test_loss_in_pieces_equals_loss_of_logits(norm: str):
+    fused, losses, gradients = losses_and_gradients(FUSED_CLS_LOSS_MIN_CLASSES=3, NORM=norm)
+    plain, expected, expected_gradients = losses_and_gradients(NORM=norm)
+    assert fused.fuse_cls_loss and not plain.fuse_cls_loss
+    for name, value in expected.items():
+        torch.testing.assert_close(losses[name], value, rtol=1e-12, atol=0)
+    assert gradients.keys() == expected_gradients.keys()
+    for name, value in expected_gradients.items():
+        torch.testing.assert_close(gradients[name], value, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "fuses"),
+    [
+        ({"FUSED_CLS_LOSS_MIN_CLASSES": 0}, True),
+        ({"FUSED_CLS_LOSS_MIN_CLASSES": 4}, False),
+        ({"FUSED_CLS_LOSS_MIN_CLASSES": -1}, False),
+        ({"FUSED_CLS_LOSS_MIN_CLASSES": 0, "LOSS_KERNEL": "reference"}, False),
+    ],
+)
+def test_number_of_classes_decides_on_the_loss_in_pieces(settings: dict, fuses: bool):
+    cfg = tiny_cfg()
+    for key, value in settings.items():
+        cfg.MODEL.RETINANET[key] = value
+    assert build_model(cfg).fuse_cls_loss == fuses
+
+
+def test_loss_that_needs_logits_gets_them(caplog):
+    cfg = tiny_cfg()
+    cfg.MODEL.RETINANET.FUSED_CLS_LOSS_MIN_CLASSES = 0
+
+    class NeedsLogits(nn.Module):
+        def __init__(self, cfg):
+            super().__init__()
+
+        def forward(self, logits, targets):
+            return sum(level.square().sum() for level in logits)
+
+    CLS_LOSS_REGISTRY.register(NeedsLogits)
+    cfg.MODEL.RETINANET.CLS_LOSS = "NeedsLogits"
+    with caplog.at_level("INFO", logger="retinanet_ext"):
+        model = build_model(cfg)
+    assert not model.fuse_cls_loss and "FUSED_CLS_LOSS_MIN_CLASSES has no effect" in caplog.text
+    assert model([example()])["loss_cls"] > 0
