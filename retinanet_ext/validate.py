@@ -16,7 +16,7 @@ from .losses.kernels.dispatch import KERNELS
 from .messages import did_you_mean
 from .modeling.anchors import octave_sizes
 from .modeling.assigners import check_iou_bands
-from .modeling.criteria import BOX_LOSS_ALIASES
+from .modeling.box_criteria import BOX_LOSS_ALIASES
 from .modeling.speedups import Speedups
 from .registry import (
     ASSIGNER_REGISTRY,

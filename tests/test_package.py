@@ -43,7 +43,16 @@ MAY_IMPORT = {
     "__init__": {"modeling", "config", "data"},
 }
 # The parts of the detector do not know each other; retinanet.py wires them.
-PARTS = {"heads", "anchors", "assigners", "criteria", "normalizer", "decode", "speedups"}
+PARTS = {
+    "heads",
+    "anchors",
+    "assigners",
+    "box_criteria",
+    "criteria",
+    "normalizer",
+    "decode",
+    "speedups",
+}
 
 
 def imported_modules(path: Path) -> set[str]:

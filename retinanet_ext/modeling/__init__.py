@@ -2,7 +2,8 @@
 
 from .anchors import RetinaNetAnchorGenerator
 from .assigners import IoUAssigner
-from .criteria import CIoU, DIoU, FocalLoss, GIoU, SmoothL1
+from .box_criteria import CIoU, DIoU, GIoU, SmoothL1
+from .criteria import FocalLoss
 from .decode import DenseDecoder
 from .heads import RetinaNetHead
 from .normalizer import LossNormalizer

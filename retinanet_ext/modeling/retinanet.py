@@ -31,7 +31,7 @@ from ..registry import (
     register_once,
 )
 from ..structures import DenseTargets
-from .criteria import build_box_loss
+from .box_criteria import build_box_loss
 from .decode import DenseDecoder, gather_deltas
 from .input_check import check_training_inputs
 from .normalizer import LossNormalizer
