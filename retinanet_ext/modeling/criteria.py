@@ -57,8 +57,7 @@ class FocalLoss(nn.Module):
 
         Args:
             features: L tensors (N, C, Hi, Wi).
-            conv: of stride 1, to A*K channels in maps of the same size; its method ``convolve``
-                is used where it has one.
+            conv: of stride 1, to A*K channels in maps of the same size.
             targets: of the N images.
         """
         return conv_focal_loss(
@@ -70,5 +69,4 @@ class FocalLoss(nn.Module):
             self.alpha,
             self.gamma,
             kernel=self.kernel,
-            convolve=getattr(conv, "convolve", None),
         )

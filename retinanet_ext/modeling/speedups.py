@@ -108,11 +108,7 @@ class FastConv2d(nn.Conv2d):
     speedups: Speedups
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.convolve(x, self.weight, self.bias)
-
-    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """This convolution with another kernel of the same size."""
-        return convolve(self, x, weight, bias, self.speedups)
+        return convolve(self, x, self.weight, self.bias, self.speedups)
 
 
 class FastNormConv2d(NormConv2d):

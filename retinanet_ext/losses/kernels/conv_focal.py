@@ -8,7 +8,7 @@ times classes, and the arithmetic is that of the plain way, convolution for conv
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -21,8 +21,6 @@ from ..precision import at_least_float32
 from .dispatch import check_kernel, focal_loss_and_gradient
 from .gradients import hand_out, is_wanted
 from .pieces import Piece, plan
-
-Convolve = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 # Logits of a piece, in bytes; its gradient takes as much again.
 CHUNK_BYTES = {"cpu": 16 << 20, "cuda": 64 << 20}
@@ -38,7 +36,6 @@ def conv_focal_loss(
     gamma: float = 2.0,
     kernel: str = "auto",
     max_chunk_bytes: int | None = None,
-    convolve: Convolve | None = None,
 ) -> Tensor:
     """Sum of the focal loss of ``conv2d(features, weight, bias)`` against integer labels.
 
@@ -60,8 +57,6 @@ def conv_focal_loss(
             logits and leaves all gradients to autograd.
         max_chunk_bytes: size of the logits that exist at a time, and of the part of the weight that
             makes them; one channel of one image is the least. Default: 16 MiB, on CUDA 64 MiB.
-        convolve: computes ``conv2d(x, weight, bias, padding="same")``; default: PyTorch's. The
-            gradient of the features is such a convolution too.
 
     Raises:
         ValueError: if a shape, kernel, alpha, gamma or ``max_chunk_bytes`` is out of range.
@@ -75,13 +70,12 @@ def conv_focal_loss(
         raise ValueError(f"max_chunk_bytes must be at least 1, got {max_chunk_bytes}")
     dtype = _convolution_dtype(features[0])
     features = [x.to(dtype) for x in features]
-    convolve = convolve or _conv2d
     if kernel == "reference":
         parameters = weight.to(dtype), None if bias is None else bias.to(dtype)
-        logits = [convolve(x, *parameters) for x in features]
+        logits = [F.conv2d(x, *parameters, padding="same") for x in features]
         return sigmoid_focal_loss(logits, labels, num_classes, alpha, gamma, kernel=kernel)
     wanted = is_wanted([weight, bias, *features])
-    settings = _Settings(num_classes, alpha, gamma, kernel, max_chunk_bytes, wanted, convolve)
+    settings = _Settings(num_classes, alpha, gamma, kernel, max_chunk_bytes, wanted)
     return _ConvFocalLoss.apply(labels, settings, weight, bias, *features)
 
 
@@ -92,7 +86,6 @@ class _Settings(NamedTuple):
     kernel: str
     max_chunk_bytes: int
     wanted: bool
-    convolve: Convolve
 
 
 class _ConvFocalLoss(torch.autograd.Function):
@@ -177,7 +170,7 @@ class _Run:
         bias = None if self.bias is None else self.bias[channels].to(x.dtype)
         need_weight, need_bias = self.weight_gradient is not None, self.bias_gradient is not None
         loss, gradients = focal_loss_and_gradient(
-            [settings.convolve(x, weight, bias)],
+            [F.conv2d(x, weight, bias, padding="same")],
             piece.labels(labels, settings.num_classes),
             piece.last_class - piece.first_class,
             settings.alpha,
@@ -189,24 +182,36 @@ class _Run:
         if self.bias_gradient is not None:
             sums = gradients[0].sum((0, 2, 3), dtype=self.bias_gradient.dtype)
             self.bias_gradient[channels] += sums
-        if self.weight_gradient is not None:
-            self.weight_gradient[channels] += _weight_gradient(x, weight, gradients[0])
-        if not need_features:
+        if not need_features and not need_weight:
             return None
-        return settings.convolve(gradients[0], weight.flip(2, 3).transpose(0, 1), None)
+        feature_part, weight_part = _convolution_backward(
+            gradients[0], x, weight, need_features, need_weight
+        )
+        if self.weight_gradient is not None and weight_part is not None:
+            self.weight_gradient[channels] += weight_part
+        return feature_part
 
 
-def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return F.conv2d(x, weight, bias, padding="same")
-
-
-def _weight_gradient(x: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
-    """Gradient of ``weight``, given that of ``conv2d(x, weight, padding="same")``."""
+def _convolution_backward(
+    gradient: Tensor, x: Tensor, weight: Tensor, need_features: bool, need_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of x and weight, given that of ``conv2d(x, weight, padding="same")``."""
     padding = [size // 2 for size in weight.shape[2:]]
     stride, dilation, output_padding, groups, transposed = [1, 1], [1, 1], [0, 0], 1, False
-    wanted = [False, True, False]
-    geometry = (stride, padding, dilation, transposed, output_padding, groups)
-    return torch.ops.aten.convolution_backward(gradient, x, weight, None, *geometry, wanted)[1]
+    feature_part, weight_part, _ = torch.ops.aten.convolution_backward(
+        gradient,
+        x,
+        weight,
+        None,
+        stride,
+        padding,
+        dilation,
+        transposed,
+        output_padding,
+        groups,
+        [need_features, need_weight, False],
+    )
+    return feature_part, weight_part
 
 
 def _convolution_dtype(x: Tensor) -> torch.dtype:

@@ -67,22 +67,6 @@ def test_other_kernel_sizes(kernel_size):
     compare(*problem(kernel_size=kernel_size), max_chunk_bytes=2000)
 
 
-def test_own_convolution_serves_logits_and_gradient_of_features():
-    calls = []
-
-    def convolve(x, weight, bias):
-        calls.append(bias is None)
-        return F.conv2d(x, weight, bias, padding=1)
-
-    features, weight, bias, labels = problem()
-    arguments = (features, weight, bias, labels, K)
-    loss, gradients = loss_and_gradients(conv_focal_loss, *arguments, convolve=convolve)
-    expected, expected_gradients = loss_and_gradients(conv_focal_loss, *arguments)
-    assert torch.equal(loss, expected) and calls == [False, True] * len(SHAPES)
-    for got, wanted in zip(gradients, expected_gradients, strict=True):
-        assert torch.equal(got, wanted)
-
-
 def test_float32_and_channels_last():
     features, weight, bias, labels = problem(torch.float32)
     compare(features, weight, bias, labels, tol=1e-5, max_chunk_bytes=1000)
@@ -169,7 +153,7 @@ def test_no_gradient_work_under_no_grad(monkeypatch):
     weight.requires_grad_()
     expected = conv_focal_loss(features, weight, bias, labels, K).detach()
     monkeypatch.setattr(
-        "retinanet_ext.losses.kernels.conv_focal._weight_gradient",
+        "retinanet_ext.losses.kernels.conv_focal._convolution_backward",
         lambda *_: pytest.fail("a gradient was made"),
     )
     with torch.no_grad():
