@@ -1,16 +1,26 @@
 """Losses for dense detectors in plain PyTorch: no config, no registry, no Detectron2."""
 
 from .box import BOX_IOU_LOSSES, iou_box_loss, smooth_l1_box_loss
+from .cross_entropy import anchor_cross_entropy, class_alphas, class_balanced_focal_loss
 from .focal import focal_loss, sigmoid_focal_loss
 from .kernels.conv_focal import conv_focal_loss
 from .layout import level_views
+from .sampling import hardest_anchors, hardest_at_ratio
+from .star import focal_loss_star, sigmoid_focal_loss_star
 
 __all__ = [
     "BOX_IOU_LOSSES",
+    "anchor_cross_entropy",
+    "class_alphas",
+    "class_balanced_focal_loss",
     "conv_focal_loss",
     "focal_loss",
+    "focal_loss_star",
+    "hardest_anchors",
+    "hardest_at_ratio",
     "iou_box_loss",
     "level_views",
     "sigmoid_focal_loss",
+    "sigmoid_focal_loss_star",
     "smooth_l1_box_loss",
 ]

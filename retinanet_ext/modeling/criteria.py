@@ -5,39 +5,36 @@ Letters: N images, A anchors per location, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from detectron2.config import configurable
 from torch import Tensor, nn
 
+from ..losses.cross_entropy import (
+    CLASS_BALANCES,
+    class_alphas,
+    class_balanced_focal_loss,
+)
 from ..losses.focal import check_focal_arguments, sigmoid_focal_loss
 from ..losses.kernels.conv_focal import conv_focal_loss
 from ..losses.kernels.dispatch import check_kernel
+from ..losses.star import check_star_arguments, sigmoid_focal_loss_star
 from ..registry import CLS_LOSS_REGISTRY
 from ..structures import DenseTargets
 
 
-@CLS_LOSS_REGISTRY.register()
-class FocalLoss(nn.Module):
-    """Focal loss over K independent sigmoids (Eq. 5): :func:`retinanet_ext.losses.focal_loss`."""
+class _SigmoidFocal(nn.Module):
+    """Base of the losses that are a focal loss with one alpha and gamma; all share its kernels."""
 
-    @configurable
-    def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0, kernel: str = "auto"):
+    def __init__(self, alpha: float, gamma: float, kernel: str):
         super().__init__()
         check_focal_arguments(alpha, gamma)
         check_kernel(kernel)
         self.alpha = alpha
         self.gamma = gamma
         self.kernel = kernel
-
-    @classmethod
-    def from_config(cls, cfg: Any) -> dict[str, Any]:
-        node = cfg.MODEL.RETINANET
-        return {
-            "alpha": node.FOCAL_LOSS_ALPHA,
-            "gamma": node.FOCAL_LOSS_GAMMA,
-            "kernel": node.LOSS_KERNEL,
-        }
 
     def forward(self, logits: list[Tensor], targets: DenseTargets) -> Tensor:
         """Sum over anchors that are not ignored; logits are the head's (N, A*K, Hi, Wi)."""
@@ -70,3 +67,144 @@ class FocalLoss(nn.Module):
             self.gamma,
             kernel=self.kernel,
         )
+
+
+@CLS_LOSS_REGISTRY.register()
+class FocalLoss(_SigmoidFocal):
+    """Focal loss over K independent sigmoids (Eq. 5): :func:`retinanet_ext.losses.focal_loss`."""
+
+    @configurable
+    def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0, kernel: str = "auto"):
+        super().__init__(alpha, gamma, kernel)
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
+        node = cfg.MODEL.RETINANET
+        return {
+            "alpha": node.FOCAL_LOSS_ALPHA,
+            "gamma": node.FOCAL_LOSS_GAMMA,
+            "kernel": node.LOSS_KERNEL,
+        }
+
+
+@CLS_LOSS_REGISTRY.register()
+class BCE(_SigmoidFocal):
+    """Cross entropy of K independent sigmoids, CE = -log(p_t) (Eq. 1): no alpha, gamma 0."""
+
+    @configurable
+    def __init__(self, *, kernel: str = "auto"):
+        super().__init__(-1, 0.0, kernel)
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
+        return {"kernel": cfg.MODEL.RETINANET.LOSS_KERNEL}
+
+
+@CLS_LOSS_REGISTRY.register()
+class BalancedBCE(_SigmoidFocal):
+    """Balanced cross entropy, CE = -alpha_t log(p_t) (Eq. 3): the focal loss with gamma 0.
+
+    The paper's best alpha is 0.75 (Table 1a), not the focal loss's 0.25.
+    """
+
+    @configurable
+    def __init__(self, *, alpha: float = 0.75, kernel: str = "auto"):
+        super().__init__(alpha, 0.0, kernel)
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
+        node = cfg.MODEL.RETINANET
+        return {"alpha": node.FOCAL_LOSS_ALPHA, "kernel": node.LOSS_KERNEL}
+
+
+@CLS_LOSS_REGISTRY.register()
+class FocalLossStar(nn.Module):
+    """FL* (Appendix A), -log(sigmoid(gamma x_t + beta)) / gamma.
+
+    The definition is :func:`retinanet_ext.losses.focal_loss_star`.
+    """
+
+    @configurable
+    def __init__(self, *, gamma: float = 2.0, beta: float = 1.0, alpha: float = -1):
+        super().__init__()
+        check_star_arguments(gamma, alpha)
+        self.gamma = gamma
+        self.beta = beta
+        self.alpha = alpha
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
+        node = cfg.MODEL.RETINANET
+        return {
+            "gamma": node.FOCAL_STAR_GAMMA,
+            "beta": node.FOCAL_STAR_BETA,
+            "alpha": node.FOCAL_STAR_ALPHA,
+        }
+
+    def forward(self, logits: list[Tensor], targets: DenseTargets) -> Tensor:
+        """Sum over anchors that are not ignored; logits are the head's (N, A*K, Hi, Wi)."""
+        return sigmoid_focal_loss_star(
+            logits, targets.labels, targets.num_classes, self.gamma, self.beta, self.alpha
+        )
+
+
+@CLS_LOSS_REGISTRY.register()
+class ClassBalancedFocal(nn.Module):
+    """Focal loss with an alpha per class: alpha_k for positives of k, 1 - alpha_k for the rest.
+
+    :func:`retinanet_ext.losses.class_alphas` makes them from numbers of objects.
+    """
+
+    @configurable
+    def __init__(self, *, alphas: Sequence[float], gamma: float = 2.0):
+        """
+        Args:
+            alphas: K numbers in [0, 1].
+            gamma: focusing parameter; 0 is class-balanced cross entropy.
+        """
+        super().__init__()
+        check_focal_arguments(-1, gamma)
+        if len(alphas) == 0 or not all(0 <= alpha <= 1 for alpha in alphas):
+            raise ValueError(f"alphas must be in [0, 1], one for each class, got {list(alphas)}")
+        self.gamma = gamma
+        self.alphas: Tensor
+        # A setting, not a weight: it stays out of checkpoints.
+        self.register_buffer("alphas", torch.tensor(alphas, dtype=torch.float32), persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
+        return {"alphas": _configured_alphas(cfg), "gamma": cfg.MODEL.RETINANET.FOCAL_LOSS_GAMMA}
+
+    def forward(self, logits: list[Tensor], targets: DenseTargets) -> Tensor:
+        """Sum over anchors that are not ignored; logits are the head's (N, A*K, Hi, Wi)."""
+        return class_balanced_focal_loss(
+            logits, targets.labels, targets.num_classes, self.alphas, self.gamma
+        )
+
+
+def _configured_alphas(cfg: Any) -> list[float]:
+    """The alpha of each class as MODEL.RETINANET.CLASS_BALANCE asks.
+
+    Raises:
+        ValueError: if it is unknown, what it needs is missing or is not one number for each class,
+            or CLASS_ALPHA would be ignored.
+    """
+    node = cfg.MODEL.RETINANET
+    balance, prefix = node.CLASS_BALANCE, "MODEL.RETINANET."
+    if balance not in ("given", *CLASS_BALANCES):
+        known = ", ".join(("given", *CLASS_BALANCES))
+        raise ValueError(f"{prefix}CLASS_BALANCE must be one of {known}, got '{balance}'")
+    if balance != "given" and node.CLASS_ALPHA:
+        raise ValueError(
+            f"{prefix}CLASS_ALPHA is set, but CLASS_BALANCE '{balance}' does not read it; set "
+            "CLASS_BALANCE to 'given'"
+        )
+    key = "CLASS_ALPHA" if balance == "given" else "CLASS_COUNTS"
+    if len(node[key]) != node.NUM_CLASSES:
+        raise ValueError(
+            f"{prefix}{key} has {len(node[key])} values, but CLASS_BALANCE '{balance}' needs one "
+            f"for each of {prefix}NUM_CLASSES = {node.NUM_CLASSES}"
+        )
+    if balance == "given":
+        return list(node.CLASS_ALPHA)
+    return class_alphas(node.CLASS_COUNTS, node.FOCAL_LOSS_ALPHA, balance, node.CLASS_BALANCE_BETA)
