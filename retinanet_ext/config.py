@@ -39,6 +39,47 @@ def add_retinanet_ext_config(cfg: CfgNode) -> None:
     # From this number of classes on, training computes the last classification convolution and the
     # focal loss piece by piece, so that the logits never exist as a whole; 0 is always, -1 never.
     _add(retinanet, "FUSED_CLS_LOSS_MIN_CLASSES", 400)
+    # BalancedBCE reads FOCAL_LOSS_ALPHA, BCE neither. FocalLossStar, Appendix A of the paper: gamma
+    # (> 0) and beta of sigmoid(gamma x_t + beta); the paper has 2 with 1, and 4 with 0.
+    _add(retinanet, "FOCAL_STAR_GAMMA", 2.0)
+    _add(retinanet, "FOCAL_STAR_BETA", 1.0)
+    # Weight of its positives, 1 minus it of its negatives; -1, the paper's equation, is no weight.
+    _add(retinanet, "FOCAL_STAR_ALPHA", -1.0)
+    # OHEM, hard example mining in each image (Sec. 5.1): "topk" takes the hardest anchors, "ratio"
+    # a number of negatives for each positive.
+    _add(retinanet, "OHEM_MODE", "topk")
+    # Anchors taken per image (the paper: 128, 256, 512); 0 with "ratio": all positives, as in SSD.
+    _add(retinanet, "OHEM_BATCH", 128)
+    # An anchor whose IoU with a harder one is above this is left out (the paper: 0.5, 0.7); 1
+    # leaves out none, as in SSD.
+    _add(retinanet, "OHEM_NMS_THRESH", 0.5)
+    # "ratio": negatives per positive, and how many to take in an image with no or few positives.
+    _add(retinanet, "OHEM_NEG_POS_RATIO", 3.0)
+    _add(retinanet, "OHEM_MIN_NEG", 3)
+    # ClassBalancedFocal: where the alpha of each class comes from. "given": CLASS_ALPHA. "inverse"
+    # and "effective": FOCAL_LOSS_ALPHA, larger for classes with few objects in CLASS_COUNTS, by one
+    # over their number or over their effective number (arXiv 1901.05555).
+    _add(retinanet, "CLASS_BALANCE", "effective")
+    # K numbers each, in the order of the classes: alphas in [0, 1]; objects in the training set.
+    _add(retinanet, "CLASS_ALPHA", [])
+    _add(retinanet, "CLASS_COUNTS", [])
+    # beta of the effective number, in [0, 1): 0 weighs all classes alike, near 1 is "inverse".
+    _add(retinanet, "CLASS_BALANCE_BETA", 0.999)
+    # What the box loss is multiplied by, before the normalizer: the lambda of multi-task losses.
+    _add(retinanet, "BOX_LOSS_WEIGHT", 1.0)
+    # What both losses are divided by, counted over all processes: "running_mean" of the number of
+    # positive anchors (Detectron2), "positives" of the batch (the paper), all "anchors" of the
+    # batch, or "constant": LOSS_NORMALIZER_VALUE.
+    _add(retinanet, "LOSS_NORMALIZER", "running_mean")
+    _add(retinanet, "LOSS_NORMALIZER_VALUE", 100.0)
+
+    # NMS among boxes of one class ("per_class"), among all ("class_agnostic"), or "soft": boxes of
+    # one class lower each other's scores, and those still above SCORE_THRESH_TEST are kept.
+    _add(retinanet, "NMS_KIND", "per_class")
+    # How "soft" lowers the score of a box, by its IoU with a better one: "gaussian" by
+    # exp(-IoU^2 / SOFT_NMS_SIGMA), "linear" by 1 - IoU where the IoU is NMS_THRESH_TEST or more.
+    _add(retinanet, "SOFT_NMS_METHOD", "gaussian")
+    _add(retinanet, "SOFT_NMS_SIGMA", 0.5)
 
     # How the network is computed. All but AUTOCAST give the same numbers within float rounding.
     _add(cfg.MODEL, "SPEEDUPS", CfgNode())

@@ -95,7 +95,8 @@ CLS_LOSS_REGISTRY = ComponentRegistry("classification loss", "MODEL.RETINANET.CL
 CLS_LOSS_REGISTRY.__doc__ = """
 Classification losses. Called with ``(cfg)``. ``forward(logits, targets)`` takes the head's L logits
 (N, A*K, Hi, Wi) and :class:`retinanet_ext.structures.DenseTargets`, and returns the scalar sum over
-all anchors that are not ignored; the detector divides it by the loss normalizer.
+all anchors that are not ignored; the detector divides it by the loss normalizer. An entry whose
+``needs_anchors`` is True also gets ``anchors``, L Boxes (Hi*Wi*A, 4).
 """
 
 BOX_LOSS_REGISTRY = ComponentRegistry("box loss", "MODEL.RETINANET.BBOX_REG_LOSS_TYPE")

@@ -16,7 +16,10 @@ from .losses.kernels.dispatch import KERNELS
 from .messages import did_you_mean
 from .modeling.anchors import octave_sizes
 from .modeling.assigners import check_iou_bands
-from .modeling.box_criteria import BOX_LOSS_ALIASES
+from .modeling.box_criteria import BOX_LOSS_ALIASES, build_box_loss
+from .modeling.decode import NMS_KINDS
+from .modeling.normalizer import build_loss_normalizer
+from .modeling.soft_nms import check_soft_nms_arguments
 from .modeling.speedups import Speedups
 from .registry import (
     ASSIGNER_REGISTRY,
@@ -185,6 +188,14 @@ def _check_retinanet(cfg: CfgNode) -> None:
             f"MODEL.RETINANET.BBOX_REG_LOSS_TYPE is '{box_loss}', which is not a box loss."
             f"{did_you_mean(box_loss, known)} Known: {', '.join(known)}."
         )
+    build_box_loss(cfg)
+    build_loss_normalizer(cfg)
+    if node.NMS_KIND not in NMS_KINDS:
+        raise ValueError(
+            f"MODEL.RETINANET.NMS_KIND is '{node.NMS_KIND}'; set it to one of "
+            f"{', '.join(NMS_KINDS)}"
+        )
+    check_soft_nms_arguments(node.SOFT_NMS_METHOD, node.SOFT_NMS_SIGMA)
 
 
 def _check_anchor_keys(cfg: CfgNode, defaults: dict[str, Any]) -> None:

@@ -49,6 +49,7 @@ PARTS = {
     "assigners",
     "box_criteria",
     "criteria",
+    "mining",
     "normalizer",
     "decode",
     "speedups",

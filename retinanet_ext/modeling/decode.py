@@ -17,10 +17,20 @@ from torch import Tensor
 from ..losses.precision import at_least_float32
 from .candidates import select_candidates
 from .nms import top_batched_nms
+from .soft_nms import check_soft_nms_arguments, soft_nms
+
+NMS_KINDS = ("per_class", "class_agnostic", "soft")
+"""Values of MODEL.RETINANET.NMS_KIND, see :class:`DenseDecoder`."""
 
 
 class DenseDecoder:
-    """Threshold, top candidates per level, decode those alone, then NMS per class."""
+    """Threshold, top candidates per level, decode those alone, then NMS; by ``nms_kind``:
+
+    - ``per_class``: a box is dropped for a better one of its class, as in the paper.
+    - ``class_agnostic``: for a better one of any class, so one box per place.
+    - ``soft``: a box's score is lowered for each better one of its class (:func:`soft_nms`), and
+      the box is dropped if the score is no longer above ``score_thresh``.
+    """
 
     def __init__(
         self,
@@ -31,6 +41,9 @@ class DenseDecoder:
         topk_candidates: int = 1000,
         nms_thresh: float = 0.5,
         max_detections: int = 100,
+        nms_kind: str = "per_class",
+        soft_nms_method: str = "gaussian",
+        soft_nms_sigma: float = 0.5,
     ):
         """
         Args:
@@ -38,8 +51,11 @@ class DenseDecoder:
             num_classes: K.
             score_thresh: scores must be greater, in [0, 1].
             topk_candidates: at most so many per level before NMS.
-            nms_thresh: boxes of one class with a larger IoU are suppressed, in [0, 1].
+            nms_thresh: boxes with a larger IoU are suppressed, in [0, 1]; with ``soft``, only
+                "linear" reads it, and lowers scores from this IoU on.
             max_detections: at most so many per image.
+            nms_kind: one of NMS_KINDS.
+            soft_nms_method, soft_nms_sigma: ``method`` and ``sigma`` of :func:`soft_nms`.
 
         Raises:
             ValueError: names the config key of a setting that is out of range.
@@ -52,12 +68,20 @@ class DenseDecoder:
         ):
             if not low <= value <= high:
                 raise ValueError(f"{key} must be in [{low}, {high}], got {value}")
+        if nms_kind not in NMS_KINDS:
+            raise ValueError(
+                f"MODEL.RETINANET.NMS_KIND is '{nms_kind}'; set it to one of {', '.join(NMS_KINDS)}"
+            )
+        check_soft_nms_arguments(soft_nms_method, soft_nms_sigma)
         self.box2box_transform = box2box_transform
         self.num_classes = num_classes
         self.score_thresh = score_thresh
         self.topk_candidates = topk_candidates
         self.nms_thresh = nms_thresh
         self.max_detections = max_detections
+        self.nms_kind = nms_kind
+        self.soft_nms_method = soft_nms_method
+        self.soft_nms_sigma = soft_nms_sigma
 
     @torch.no_grad()
     def __call__(
@@ -98,11 +122,25 @@ class DenseDecoder:
     def _suppress(
         self, image_size: tuple[int, int], boxes: Tensor, scores: Tensor, classes: Tensor
     ) -> Instances:
-        keep = top_batched_nms(boxes, scores, classes, self.nms_thresh, self.max_detections)
+        if self.nms_kind == "soft":
+            keep, kept_scores = soft_nms(
+                boxes,
+                scores,
+                classes,
+                max_detections=self.max_detections,
+                score_thresh=self.score_thresh,
+                method=self.soft_nms_method,
+                sigma=self.soft_nms_sigma,
+                iou_thresh=self.nms_thresh,
+            )
+        else:
+            groups = classes if self.nms_kind == "per_class" else torch.zeros_like(classes)
+            keep = top_batched_nms(boxes, scores, groups, self.nms_thresh, self.max_detections)
+            kept_scores = scores[keep]
         return Instances(
             image_size,
             pred_boxes=Boxes(boxes[keep]),
-            scores=scores[keep],
+            scores=kept_scores,
             pred_classes=classes[keep],
         )
 

@@ -34,7 +34,7 @@ from ..structures import DenseTargets
 from .box_criteria import build_box_loss
 from .decode import DenseDecoder, gather_deltas
 from .input_check import check_training_inputs
-from .normalizer import LossNormalizer
+from .normalizer import LossNormalizer, build_loss_normalizer
 from .speedups import Speedups
 
 logger = logging.getLogger(__name__)
@@ -66,6 +66,7 @@ class RetinaNetExt(DenseDetector):
         input_format: str = "BGR",
         speedups: Speedups | None = None,
         fuse_cls_loss: bool = False,
+        loss_normalizer: LossNormalizer | None = None,
     ):
         """
         Args:
@@ -82,6 +83,7 @@ class RetinaNetExt(DenseDetector):
             speedups: how backbone and head are computed; default: as :class:`Speedups`.
             fuse_cls_loss: in training, never make the logits as a whole; the head needs
                 ``cls_features``, ``deltas`` and ``cls_score``, the loss ``from_features``.
+            loss_normalizer: what both losses are divided by; default: Detectron2's running mean.
         """
         super().__init__(
             backbone, head, head_in_features, pixel_mean=pixel_mean, pixel_std=pixel_std
@@ -91,7 +93,7 @@ class RetinaNetExt(DenseDetector):
         self.cls_loss = cls_loss
         self.box_loss = box_loss
         self.decoder = decoder
-        self.loss_normalizer = LossNormalizer()
+        self.loss_normalizer = loss_normalizer or LossNormalizer()
         self.num_classes = num_classes
         self.vis_period = vis_period
         self.input_format = input_format
@@ -136,12 +138,16 @@ class RetinaNetExt(DenseDetector):
                 topk_candidates=node.TOPK_CANDIDATES_TEST,
                 nms_thresh=node.NMS_THRESH_TEST,
                 max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
+                nms_kind=node.NMS_KIND,
+                soft_nms_method=node.SOFT_NMS_METHOD,
+                soft_nms_sigma=node.SOFT_NMS_SIGMA,
             ),
             "num_classes": node.NUM_CLASSES,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "vis_period": cfg.VIS_PERIOD,
             "input_format": cfg.INPUT.FORMAT,
+            "loss_normalizer": build_loss_normalizer(cfg),
             "speedups": Speedups.from_cfg(cfg),
             "fuse_cls_loss": _fuses_cls_loss(node, head, cls_loss),
         }
@@ -208,7 +214,11 @@ class RetinaNetExt(DenseDetector):
         targets: DenseTargets,
     ) -> dict[str, Tensor]:
         """``loss_cls`` and ``loss_box_reg``: sums over the batch divided by the loss normalizer."""
-        return self._normalize(self.cls_loss(logits, targets), anchors, deltas, targets)
+        if getattr(self.cls_loss, "needs_anchors", False):
+            loss_cls = self.cls_loss(logits, targets, anchors=anchors)
+        else:
+            loss_cls = self.cls_loss(logits, targets)
+        return self._normalize(loss_cls, anchors, deltas, targets)
 
     def _normalize(
         self, loss_cls: Tensor, anchors: list[Boxes], deltas: list[Tensor], targets: DenseTargets
@@ -218,7 +228,7 @@ class RetinaNetExt(DenseDetector):
         if has_event_storage():
             num_pos_anchors = len(positives) / targets.num_images
             get_event_storage().put_scalar("num_pos_anchors", num_pos_anchors)
-        normalizer = self.loss_normalizer(len(positives))
+        normalizer = self.loss_normalizer(len(positives), targets.labels.numel())
         loss_box_reg = self.box_loss(
             gather_deltas(deltas, images, positives),
             Boxes.cat(anchors).tensor[positives],

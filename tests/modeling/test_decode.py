@@ -240,9 +240,11 @@ def test_nms_is_per_class():
     assert result.scores[0].item() == pytest.approx(1 / (1 + math.exp(-3.0)))
 
 
-def test_no_candidate_gives_an_empty_result():
+@pytest.mark.parametrize("nms_kind", ["per_class", "class_agnostic", "soft"])
+def test_no_candidate_gives_an_empty_result(nms_kind: str):
     logits, deltas, anchors = random_level()
-    result = decoder()([anchors], [logits[None] - 100], [deltas[None]], [(60, 60)])[0]
+    decode = decoder(nms_kind=nms_kind)
+    result = decode([anchors], [logits[None] - 100], [deltas[None]], [(60, 60)])[0]
     assert len(result) == 0 and result.pred_boxes.tensor.shape == (0, 4)
 
 
@@ -263,6 +265,9 @@ def test_values_that_are_not_finite_are_left_out():
         ({"nms_thresh": -0.1}, "NMS_THRESH_TEST"),
         ({"topk_candidates": 0}, "TOPK_CANDIDATES_TEST"),
         ({"max_detections": 0}, "DETECTIONS_PER_IMAGE"),
+        ({"nms_kind": "agnostic"}, "NMS_KIND is 'agnostic'; .*class_agnostic"),
+        ({"soft_nms_method": "cubic"}, "SOFT_NMS_METHOD"),
+        ({"soft_nms_sigma": 0.0}, "SOFT_NMS_SIGMA"),
     ],
 )
 def test_nonsense_is_refused_by_name(changes: dict, key: str):

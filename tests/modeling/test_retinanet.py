@@ -78,10 +78,11 @@ def test_pixels_that_are_not_finite_give_no_detection(model):
         ((5.0, 5, 6, 6), (90.0, 60, 91, 61)),
         ((-50.0, -50, -20, -20), (200.0, 200, 260, 230)),
         ((5.0, 5, 5, 30), (7.0, 7, 7, 7)),
+        ((30.0, 30, 10, 10), (40.0, 10, 20, 60)),
     ],
-    ids=["one pixel", "outside", "without area"],
+    ids=["one pixel", "outside", "without area", "inside out"],
 )
-@pytest.mark.parametrize("box_loss", ["smooth_l1", "giou", "diou", "ciou"])
+@pytest.mark.parametrize("box_loss", ["smooth_l1", "L1", "IoU", "giou", "diou", "ciou"])
 def test_odd_boxes_give_finite_losses_and_gradients(boxes, box_loss: str):
     cfg = tiny_cfg()
     cfg.MODEL.RETINANET.BBOX_REG_LOSS_TYPE = box_loss
