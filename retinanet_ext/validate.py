@@ -17,9 +17,8 @@ from .messages import did_you_mean
 from .modeling.anchors import octave_sizes
 from .modeling.assigners import check_iou_bands
 from .modeling.box_criteria import BOX_LOSS_ALIASES, build_box_loss
-from .modeling.decode import NMS_KINDS
+from .modeling.decode import check_nms_arguments
 from .modeling.normalizer import build_loss_normalizer
-from .modeling.soft_nms import check_soft_nms_arguments
 from .modeling.speedups import Speedups
 from .registry import (
     ASSIGNER_REGISTRY,
@@ -190,12 +189,7 @@ def _check_retinanet(cfg: CfgNode) -> None:
         )
     build_box_loss(cfg)
     build_loss_normalizer(cfg)
-    if node.NMS_KIND not in NMS_KINDS:
-        raise ValueError(
-            f"MODEL.RETINANET.NMS_KIND is '{node.NMS_KIND}'; set it to one of "
-            f"{', '.join(NMS_KINDS)}"
-        )
-    check_soft_nms_arguments(node.SOFT_NMS_METHOD, node.SOFT_NMS_SIGMA)
+    check_nms_arguments(node.NMS_KIND, node.SOFT_NMS_METHOD, node.SOFT_NMS_SIGMA)
 
 
 def _check_anchor_keys(cfg: CfgNode, defaults: dict[str, Any]) -> None:

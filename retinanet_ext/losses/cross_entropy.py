@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .focal import check_focal_arguments, focal_loss
-from .layout import level_views
+from .layout import entry_losses, level_views
 from .precision import at_least_float32
 
 CLASS_BALANCES = ("inverse", "effective")
@@ -67,14 +67,13 @@ def class_balanced_focal_loss(
     if tuple(alphas.shape) != (num_classes,):
         raise ValueError(f"alphas must be ({num_classes},), got {tuple(alphas.shape)}")
     alphas = alphas.view(1, 1, -1, 1, 1)
-    classes = torch.arange(num_classes, device=labels.device).view(1, 1, -1, 1, 1)
-    sums = []
-    for x, y in level_views(logits, labels, num_classes):
-        is_positive = y == classes
-        loss = focal_loss(x, is_positive, alpha=-1, gamma=gamma)
-        loss = loss * torch.where(is_positive, alphas, 1 - alphas)
-        sums.append(loss.masked_fill(y < 0, 0.0).sum())
-    return torch.stack(sums).sum()
+
+    def loss(x: Tensor, is_positive: Tensor) -> Tensor:
+        weight = torch.where(is_positive, alphas, 1 - alphas)
+        return focal_loss(x, is_positive, alpha=-1, gamma=gamma) * weight
+
+    losses = entry_losses(logits, labels, num_classes, loss)
+    return torch.stack([level.sum() for level in losses]).sum()
 
 
 def class_alphas(

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .kernels.dispatch import check_kernel, fused_focal_loss
-from .layout import level_views
+from .layout import entry_losses
 from .precision import at_least_float32
 
 
@@ -91,7 +91,9 @@ def sigmoid_focal_loss(
         levels = [logits.reshape(labels.numel(), num_classes, 1, 1)]
         level_labels = labels.reshape(-1, 1)
     if kernel == "reference" or reduction == "none":
-        losses = _entry_losses(levels, level_labels, num_classes, alpha, gamma)
+        losses = entry_losses(
+            levels, level_labels, num_classes, lambda x, y: focal_loss(x, y, alpha, gamma)
+        )
         if reduction == "none":
             return losses[0].reshape(logits.shape) if isinstance(logits, Tensor) else losses
         total = torch.stack([loss.sum() for loss in losses]).sum()
@@ -100,18 +102,6 @@ def sigmoid_focal_loss(
     if reduction == "mean":
         return total / ((labels >= 0).sum() * num_classes).clamp(min=1)
     return total
-
-
-def _entry_losses(
-    levels: Sequence[Tensor], labels: Tensor, num_classes: int, alpha: float, gamma: float
-) -> list[Tensor]:
-    """The loss of every entry, in the shapes of ``levels``; 0 where a label is -1."""
-    classes = torch.arange(num_classes, device=labels.device).view(1, 1, -1, 1, 1)
-    losses = []
-    for x, y in level_views(levels, labels, num_classes):
-        loss = focal_loss(x, y == classes, alpha, gamma).masked_fill(y < 0, 0.0)
-        losses.append(loss.flatten(1, 2))
-    return losses
 
 
 def check_focal_arguments(alpha: float, gamma: float) -> None:

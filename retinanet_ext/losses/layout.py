@@ -7,8 +7,9 @@ R = sum of Hi * Wi * A over the levels.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+import torch
 from torch import Tensor
 
 
@@ -21,6 +22,25 @@ def level_views(
     """
     for level, level_labels in split_levels(logits, labels, num_classes):
         yield level_view(level, level_labels, num_classes)
+
+
+def entry_losses(
+    logits: Sequence[Tensor],
+    labels: Tensor,
+    num_classes: int,
+    loss: Callable[[Tensor, Tensor], Tensor],
+) -> list[Tensor]:
+    """The loss of every entry, in the shapes of ``logits``; 0 where a label is -1.
+
+    Args:
+        logits, labels, num_classes: see :func:`split_levels`, also for errors.
+        loss: elementwise, of logits (N, A, K, Hi, Wi) and of where their truth is 1, likewise.
+    """
+    classes = torch.arange(num_classes, device=labels.device).view(1, 1, -1, 1, 1)
+    return [
+        loss(x, y == classes).masked_fill(y < 0, 0.0).flatten(1, 2)
+        for x, y in level_views(logits, labels, num_classes)
+    ]
 
 
 def split_levels(

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .layout import level_views
+from .focal import check_focal_arguments
+from .layout import entry_losses
 from .precision import at_least_float32
 
 
@@ -63,17 +64,14 @@ def sigmoid_focal_loss_star(
     Raises:
         ValueError: if a shape, gamma or alpha is out of range.
     """
-    classes = torch.arange(num_classes, device=labels.device).view(1, 1, -1, 1, 1)
-    sums = []
-    for x, y in level_views(logits, labels, num_classes):
-        loss = focal_loss_star(x, y == classes, gamma, beta, alpha)
-        sums.append(loss.masked_fill(y < 0, 0.0).sum())
-    return torch.stack(sums).sum()
+    losses = entry_losses(
+        logits, labels, num_classes, lambda x, y: focal_loss_star(x, y, gamma, beta, alpha)
+    )
+    return torch.stack([loss.sum() for loss in losses]).sum()
 
 
 def check_star_arguments(gamma: float, alpha: float) -> None:
     """Raise ValueError unless gamma > 0 and alpha is -1 or in [0, 1]."""
     if not gamma > 0:
         raise ValueError(f"gamma of FL* must be > 0, got {gamma}")
-    if alpha != -1 and not 0 <= alpha <= 1:
-        raise ValueError(f"alpha must be in [0, 1], or -1 for no weighting, got {alpha}")
+    check_focal_arguments(alpha, 0.0)

@@ -23,6 +23,15 @@ NMS_KINDS = ("per_class", "class_agnostic", "soft")
 """Values of MODEL.RETINANET.NMS_KIND, see :class:`DenseDecoder`."""
 
 
+def check_nms_arguments(kind: str, soft_method: str, soft_sigma: float) -> None:
+    """Raise ValueError, with the config key, unless :class:`DenseDecoder` knows all three."""
+    if kind not in NMS_KINDS:
+        raise ValueError(
+            f"MODEL.RETINANET.NMS_KIND is '{kind}'; set it to one of {', '.join(NMS_KINDS)}"
+        )
+    check_soft_nms_arguments(soft_method, soft_sigma)
+
+
 class DenseDecoder:
     """Threshold, top candidates per level, decode those alone, then NMS; by ``nms_kind``:
 
@@ -68,11 +77,7 @@ class DenseDecoder:
         ):
             if not low <= value <= high:
                 raise ValueError(f"{key} must be in [{low}, {high}], got {value}")
-        if nms_kind not in NMS_KINDS:
-            raise ValueError(
-                f"MODEL.RETINANET.NMS_KIND is '{nms_kind}'; set it to one of {', '.join(NMS_KINDS)}"
-            )
-        check_soft_nms_arguments(soft_nms_method, soft_nms_sigma)
+        check_nms_arguments(nms_kind, soft_nms_method, soft_nms_sigma)
         self.box2box_transform = box2box_transform
         self.num_classes = num_classes
         self.score_thresh = score_thresh

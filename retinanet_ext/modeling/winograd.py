@@ -14,8 +14,9 @@ import functools
 import torch
 from torch import Tensor
 
-# Where NNPACK was at least 1.5 times faster than oneDNN (measured with AVX2): transforming the
-# kernel is spread over many locations, transforming a location over many channels.
+# Transforming the kernel is spread over many locations, transforming a location over many channels.
+# With AVX2, NNPACK was 1.6 to 2.9 times faster than oneDNN for 128 and more channels in 3,300 and
+# more locations, 1.2 times for 64 channels, and no faster in 825 locations.
 MIN_CHANNELS = 96
 MIN_LOCATIONS = 2000
 
