@@ -11,7 +11,7 @@ are finite wherever x is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +19,9 @@ from torch import Tensor
 
 from ..layout import level_view, split_levels
 from ..precision import at_least_float32
+from .threads import share_out
 
-# Entries per chunk: three float32 buffers of this size stay in the cores' L2 caches, or in a GPU's.
+# Entries per chunk: three float32 buffers of this size stay in a core's L2 cache, or in a GPU's.
 CHUNK = {"cpu": 1 << 17, "cuda": 1 << 20}
 SOFTPLUS_THRESHOLD = 40.0  # above it softplus(x) is x to double precision
 
@@ -50,14 +51,13 @@ def focal_loss_and_gradient(
     """
     total = labels.new_zeros((), dtype=torch.float64)
     gradients: list[Tensor] = []
-    scratch = Scratch(logits[0])
     for x, level_labels in split_levels(logits, labels, num_classes):
         if not x.is_contiguous(memory_format=torch.channels_last):
             x = x.contiguous()
         gradient = torch.empty_like(x) if with_gradient else None
         blocks, y = as_blocks(x, level_labels, num_classes)
         slopes = None if gradient is None else as_blocks(gradient, level_labels, num_classes)[0]
-        total += _negatives(blocks, y, alpha, gamma, scale, slopes, scratch)
+        total += _negatives(blocks, y, alpha, gamma, scale, slopes)
         correct = _correct_few if x.device.type == "cpu" else _correct_without_waiting
         total += correct(blocks, y, alpha, gamma, scale, slopes)
         if gradient is not None:
@@ -123,20 +123,31 @@ def _negatives(
     gamma: float,
     scale: float,
     gradient: Tensor | None,
-    scratch: Scratch,
 ) -> Tensor:
     """Loss of (N, A, K, Hi, Wi) logits as if all were negatives, without the ignored anchors."""
     weight = 1.0 - alpha if alpha >= 0 else 1.0
-    mask = (y >= 0).to(scratch.buffers.dtype)
+    mask = (y >= 0).to(at_least_float32(x[:0]).dtype)
     # One look at a small tensor spares a pass over the logits; on CUDA it would stall the queue.
     masked = (mask == 0).any(dim=-1).any(dim=-1) if x.device.type == "cpu" else None
-    total = x.new_zeros((), dtype=torch.float64)
-    for index in chunks(x, scratch.size):
-        image, anchor, _ = index
-        part = mask[image, anchor] if masked is None or masked[image, anchor].any() else None
-        out = None if gradient is None else gradient[index]
-        total += weight * _chunk(x[index], part, gamma, weight * scale, out, scratch)
-    return total
+
+    def make_worker() -> Callable[[tuple[slice, slice, slice]], Tensor]:
+        scratch = Scratch(x)
+
+        def work(index: tuple[slice, slice, slice]) -> Tensor:
+            image, anchor, _ = index
+            part = mask[image, anchor] if masked is None or masked[image, anchor].any() else None
+            out = None if gradient is None else gradient[index]
+            return weight * _chunk(x[index], part, gamma, weight * scale, out, scratch)
+
+        return work
+
+    indices = chunks(x, CHUNK.get(x.device.type, CHUNK["cpu"]))
+    if x.device.type == "cpu":
+        totals = share_out(indices, make_worker)
+    else:
+        work = make_worker()
+        totals = [work(index) for index in indices]
+    return torch.stack([x.new_zeros((), dtype=torch.float64), *totals]).sum()
 
 
 def _chunk(
