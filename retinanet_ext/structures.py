@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, int64
 
 RETINANET_ARCHITECTURES = ("RetinaNet", "RetinaNetExt")
 """Values of MODEL.META_ARCHITECTURE that read MODEL.RETINANET: Detectron2's and this package's."""
@@ -23,11 +23,15 @@ class DenseTargets:
         boxes: (N, R, 4) matched ground-truth boxes, absolute XYXY pixels. Values are undefined
             where the label is not a class.
         num_classes: K.
+        extra: (E, 3) int64 rows (image, anchor, class): further classes of positive anchors, each
+            row once and none of them the anchor's label, E may be 0; None where there is no such
+            thing.
     """
 
     labels: Tensor
     boxes: Tensor
     num_classes: int
+    extra: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.labels.dim() != 2:
@@ -36,6 +40,18 @@ class DenseTargets:
             raise ValueError(
                 f"boxes must be (N, R, 4) with labels (N, R) = {tuple(self.labels.shape)}, "
                 f"got {tuple(self.boxes.shape)}"
+            )
+        extra = self.extra
+        if extra is not None and (extra.dim() != 2 or extra.shape[1] != 3 or extra.dtype != int64):
+            raise ValueError(f"extra must be (E, 3) int64, got {tuple(extra.shape)} {extra.dtype}")
+
+    def require_one_class(self, loss: str) -> None:
+        """Raise ValueError if there is ``extra``: for a loss that knows one class per anchor."""
+        if self.extra is not None:
+            raise ValueError(
+                f"the loss {loss} knows one true class per anchor, but the targets may have more; "
+                "set MODEL.RETINANET.MULTI_LABEL_IOU_THRESH to 1, or CLS_LOSS to FocalLoss or "
+                "another loss of its family"
             )
 
     @property

@@ -25,6 +25,23 @@ def test_wrong_shapes_are_refused(labels, boxes):
         DenseTargets(torch.zeros(labels, dtype=torch.long), torch.zeros(boxes), 3)
 
 
+@pytest.mark.parametrize(
+    "extra",
+    [torch.zeros(2, 2, dtype=torch.long), torch.zeros(3, dtype=torch.long), torch.zeros(2, 3)],
+)
+def test_wrong_extra_classes_are_refused(extra):
+    with pytest.raises(ValueError, match=r"extra must be \(E, 3\) int64"):
+        DenseTargets(torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, 4, 4), 3, extra)
+
+
+def test_a_loss_of_one_class_per_anchor_can_refuse_more():
+    labels, boxes = torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, 4, 4)
+    DenseTargets(labels, boxes, 3).require_one_class("OHEM")
+    extra = torch.tensor([[0, 0, 1]])
+    with pytest.raises(ValueError, match=r"loss OHEM .*MULTI_LABEL_IOU_THRESH to 1"):
+        DenseTargets(labels, boxes, 3, extra).require_one_class("OHEM")
+
+
 def test_is_frozen():
     targets = DenseTargets(torch.zeros(1, 2, dtype=torch.long), torch.zeros(1, 2, 4), 3)
     with pytest.raises(dataclasses.FrozenInstanceError):

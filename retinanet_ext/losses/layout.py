@@ -1,7 +1,7 @@
 """How anchor labels line up with what a dense head puts out.
 
-Letters: N images, L levels, A anchors per location, K classes, Hi x Wi locations of level i,
-R = sum of Hi * Wi * A over the levels.
+Letters: N images, L levels, A anchors per location (levels may differ in it), K classes, Hi x Wi
+locations of level i, R = sum of Hi * Wi * A over the levels.
 """
 
 from __future__ import annotations

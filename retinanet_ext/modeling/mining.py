@@ -111,6 +111,7 @@ class OHEM(nn.Module):
         anchors: Sequence[Boxes] | None = None,
     ) -> Tensor:
         """The labels (N, R), where anchors that are not chosen are -1; arguments of ``forward``."""
+        targets.require_one_class("OHEM")
         if self.needs_anchors and anchors is None:
             raise ValueError(
                 f"the loss OHEM needs the anchors, for MODEL.RETINANET.OHEM_NMS_THRESH is "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -88,6 +89,8 @@ def apply(criterion: nn.Module, logits: list[Tensor], targets: DenseTargets) -> 
     """Call a loss as the detector does."""
     if getattr(criterion, "needs_anchors", False):
         return criterion(logits, targets, anchors=anchors_of())
+    if getattr(criterion, "needs_quality", False):
+        return criterion(logits, targets, quality=0.8 * targets.pos_mask)
     return criterion(logits, targets)
 
 
@@ -195,6 +198,80 @@ def test_focal_family_from_features_equals_from_logits(name: str):
     got = criterion.from_features(features, conv, targets)
     torch.testing.assert_close(got, expected)
     torch.testing.assert_close(torch.autograd.grad(got, conv.weight)[0], expected_grad)
+
+
+def with_extra(targets: DenseTargets) -> DenseTargets:
+    """Positive anchors of both images also show the next class, one of them all classes."""
+    images, anchors = targets.pos_mask.nonzero(as_tuple=True)
+    classes = (targets.labels[images, anchors] + 1) % K
+    rows = torch.stack([images, anchors, classes], dim=1)
+    more = rows[:1] + torch.tensor([0, 0, 1])
+    assert more[0, 2] < K and len(rows) >= 4
+    return dataclasses.replace(targets, extra=torch.cat([rows, more]))
+
+
+def dense_reference(name: str, logits: list[Tensor], targets: DenseTargets) -> Tensor:
+    """The loss of a multi-hot truth, entry by entry in float64, from the formula."""
+    x, truth = per_anchor(logits).double(), one_hot(targets)
+    truth[targets.extra.unbind(1)] = True
+    p = x.sigmoid()
+    p_t = torch.where(truth, p, 1 - p)
+    alphas = torch.tensor(class_alphas(NEEDED["ClassBalancedFocal"]["CLASS_COUNTS"])).double()
+    loss, alpha = {
+        "BCE": (-p_t.log(), None),
+        "BalancedBCE": (-p_t.log(), 0.25),
+        "FocalLoss": (-((1 - p_t) ** 2) * p_t.log(), 0.25),
+        "FocalLossStar": (-(2 * torch.where(truth, x, -x) + 1).sigmoid().log() / 2, None),
+        "ClassBalancedFocal": (-((1 - p_t) ** 2) * p_t.log(), alphas.expand(truth.shape)),
+    }[name]
+    if alpha is not None:
+        alpha = torch.as_tensor(alpha, dtype=torch.float64)
+        loss = loss * torch.where(truth, alpha, 1 - alpha)
+    return loss[targets.labels >= 0].sum()
+
+
+MULTI_LABEL = (*FOCAL_FAMILY, "ClassBalancedFocal", "FocalLossStar")
+
+
+@pytest.mark.parametrize("name", MULTI_LABEL)
+def test_further_classes_equal_a_multi_hot_truth(name: str):
+    logits, targets = head_outputs(), with_extra(targets_of())
+    expected = dense_reference(name, logits, targets)
+    criterion = build(name)
+    got = criterion(logits, targets)
+    assert criterion.multi_label
+    torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=0)
+    wanted = torch.autograd.grad(expected, logits)
+    for mine, want in zip(torch.autograd.grad(got, logits), wanted, strict=True):
+        torch.testing.assert_close(mine, want, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", MULTI_LABEL)
+def test_no_further_classes_change_nothing(name: str):
+    logits, targets = head_outputs(), targets_of()
+    none = dataclasses.replace(targets, extra=torch.zeros(0, 3, dtype=torch.long))
+    assert build(name)(logits, none) == build(name)(logits, targets)
+
+
+@pytest.mark.parametrize("name", FOCAL_FAMILY)
+def test_further_classes_count_from_features_too(name: str):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(4, NUM_ANCHORS * K, 3, padding=1)
+    features = [torch.randn(2, 4, h, w, requires_grad=True) for h, w in SHAPES]
+    leaves = [*features, conv.weight, conv.bias]
+    targets = with_extra(targets_of())
+    expected = dense_reference(name, [conv(x) for x in features], targets)
+    got = build(name).from_features(features, conv, targets)
+    torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=0)
+    wanted = torch.autograd.grad(expected, leaves)
+    for mine, want in zip(torch.autograd.grad(got, leaves), wanted, strict=True):
+        torch.testing.assert_close(mine, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["OHEM", "QualityFocalLoss", "VarifocalLoss"])
+def test_other_losses_refuse_further_classes(name: str):
+    with pytest.raises(ValueError, match=f"{name}.*MULTI_LABEL_IOU_THRESH to 1"):
+        apply(build(name), head_outputs(), with_extra(targets_of()))
 
 
 @pytest.mark.parametrize("criterion", [FocalLoss, BCE, BalancedBCE])
@@ -343,6 +420,13 @@ def test_class_alphas_refuses_bad_arguments(arguments: tuple, message: str):
 def test_class_balanced_focal_names_the_key_at_fault(keys: dict, message: str):
     with pytest.raises(ValueError, match=message):
         build("ClassBalancedFocal", **keys)
+
+
+def test_class_balanced_focal_without_counts_can_only_be_built():
+    criterion = build("ClassBalancedFocal", CLASS_COUNTS=[])
+    for targets in (targets_of(), with_extra(targets_of())):
+        with pytest.raises(ValueError, match=r"CLASS_COUNTS is empty.*count_classes"):
+            criterion(head_outputs(), targets)
 
 
 def test_class_alphas_stay_out_of_checkpoints():
