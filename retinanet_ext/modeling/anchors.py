@@ -20,30 +20,43 @@ from ..registry import register_once
 _SIZES_TO_KEEP = 16
 
 
-def octave_sizes(octave_base_sizes: Sequence[float], scales_per_octave: int) -> list[list[float]]:
+def octave_sizes(
+    octave_base_sizes: Sequence[float], scales_per_octave: int | Sequence[int]
+) -> list[list[float]]:
     """Sizes 2^(i/S) * base for i in 0..S-1, for each base (Sec. 4, "Anchors").
 
     Args:
         octave_base_sizes: square root of the smallest anchor's area, per level, in pixels.
-        scales_per_octave: S.
+        scales_per_octave: S, or one S for each base.
 
     Returns:
         One list of S sizes per base.
 
     Raises:
-        ValueError: if a base is not positive or S < 1.
+        ValueError: if a base is not positive, S < 1, or there is not one S per base.
     """
-    if scales_per_octave < 1:
+    if isinstance(scales_per_octave, int):
+        if scales_per_octave < 1:
+            raise ValueError(
+                "MODEL.ANCHOR_GENERATOR.SCALES_PER_OCTAVE must be at least 1, got "
+                f"{scales_per_octave}"
+            )
+        scales_per_octave = [scales_per_octave] * len(octave_base_sizes)
+    if len(scales_per_octave) != len(octave_base_sizes) or min(scales_per_octave, default=1) < 1:
         raise ValueError(
-            f"MODEL.ANCHOR_GENERATOR.SCALES_PER_OCTAVE must be at least 1, got {scales_per_octave}"
+            f"MODEL.ANCHOR_GENERATOR.SCALES_OF_LEVELS is {list(scales_per_octave)}; give one "
+            f"number, at least 1, for each of the {len(octave_base_sizes)} OCTAVE_BASE_SIZES, or "
+            "[] for SCALES_PER_OCTAVE at every level"
         )
     if not octave_base_sizes or any(base <= 0 for base in octave_base_sizes):
         raise ValueError(
             "MODEL.ANCHOR_GENERATOR.OCTAVE_BASE_SIZES must be positive sizes in pixels, one per "
             f"level, got {list(octave_base_sizes)}"
         )
-    steps = [2 ** (i / scales_per_octave) for i in range(scales_per_octave)]
-    return [[base * step for step in steps] for base in octave_base_sizes]
+    return [
+        [base * 2 ** (i / scales) for i in range(scales)]
+        for base, scales in zip(octave_base_sizes, scales_per_octave, strict=True)
+    ]
 
 
 @register_once(ANCHOR_GENERATOR_REGISTRY)
@@ -62,7 +75,7 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
         self,
         *,
         octave_base_sizes: Sequence[float],
-        scales_per_octave: int,
+        scales_per_octave: int | Sequence[int],
         aspect_ratios: Sequence[Sequence[float]],
         strides: Sequence[int],
         offset: float = 0.5,
@@ -70,7 +83,8 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
         """
         Args:
             octave_base_sizes: smallest anchor size of each level, in pixels of the network's input.
-            scales_per_octave: sizes per level; the next level's base continues the octave.
+            scales_per_octave: sizes per level, one number or one for each level; the next level's
+                base continues the octave.
             aspect_ratios: height / width; one list for all levels, or one per level.
             strides: of each level, in pixels.
             offset: of the first anchor's centre from the top left corner, in strides, in [0, 1).
@@ -97,14 +111,14 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
         node = cfg.MODEL.ANCHOR_GENERATOR
         return {
             "octave_base_sizes": node.OCTAVE_BASE_SIZES,
-            "scales_per_octave": node.SCALES_PER_OCTAVE,
+            "scales_per_octave": node.SCALES_OF_LEVELS or node.SCALES_PER_OCTAVE,
             "aspect_ratios": node.ASPECT_RATIOS,
             "strides": [shape.stride for shape in input_shape],
             "offset": node.OFFSET,
         }
 
     def forward(self, features: list[Tensor]) -> list[Boxes]:
-        """Return L Boxes (Hi*Wi*A, 4), absolute XYXY pixels, in the order (Hi, Wi, A).
+        """Return L Boxes (Hi*Wi*Ai, 4), absolute XYXY pixels, in the order (Hi, Wi, Ai).
 
         The Boxes are new, their tensors are shared between calls; changing one in place only makes
         the next call compute its anchors again.

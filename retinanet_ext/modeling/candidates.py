@@ -1,7 +1,7 @@
 """Selection of the few logits of a batch that can become detections.
 
-Letters: N images, L levels, A anchors per location, K classes, R anchors over all levels, Hi x Wi
-locations of level i, T candidates.
+Letters: N images, L levels, A anchors per location (levels may differ in it), K classes, R anchors
+over all levels, Hi x Wi locations of level i, T candidates.
 """
 
 from __future__ import annotations

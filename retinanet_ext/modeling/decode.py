@@ -1,7 +1,7 @@
 """From per-level logits and deltas to detections (Sec. 4.1, "Inference").
 
-Letters: N images, L levels, A anchors per location, K classes, R anchors over all levels, Hi x Wi
-locations of level i, T candidates, P pairs of an image and an anchor.
+Letters: N images, L levels, A anchors per location (levels may differ in it), K classes, R anchors
+over all levels, Hi x Wi locations of level i, T candidates, P pairs of an image and an anchor.
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ class DenseDecoder:
     - ``class_agnostic``: for a better one of any class, so one box per place.
     - ``soft``: a box's score is lowered for each better one of its class (:func:`soft_nms`), and
       the box is dropped if the score is no longer above ``score_thresh``.
+
+    Where the head predicts the quality of its boxes, a detection's score is sqrt(p * q): p of its
+    class, q of its box. ``score_thresh`` and ``topk_candidates`` look at p, so that the choice of
+    candidates costs nothing more; NMS and ``max_detections`` rank by the score.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class DenseDecoder:
         nms_kind: str = "per_class",
         soft_nms_method: str = "gaussian",
         soft_nms_sigma: float = 0.5,
+        cls_agnostic_bbox_reg: bool = True,
     ):
         """
         Args:
@@ -87,6 +92,7 @@ class DenseDecoder:
         self.nms_kind = nms_kind
         self.soft_nms_method = soft_nms_method
         self.soft_nms_sigma = soft_nms_sigma
+        self.cls_agnostic_bbox_reg = cls_agnostic_bbox_reg
 
     @torch.no_grad()
     def __call__(
@@ -95,32 +101,41 @@ class DenseDecoder:
         logits: list[Tensor],
         deltas: list[Tensor],
         image_sizes: list[tuple[int, int]],
+        quality: list[Tensor] | None = None,
     ) -> list[Instances]:
         """Detections of N images, best first.
 
         Args:
             anchors: L Boxes (Hi*Wi*A, 4).
             logits: L tensors (N, A*K, Hi, Wi).
-            deltas: L tensors (N, A*4, Hi, Wi).
+            deltas: L tensors (N, A*4, Hi, Wi), or (N, A*K*4, Hi, Wi) with a regressor per class.
             image_sizes: (height, width) of each image in pixels, without padding.
+            quality: L tensors of logits (N, A, Hi, Wi), or None where the head has no such branch.
 
         Returns:
             N Instances with ``pred_boxes`` (absolute XYXY pixels, not clipped), ``scores`` and
-            ``pred_classes``. Boxes that are not finite are left out.
+            ``pred_classes``. Boxes and scores that are not finite are left out.
         """
         if not image_sizes:
             return []
         found = select_candidates(logits, self.num_classes, self.score_thresh, self.topk_candidates)
+        classes = None if self.cls_agnostic_bbox_reg else found.classes
         boxes = self.box2box_transform.apply_deltas(
-            gather_deltas(deltas, found.image_indices, found.anchor_indices),
+            gather_deltas(
+                deltas, found.image_indices, found.anchor_indices, classes, self.num_classes
+            ),
             Boxes.cat(anchors).tensor.index_select(0, found.anchor_indices),
         )
-        finite = boxes.isfinite().all(dim=1)
+        scores, finite = found.scores, boxes.isfinite().all(dim=1)
+        if quality is not None:
+            chances = gather_quality(quality, found.image_indices, found.anchor_indices).sigmoid()
+            scores = (scores * chances).sqrt()
+            finite &= scores.isfinite()
         image_indices = found.image_indices[finite]
         images = torch.arange(len(image_sizes), device=boxes.device)
         bounds = [*torch.searchsorted(image_indices, images).tolist(), len(image_indices)]
         sizes = [stop - start for start, stop in pairwise(bounds)]
-        fields = (x[finite].split(sizes) for x in (boxes, found.scores, found.classes))
+        fields = (x[finite].split(sizes) for x in (boxes, scores, found.classes))
         per_image = zip(image_sizes, *fields, strict=True)
         return [self._suppress(*image) for image in per_image]
 
@@ -150,29 +165,71 @@ class DenseDecoder:
         )
 
 
-def gather_deltas(deltas: list[Tensor], image_indices: Tensor, anchor_indices: Tensor) -> Tensor:
+def gather_deltas(
+    deltas: list[Tensor],
+    image_indices: Tensor,
+    anchor_indices: Tensor,
+    classes: Tensor | None = None,
+    num_classes: int = 1,
+) -> Tensor:
     """Deltas (P, 4), at least float32, of P pairs of an image and an anchor.
 
     Gradients flow to the deltas. Nothing is read back from the device.
 
     Args:
-        deltas: L tensors (N, A*4, Hi, Wi) of any memory format.
+        deltas: L tensors (N, A*4, Hi, Wi) of any memory format; with ``classes``, L tensors
+            (N, A*K*4, Hi, Wi), channels in the order (A, K, 4).
         image_indices: (P,) int64 in [0, N).
         anchor_indices: (P,) int64 in [0, R); over the levels in order and, within a level, over
             (Hi, Wi, A) with A fastest. Values are undefined for indices beyond R.
+        classes: (P,) int64 in [0, K), whose regressor is meant; None: there is one for all.
+        num_classes: K; only read with ``classes``.
     """
     coordinates = torch.arange(4, device=anchor_indices.device)
+    if classes is None:
+        return _gather(deltas, image_indices, anchor_indices, 4, coordinates)
+    coordinates = coordinates + 4 * classes[:, None]
+    return _gather(deltas, image_indices, anchor_indices, 4 * num_classes, coordinates)
+
+
+def gather_quality(quality: list[Tensor], image_indices: Tensor, anchor_indices: Tensor) -> Tensor:
+    """Quality logits (P,) from L tensors (N, A, Hi, Wi); else as :func:`gather_deltas`."""
+    channel = torch.zeros(1, dtype=torch.int64, device=anchor_indices.device)
+    return _gather(quality, image_indices, anchor_indices, 1, channel).squeeze(1)
+
+
+def _gather(
+    levels: list[Tensor],
+    image_indices: Tensor,
+    anchor_indices: Tensor,
+    per_anchor: int,
+    wanted: Tensor,
+) -> Tensor:
+    """Of each pair's ``per_anchor`` channels the ``wanted`` ones, (D,) or (P, D): (P, D)."""
     images = image_indices[:, None]
     rows, start = None, 0
-    for level in deltas:
-        num_anchors, width = level.shape[1] // 4, level.shape[3]
+    for level in levels:
+        num_anchors, width = level.shape[1] // per_anchor, level.shape[3]
         size = num_anchors * level.shape[2] * width
         # Every level is asked for every pair, since the number of its own is not known on the host.
         index = (anchor_indices - start).clamp(0, size - 1)[:, None]
         location = index // num_anchors
-        channels = index % num_anchors * 4 + coordinates  # (P, 4)
+        channels = index % num_anchors * per_anchor + wanted  # (P, D)
         picked = level[images, channels, location // width, location % width]
         rows = picked if rows is None else picked.where(anchor_indices[:, None] >= start, rows)
         start += size
     assert rows is not None, "a detector has at least one level"
+    return at_least_float32(rows)
+
+
+def pick_class(rows: Tensor, classes: Tensor | None, num_classes: int) -> Tensor:
+    """Deltas (P, 4), at least float32, out of those of P anchors.
+
+    Args:
+        rows: (P, 4), or with ``classes`` (P, K*4).
+        classes: (P,) int64 in [0, K), whose regressor is meant; None: there is one for all.
+        num_classes: K; only read with ``classes``.
+    """
+    if classes is not None:
+        rows = rows.view(len(rows), num_classes, 4)[torch.arange(len(rows)), classes]
     return at_least_float32(rows)

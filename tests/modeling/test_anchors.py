@@ -12,7 +12,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_anchor_generator
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 
-from retinanet_ext import get_cfg
+from retinanet_ext import get_cfg, validate_cfg
 from retinanet_ext.modeling import RetinaNetAnchorGenerator
 from retinanet_ext.modeling.anchors import octave_sizes
 
@@ -197,3 +197,56 @@ def test_a_traced_graph_computes_its_anchors():
         traced = torch.jit.trace(Corners(), torch.zeros(1, 1, 2, 3))
     assert "aten::arange" in str(traced.graph)
     assert len(anchors._cache) == 1
+
+
+# Table 1c: scales per octave, aspect ratios, anchors per location.
+TABLE_1C = [
+    (1, [1.0], 1),
+    (2, [1.0], 2),
+    (3, [1.0], 3),
+    (1, [0.5, 1.0, 2.0], 3),
+    (2, [0.5, 1.0, 2.0], 6),
+    (3, [0.5, 1.0, 2.0], 9),
+    (4, [0.5, 1.0, 2.0], 12),
+]
+
+
+@pytest.mark.parametrize(("scales", "ratios", "count"), TABLE_1C)
+def test_presets_of_table_1c(scales: int, ratios: list[float], count: int):
+    cfg = get_cfg()
+    cfg.MODEL.ANCHOR_GENERATOR.NAME = "RetinaNetAnchorGenerator"
+    cfg.MODEL.ANCHOR_GENERATOR.SCALES_PER_OCTAVE = scales
+    cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS = [ratios]
+    validate_cfg(cfg)
+    built = build_anchor_generator(cfg, [ShapeSpec(channels=1, stride=s) for s in STRIDES])
+    assert built.num_anchors == [count] * 5
+    for base, boxes in zip(BASES, built.cell_anchors, strict=True):
+        width, height = (boxes[:, 2:] - boxes[:, :2]).double().unbind(1)
+        octave = ((width * height).sqrt() / base).log2()
+        expected = torch.arange(scales, dtype=torch.float64) / scales
+        expected = expected.repeat_interleave(len(ratios))
+        torch.testing.assert_close(octave, expected, rtol=0, atol=1e-5)
+        expected = torch.tensor(ratios * scales, dtype=torch.float64)
+        torch.testing.assert_close(height / width, expected, rtol=1e-5, atol=0)
+
+
+def test_levels_can_have_scales_and_ratios_of_their_own():
+    cfg = get_cfg()
+    cfg.MODEL.ANCHOR_GENERATOR.NAME = "RetinaNetAnchorGenerator"
+    cfg.MODEL.ANCHOR_GENERATOR.SCALES_OF_LEVELS = [3, 1, 2, 1, 1]
+    cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS = [[0.5, 1.0], [1.0], [1.0], [1.0], [0.5, 1.0, 2.0]]
+    validate_cfg(cfg)
+    built = build_anchor_generator(cfg, [ShapeSpec(channels=1, stride=s) for s in STRIDES])
+    assert built.num_anchors == [6, 1, 2, 1, 3]
+    maps = features(64, 96)
+    counts = [x.shape[2] * x.shape[3] * a for x, a in zip(maps, built.num_anchors, strict=True)]
+    assert [len(boxes) for boxes in built(maps)] == counts
+    cells = list(built.cell_anchors)[2]
+    width = cells[:, 2] - cells[:, 0]
+    torch.testing.assert_close(width, torch.tensor([128.0, 128 * 2**0.5]))
+
+
+@pytest.mark.parametrize("scales", [[3, 3], [3, 3, 3, 3, 0]])
+def test_scales_of_levels_are_checked_by_name(scales: list[int]):
+    with pytest.raises(ValueError, match=r"SCALES_OF_LEVELS is \[3, 3.*each of the 5"):
+        octave_sizes(BASES, scales)

@@ -165,3 +165,20 @@ def test_many_candidates_are_cut_to_a_few_blocks(monkeypatch):
     found = select_candidates(logits, K, 0.0, 20)
     torch.testing.assert_close(found.scores, expected)
     assert len(sizes) == 1 and sizes[0] <= 20 * 64 < logits[0].numel()
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_levels_may_differ_in_their_number_of_anchors(memory_format):
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((3 * 4, 5, 6), (1 * 4, 3, 3), (2 * 4, 2, 1))
+    logits = [torch.randn(2, *shape, generator=generator) for shape in shapes]
+    rows = [x.permute(0, 2, 3, 1).reshape(2, -1, 4) for x in logits]
+    dense = torch.cat(rows, dim=1).sigmoid()  # (N, R, K)
+    found = select_candidates(
+        [x.contiguous(memory_format=memory_format) for x in logits], 4, 0.5, topk=1000
+    )
+    expected = {tuple(entry) for entry in (dense > 0.5).nonzero().tolist()}
+    indices = (found.image_indices, found.anchor_indices, found.classes)
+    got = set(zip(*(x.tolist() for x in indices), strict=True))
+    assert got == expected and len(found.scores) == len(expected)
+    torch.testing.assert_close(found.scores, dense[indices])

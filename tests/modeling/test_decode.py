@@ -273,3 +273,20 @@ def test_values_that_are_not_finite_are_left_out():
 def test_nonsense_is_refused_by_name(changes: dict, key: str):
     with pytest.raises(ValueError, match=key):
         decoder(**changes)
+
+
+@pytest.mark.parametrize("per_class", [False, True])
+def test_deltas_of_levels_with_different_numbers_of_anchors_are_gathered(per_class: bool):
+    generator = torch.Generator().manual_seed(0)
+    regressors = K if per_class else 1
+    levels = [
+        torch.randn(2, count * regressors * 4, h, w, generator=generator)
+        for count, h, w in ((3, 2, 3), (1, 2, 2), (2, 1, 2))
+    ]
+    rows = [x.permute(0, 2, 3, 1).reshape(2, -1, regressors, 4) for x in levels]
+    dense = torch.cat(rows, dim=1)  # (N, R, K or 1, 4)
+    images = torch.randint(0, 2, (40,), generator=generator)
+    anchors = torch.randint(0, dense.shape[1], (40,), generator=generator)
+    classes = torch.randint(0, regressors, (40,), generator=generator)
+    got = gather_deltas(levels, images, anchors, *((classes, K) if per_class else ()))
+    assert torch.equal(got, dense[images, anchors, classes])

@@ -1,0 +1,186 @@
+"""What dense heads have in common, with Detectron2's parameter names so that its weights load.
+
+Letters: N images, C channels, L levels, A anchors per location (Ai where levels differ), K classes,
+Hi x Wi locations of level i, B deltas per anchor: 4, or 4K with a box regressor per class.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch.nn.functional as F
+from detectron2.config import configurable
+from detectron2.layers import ShapeSpec
+from torch import Tensor, nn
+
+from .towers import build_tower
+
+
+class DenseHead(nn.Module):
+    """Predictors over towers, their first weights, the prior.
+
+    Subclasses build their towers in :meth:`build_towers` and run them in :meth:`tower_features`.
+
+    Where levels have different numbers of anchors, the predictors hold the channels of the largest
+    number, and a level with Ai anchors uses the first Ai anchors' channels. Anchor a of one level
+    then shares its weights with anchor a of every other level that has so many.
+    """
+
+    anchors_per_level = True
+    """``num_anchors`` may be a list, one number per level."""
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        input_shape: Sequence[ShapeSpec],
+        num_classes: int,
+        num_anchors: int | Sequence[int],
+        conv_dims: Sequence[int],
+        norm: str = "",
+        norm_per_level: str = "auto",
+        prior_prob: float = 0.01,
+        cls_agnostic_bbox_reg: bool = True,
+        predicts_quality: bool = False,
+    ):
+        """
+        Args:
+            input_shape: channels and stride of each level; all levels have the same channels.
+            num_classes: K.
+            num_anchors: A, or one number for each level.
+            conv_dims: output channels of each convolution in a tower.
+            norm: "" or a name for :func:`detectron2.layers.get_norm`.
+            norm_per_level: what of the norms differs between levels, see :func:`build_tower`.
+            prior_prob: pi, the probability of an object that a fresh head gives every anchor
+                (Sec. 3.3), so that background does not swamp the first iterations.
+            cls_agnostic_bbox_reg: one box per anchor (Sec. 4, "Box Regression Subnet"); False: one
+                for each class, so B = 4K.
+            predicts_quality: ``quality_pred`` beside ``bbox_pred``, one logit per anchor that says
+                how good its box is; see :mod:`.quality_branch`.
+
+        Raises:
+            ValueError: if pi is outside of (0, 1), the levels' channels differ, or the numbers of
+                anchors are not one per level.
+        """
+        super().__init__()
+        if not 0 < prior_prob < 1:
+            raise ValueError(f"MODEL.RETINANET.PRIOR_PROB must be in (0, 1), got {prior_prob}")
+        channels = [shape.channels for shape in input_shape]
+        if len(set(channels)) != 1:
+            raise ValueError(
+                "the head is shared across levels, so all of MODEL.RETINANET.IN_FEATURES need the "
+                f"same channels, got {channels}"
+            )
+        counts = _counts(num_anchors, len(channels))
+        self.num_classes = num_classes
+        self.level_anchors = counts
+        self.cls_agnostic_bbox_reg = cls_agnostic_bbox_reg
+        self.build_towers(
+            partial(build_tower, channels[0], conv_dims, norm, len(channels), norm_per_level)
+        )
+        out_channels = [channels[0], *conv_dims][-1]
+        deltas_per_anchor = 4 if cls_agnostic_bbox_reg else 4 * num_classes
+        self.cls_score = nn.Conv2d(out_channels, max(counts) * num_classes, 3, padding=1)
+        self.bbox_pred = nn.Conv2d(out_channels, max(counts) * deltas_per_anchor, 3, padding=1)
+        self.quality_pred = None
+        if predicts_quality:
+            self.quality_pred = nn.Conv2d(out_channels, max(counts), 3, padding=1)
+        self._init_weights(prior_prob)
+
+    def _init_weights(self, prior_prob: float) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.01)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        assert self.cls_score.bias is not None, "the prior lives in the bias of the last layer"
+        nn.init.constant_(self.cls_score.bias, -math.log((1 - prior_prob) / prior_prob))
+
+    @classmethod
+    def from_config(
+        cls, cfg: Any, input_shape: Sequence[ShapeSpec], num_anchors: int | Sequence[int]
+    ) -> dict[str, Any]:
+        node = cfg.MODEL.RETINANET
+        return {
+            "input_shape": input_shape,
+            "num_classes": node.NUM_CLASSES,
+            "num_anchors": num_anchors,
+            "conv_dims": [node.HEAD_WIDTH or input_shape[0].channels] * node.NUM_CONVS,
+            "norm": node.NORM,
+            "norm_per_level": node.NORM_PER_LEVEL,
+            "prior_prob": node.PRIOR_PROB,
+            "cls_agnostic_bbox_reg": node.CLS_AGNOSTIC_BBOX_REG,
+            "predicts_quality": node.QUALITY_BRANCH != "",
+        }
+
+    def build_towers(self, make_tower: partial[nn.Sequential]) -> None:
+        """Assign towers, each one call of ``make_tower``, to attributes."""
+        raise NotImplementedError
+
+    def tower_features(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """What ``cls_score`` and ``bbox_pred`` see: L tensors (N, C, Hi, Wi) each.
+
+        Each tower is called once for each level, in order.
+        """
+        raise NotImplementedError
+
+    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], ...]:
+        """Predict on L feature maps (N, C, Hi, Wi).
+
+        Returns:
+            logits: L tensors (N, Ai*K, Hi, Wi), deltas: L tensors (N, Ai*B, Hi, Wi); with a
+            regressor per class, in the order (Ai, K, 4). With ``predicts_quality``, a third list:
+            L tensors (N, Ai, Hi, Wi).
+        """
+        cls_features, *rest = self.features_and_deltas(features)
+        return self._predict(self.cls_score, cls_features), *rest
+
+    def features_and_deltas(self, features: list[Tensor]) -> tuple[list[Tensor], ...]:
+        """As :meth:`forward`, with what ``cls_score`` sees in place of the logits."""
+        cls_features, bbox_features = self.tower_features(features)
+        deltas = self._predict(self.bbox_pred, bbox_features)
+        if self.quality_pred is None:
+            return cls_features, deltas
+        return cls_features, deltas, self._predict(self.quality_pred, bbox_features)
+
+    def logits(self, features: list[Tensor]) -> list[Tensor]:
+        """L tensors (N, Ai*K, Hi, Wi)."""
+        return self._predict(self.cls_score, self.cls_features(features))
+
+    def cls_features(self, features: list[Tensor]) -> list[Tensor]:
+        """What ``cls_score`` turns into logits: L tensors (N, C, Hi, Wi)."""
+        return self.tower_features(features)[0]
+
+    def deltas(self, features: list[Tensor]) -> list[Tensor]:
+        """L tensors (N, Ai*B, Hi, Wi)."""
+        return self._predict(self.bbox_pred, self.tower_features(features)[1])
+
+    def _predict(self, conv: nn.Conv2d, features: list[Tensor]) -> list[Tensor]:
+        per_anchor = conv.out_channels // max(self.level_anchors)
+        return [
+            _convolve_first(conv, x, count * per_anchor)
+            for x, count in zip(features, self.level_anchors, strict=True)
+        ]
+
+
+def _counts(num_anchors: int | Sequence[int], num_levels: int) -> list[int]:
+    """``num_anchors`` as a list of one number per level."""
+    if isinstance(num_anchors, int):
+        return [num_anchors] * num_levels
+    if len(num_anchors) != num_levels:
+        raise ValueError(
+            f"num_anchors must be one number, or one for each of {num_levels} levels, got "
+            f"{list(num_anchors)}"
+        )
+    return list(num_anchors)
+
+
+def _convolve_first(conv: nn.Conv2d, x: Tensor, channels: int) -> Tensor:
+    """The first ``channels`` of ``conv(x)``, for stride 1 and zero padding to the same size."""
+    if channels == conv.out_channels:
+        return conv(x)
+    bias = None if conv.bias is None else conv.bias[:channels]
+    return F.conv2d(x, conv.weight[:channels], bias, padding=conv.padding)

@@ -1,0 +1,94 @@
+"""Towers of convolutions, shared across the levels of a pyramid, and their norms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from detectron2.layers import CycleBatchNormList, get_norm
+from torch import Tensor, nn
+
+NORM_PER_LEVEL = ("auto", "shared", "per_level")
+"""Values of MODEL.RETINANET.NORM_PER_LEVEL, see :func:`build_tower`."""
+
+
+def build_tower(
+    in_channels: int,
+    conv_dims: Sequence[int],
+    norm: str,
+    num_levels: int,
+    norm_per_level: str = "auto",
+) -> nn.Sequential:
+    """Stack 3x3 convolution, norm and ReLU for each entry of ``conv_dims``.
+
+    Activations differ between pyramid levels; ``norm_per_level`` says what of a norm differs, too:
+
+    - ``auto``: "BN" and "SyncBN" keep one set of statistics per level and share the affine
+      parameters, other norms are shared whole. So does Detectron2.
+    - ``shared``: one norm for all levels.
+    - ``per_level``: each level has a norm of its own, affine parameters and all.
+
+    Norms that differ are visited in turn: such a tower has to be called level by level, from the
+    first to the last.
+
+    Args:
+        in_channels: of the features.
+        conv_dims: output channels of each convolution.
+        norm: "" or a name for :func:`detectron2.layers.get_norm`.
+        num_levels: L.
+        norm_per_level: one of :data:`NORM_PER_LEVEL`.
+
+    Raises:
+        ValueError: if ``norm_per_level`` is unknown.
+        KeyError: if ``norm`` is unknown.
+    """
+    check_norm_per_level(norm_per_level)
+    layers: list[nn.Module] = []
+    for dim in conv_dims:
+        layers.append(nn.Conv2d(in_channels, dim, kernel_size=3, padding=1))
+        if norm:
+            layers.append(_build_norm(norm, dim, num_levels, norm_per_level))
+        layers.append(nn.ReLU(inplace=True))
+        in_channels = dim
+    return nn.Sequential(*layers)
+
+
+def check_norm_per_level(norm_per_level: str) -> None:
+    """Raise ValueError, with the config key, unless :func:`build_tower` knows the value."""
+    if norm_per_level not in NORM_PER_LEVEL:
+        raise ValueError(
+            f"MODEL.RETINANET.NORM_PER_LEVEL is '{norm_per_level}'; set it to one of "
+            f"{', '.join(NORM_PER_LEVEL)}"
+        )
+
+
+def _build_norm(norm: str, dim: int, num_levels: int, norm_per_level: str) -> nn.Module:
+    if norm_per_level == "per_level":
+        return LevelNorms([_get_norm(norm, dim) for _ in range(num_levels)])
+    if norm_per_level == "auto" and norm in ("BN", "SyncBN"):
+        bn_class = nn.BatchNorm2d if norm == "BN" else nn.SyncBatchNorm
+        return CycleBatchNormList(num_levels, bn_class, num_features=dim)
+    return _get_norm(norm, dim)
+
+
+def _get_norm(norm: str, dim: int) -> nn.Module:
+    try:
+        return get_norm(norm, dim)
+    except KeyError:
+        raise KeyError(
+            f"MODEL.RETINANET.NORM is '{norm}', which detectron2.layers.get_norm does not know; "
+            "set it to '', BN, SyncBN, FrozenBN, GN or LN"
+        ) from None
+
+
+class LevelNorms(nn.ModuleList):
+    """One norm for each level, visited in turn: the call after the last is the first level's."""
+
+    def __init__(self, norms: Sequence[nn.Module]):
+        super().__init__(norms)
+        self._next = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize the next level's activations (N, C, Hi, Wi)."""
+        norm = self[self._next]
+        self._next = (self._next + 1) % len(self)
+        return norm(x)
