@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
+from detectron2.data import build_detection_train_loader
 from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
@@ -22,6 +23,7 @@ from detectron2.utils.logger import setup_logger
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..data.mapper import IgnoreRegionMapper
 from ..evaluation import build_evaluator
 from .hooks import ProgressLine, with_bar
 from .solver import build_lr_scheduler, build_optimizer
@@ -94,6 +96,13 @@ class RetinaNetTrainer(DefaultTrainer):
     def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
         """See :func:`retinanet_ext.engine.solver.build_lr_scheduler`."""
         return build_lr_scheduler(cfg, optimizer)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Any:
+        """Detectron2's training loader, with ignored regions where the config wants them."""
+        if cfg.MODEL.RETINANET.IGNORE_IOF_THRESH > 1:
+            return super().build_train_loader(cfg)
+        return build_detection_train_loader(cfg, mapper=IgnoreRegionMapper(cfg, is_train=True))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:

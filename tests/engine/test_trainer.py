@@ -178,3 +178,10 @@ def test_one_iteration_on_a_gpu(cfg, mixed_precision):
     with EventStorage(0) as trainer.storage:
         trainer.run_step()
         assert trainer.storage.latest()["total_loss"][0] > 0
+
+
+@pytest.mark.parametrize(("thresh", "kept"), [(0.5, True), (1.0, True), (1.1, False)])
+def test_ignored_regions_are_loaded_where_the_config_wants_them(cfg, thresh, kept):
+    cfg.MODEL.RETINANET.IGNORE_IOF_THRESH = thresh
+    batch = next(iter(RetinaNetTrainer.build_train_loader(cfg)))
+    assert [("ignore_boxes" in sample) for sample in batch] == [kept] * len(batch)
