@@ -4,13 +4,17 @@ Knows nothing of modeling.
 """
 
 from .check import check_dataset_dicts, check_datasets, check_num_classes
+from .class_counts import count_classes
+from .mapper import IgnoreRegionMapper
 from .register import load_class_names, register_builtin_datasets, register_coco_dataset
 from .synthetic import ensure_quickstart
 
 __all__ = [
+    "IgnoreRegionMapper",
     "check_dataset_dicts",
     "check_datasets",
     "check_num_classes",
+    "count_classes",
     "ensure_quickstart",
     "load_class_names",
     "register_builtin_datasets",

@@ -107,7 +107,7 @@ def check_dataset_dicts(
             category = annotation.get("category_id")
             if not _is_class_id(category, num_classes):
                 raise _bad_category(name, record, category, num_classes, class_names)
-            counts[category] += not annotation.get("iscrowd", 0)
+            counts[category] += not (annotation.get("iscrowd", 0) or annotation.get("ignore", 0))
             if not _is_finite_box(annotation.get("bbox")):
                 raise ValueError(
                     f"dataset '{name}', image {_image_of(record)}: bbox is "

@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from detectron2.config import CfgNode
@@ -17,12 +18,15 @@ from detectron2.utils.logger import setup_logger
 
 from ..config import get_cfg, load_config_file, validate_cfg
 from ..data.check import check_datasets
+from ..data.class_counts import count_classes
 from ..data.register import register_builtin_datasets
 from ..messages import did_you_mean
 from ..validate import flatten
 from .checks import check_processes, check_weights
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # What a mistake in the command line, the config or the data raises; everything else is a bug.
 USER_ERRORS = (ValueError, KeyError, OSError, ImportError)
@@ -67,6 +71,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     check_processes(cfg)
     check_weights(cfg, resume=args.resume, eval_only=args.eval_only)
     on_main_process(lambda: check_data(cfg, args.eval_only))
+    if not args.eval_only:  # the training data may not even exist, and there is no loss
+        fill_class_counts(cfg)
     cfg.freeze()
     if args.dry_run:
         seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
@@ -149,17 +155,39 @@ def check_data(cfg: CfgNode, eval_only: bool = False) -> None:
     check_datasets(cfg)
 
 
-def on_main_process(function: Callable[[], None]) -> None:
-    """Run ``function`` in the main process while the others wait; a user error is raised in all."""
-    error: Exception | None = None
+def fill_class_counts(cfg: CfgNode) -> None:
+    """Set an empty ``CLASS_COUNTS`` to the objects of the training set, if the loss reads it.
+
+    Raises:
+        ValueError: there is no training set, or no object in it.
+    """
+    node = cfg.MODEL.RETINANET
+    counted = node.CLS_LOSS == "ClassBalancedFocal" and node.CLASS_BALANCE != "given"
+    if cfg.MODEL.META_ARCHITECTURE != "RetinaNetExt" or not counted or node.CLASS_COUNTS:
+        return
+    if not cfg.DATASETS.TRAIN:
+        raise ValueError(
+            "DATASETS.TRAIN is empty, so ClassBalancedFocal has no objects to count; name a "
+            "dataset, or set MODEL.RETINANET.CLASS_COUNTS"
+        )
+    node.CLASS_COUNTS = on_main_process(lambda: count_classes(cfg.DATASETS.TRAIN, node.NUM_CLASSES))
+
+
+def on_main_process(function: Callable[[], T]) -> T:
+    """Run ``function`` in the main process while the others wait.
+
+    Its result, or a user error that it raises, reaches all of them.
+    """
+    result: tuple[Any, Exception | None] = None, None
     if comm.is_main_process():
         try:
-            function()
+            result = function(), None
         except USER_ERRORS as caught:
-            error = caught
-    error = comm.all_gather(error)[0]
+            result = None, caught
+    value, error = comm.all_gather(result)[0]
     if error is not None:
         raise error
+    return value
 
 
 def _start_logging(cfg: CfgNode, args: argparse.Namespace) -> None:

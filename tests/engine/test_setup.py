@@ -1,14 +1,18 @@
 """From arguments to a frozen config: precedence, devices, early errors, what is written where."""
 
+import json
 import logging
+import math
 import os
 
 import pytest
 import torch
+from detectron2.modeling import build_model
 
 from retinanet_ext import get_cfg, load_config_file, validate_cfg
 from retinanet_ext.data.register import register_builtin_datasets
 from retinanet_ext.engine import setup as engine_setup
+from retinanet_ext.engine.dry_run import dry_run
 from retinanet_ext.engine.setup import (
     build_cfg,
     check_data,
@@ -18,6 +22,8 @@ from retinanet_ext.engine.setup import (
     resolve_device,
     setup,
 )
+from retinanet_ext.engine.trainer import evaluate
+from retinanet_ext.losses import class_alphas
 from tests.tiny import write_config
 
 
@@ -120,9 +126,73 @@ def test_user_errors_of_the_main_process_reach_all(monkeypatch):
         on_main_process(fail)
     # Another process runs nothing, and hears of the error.
     monkeypatch.setattr(engine_setup.comm, "is_main_process", lambda: False)
-    monkeypatch.setattr(engine_setup.comm, "all_gather", lambda mine: [ValueError("bad"), mine])
+    monkeypatch.setattr(
+        engine_setup.comm, "all_gather", lambda mine: [(None, ValueError("bad")), mine]
+    )
     with pytest.raises(ValueError, match="bad"):
         on_main_process(fail)
+
+
+def test_a_result_of_the_main_process_reaches_all(monkeypatch):
+    assert on_main_process(lambda: 3) == 3
+    monkeypatch.setattr(engine_setup.comm, "is_main_process", lambda: False)
+    monkeypatch.setattr(engine_setup.comm, "all_gather", lambda mine: [(4, None), mine])
+    assert on_main_process(lambda: pytest.fail("must not run here")) == 4
+
+
+BALANCED = ["MODEL.RETINANET.CLS_LOSS", "ClassBalancedFocal"]
+GIVEN = ["MODEL.RETINANET.CLASS_BALANCE", "given", "MODEL.RETINANET.CLASS_ALPHA", "[.1, .2, .3]"]
+
+
+@pytest.mark.parametrize("balance", ["inverse", "effective"])
+def test_class_counts_come_from_the_training_annotations(arguments, tiny_root, balance):
+    path = tiny_root / "bccd" / "annotations" / "instances_train.json"
+    annotations = json.loads(path.read_text())["annotations"]
+    expected = [sum(a["category_id"] == k for a in annotations) for k in (1, 2, 3)]
+    assert min(expected) > 0 and len(set(expected)) > 1
+    cfg = setup(arguments("--dry-run", *BALANCED, "MODEL.RETINANET.CLASS_BALANCE", balance))
+    assert expected == cfg.MODEL.RETINANET.CLASS_COUNTS
+
+
+def test_a_saved_config_trains_with_the_class_counts(arguments, tmp_path):
+    cfg = setup(arguments(*BALANCED, "OUTPUT_DIR", str(tmp_path / "run")))
+    again = get_cfg()
+    load_config_file(again, tmp_path / "run" / "config.yaml", allow_unsafe=False)
+    node = again.MODEL.RETINANET
+    assert node.CLASS_COUNTS == cfg.MODEL.RETINANET.CLASS_COUNTS != []
+    alphas = class_alphas(node.CLASS_COUNTS, node.FOCAL_LOSS_ALPHA, beta=node.CLASS_BALANCE_BETA)
+    assert build_model(again).cls_loss.alphas.tolist() == pytest.approx(alphas)
+    assert math.isfinite(dry_run(again)["loss_cls"])
+
+
+@pytest.mark.parametrize(
+    "opts",
+    [
+        [],  # another loss
+        [*BALANCED, *GIVEN],
+        [*BALANCED, "MODEL.RETINANET.CLASS_COUNTS", "[7, 8, 9]"],
+    ],
+)
+def test_class_counts_are_left_alone_where_nobody_asks(arguments, monkeypatch, opts):
+    monkeypatch.setattr(engine_setup, "count_classes", lambda *_: pytest.fail("counted"))
+    args = arguments("--dry-run", *opts)
+    assert build_cfg(args).MODEL.RETINANET.CLASS_COUNTS == setup(args).MODEL.RETINANET.CLASS_COUNTS
+
+
+def test_evaluation_with_class_balance_needs_no_training_data(arguments, tmp_path):
+    weights = tmp_path / "model.pth"
+    opts = [*BALANCED, "MODEL.WEIGHTS", str(weights), "OUTPUT_DIR", str(tmp_path / "eval")]
+    cfg = build_cfg(arguments(*opts))
+    model = build_model(cfg)
+    torch.save({"model": model.state_dict()}, weights)
+    cfg = setup(arguments("--eval-only", *opts, "DATASETS.TRAIN", "('not_here',)"))
+    assert cfg.MODEL.RETINANET.CLASS_COUNTS == []
+    assert "bbox" in evaluate(cfg)
+
+
+def test_class_balance_without_training_data_is_named(arguments):
+    with pytest.raises(ValueError, match=r"DATASETS.TRAIN is empty.*CLASS_COUNTS"):
+        setup(arguments("--dry-run", *BALANCED, "DATASETS.TRAIN", "()"))
 
 
 def test_setup_freezes_and_saves_a_config_that_can_be_run(arguments, tmp_path):
