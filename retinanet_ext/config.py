@@ -22,11 +22,31 @@ def add_retinanet_ext_config(cfg: CfgNode) -> None:
     retinanet = cfg.MODEL.RETINANET
     # Entry of DENSE_HEAD_REGISTRY.
     _add(retinanet, "HEAD", "RetinaNetHead")
+    # Channels of its NUM_CONVS convolutions; 0: as many as the features have.
+    _add(retinanet, "HEAD_WIDTH", 0)
+    # What of NORM differs between levels. "auto": the statistics of BN and SyncBN (Detectron2);
+    # "shared": nothing; "per_level": each level has a norm of its own, affine parameters and all.
+    _add(retinanet, "NORM_PER_LEVEL", "auto")
+    # One box per anchor (the paper), or with False one for each class.
+    _add(retinanet, "CLS_AGNOSTIC_BBOX_REG", True)
+    # "" or what the head predicts of each box beside its deltas: its "iou" with the object, or the
+    # "centerness" of its anchor in the object (ATSS, FCOS). Scores are then sqrt(class * quality).
+    _add(retinanet, "QUALITY_BRANCH", "")
     # Entry of ASSIGNER_REGISTRY.
     _add(retinanet, "ASSIGNER", "IoUAssigner")
     # The anchors with the best IoU of each object are positive even below IOU_THRESHOLDS. The paper
     # has no such rule; Detectron2 has it fixed to True.
     _add(retinanet, "ALLOW_LOW_QUALITY_MATCHES", True)
+    # ATSSAssigner (arXiv 1912.02424): candidate locations per object and level, the paper's k. It
+    # reads neither IOU_THRESHOLDS, IOU_LABELS nor ALLOW_LOW_QUALITY_MATCHES.
+    _add(retinanet, "ATSS_TOPK", 9)
+    # Background anchors of which at least this share of the area lies in a box marked `iscrowd` or
+    # `ignore` take part in no loss. Above 1 is off, as in Detectron2: crowds are background, and
+    # `ignore` means nothing.
+    _add(retinanet, "IGNORE_IOF_THRESH", 0.5)
+    # A positive anchor also learns the classes of boxes whose IoU with its own box is above this,
+    # in (0, 1]; 1 is off.
+    _add(retinanet, "MULTI_LABEL_IOU_THRESH", 1.0)
     # Entry of CLS_LOSS_REGISTRY; FocalLoss reads FOCAL_LOSS_ALPHA (the paper's alpha) and
     # FOCAL_LOSS_GAMMA (gamma). Detectron2's BBOX_REG_LOSS_TYPE chooses the box loss: its own names
     # (smooth_l1, giou, diou, ciou) or any entry of BOX_LOSS_REGISTRY.
@@ -60,11 +80,17 @@ def add_retinanet_ext_config(cfg: CfgNode) -> None:
     # and "effective": FOCAL_LOSS_ALPHA, larger for classes with few objects in CLASS_COUNTS, by one
     # over their number or over their effective number (arXiv 1901.05555).
     _add(retinanet, "CLASS_BALANCE", "effective")
-    # K numbers each, in the order of the classes: alphas in [0, 1]; objects in the training set.
+    # K numbers each, in the order of the classes: alphas in [0, 1]; objects in the training set,
+    # where [] has them counted (crowds left out) when training starts.
     _add(retinanet, "CLASS_ALPHA", [])
     _add(retinanet, "CLASS_COUNTS", [])
     # beta of the effective number, in [0, 1): 0 weighs all classes alike, near 1 is "inverse".
     _add(retinanet, "CLASS_BALANCE_BETA", 0.999)
+    # QualityFocalLoss: exponent of |IoU - score| (arXiv 2006.04388, beta; 0 or at least 1).
+    _add(retinanet, "QUALITY_FOCAL_BETA", 2.0)
+    # VarifocalLoss: weight of negatives, and exponent of their score (arXiv 2008.13367).
+    _add(retinanet, "VARIFOCAL_ALPHA", 0.75)
+    _add(retinanet, "VARIFOCAL_GAMMA", 2.0)
     # What the box loss is multiplied by, before the normalizer: the lambda of multi-task losses.
     _add(retinanet, "BOX_LOSS_WEIGHT", 1.0)
     # What both losses are divided by, counted over all processes: "running_mean" of the number of
@@ -88,6 +114,9 @@ def add_retinanet_ext_config(cfg: CfgNode) -> None:
     _add(speedups, "FOLD_FROZEN_BN", True)
     # Winograd's algorithm for large 3x3 convolutions on the CPU.
     _add(speedups, "WINOGRAD", True)
+    # In training on the CPU, compute the box subnet only around positive anchors, the only ones in
+    # the box loss. Not with COMPILE or AUTOCAST, nor where the head's NORM needs whole maps.
+    _add(speedups, "SPARSE_BOX_SUBNET", True)
     # Where the channels_last memory format is used: "all", "backbone", "none", or "auto" (backbone
     # on the CPU, else none).
     _add(speedups, "CHANNELS_LAST", "auto")
@@ -104,6 +133,35 @@ def add_retinanet_ext_config(cfg: CfgNode) -> None:
     _add(anchors, "OCTAVE_BASE_SIZES", [32.0, 64.0, 128.0, 256.0, 512.0])
     # Number of sizes per level, 2^(i/S) times the base.
     _add(anchors, "SCALES_PER_OCTAVE", 3)
+    # The same for each level apart, such as [3, 3, 3, 2, 1]; [] is SCALES_PER_OCTAVE at all levels.
+    # ASPECT_RATIOS may also be one list per level; levels may differ in their number of anchors.
+    _add(anchors, "SCALES_OF_LEVELS", [])
+
+    fpn = cfg.MODEL.FPN
+    # Both read by build_fpn_backbone_p6p7 alone. The backbone under the pyramid: an entry of
+    # Detectron2's BACKBONE_REGISTRY, such as build_resnet_backbone or build_regnet_backbone.
+    _add(fpn, "BOTTOM_UP", "build_resnet_backbone")
+    # What P6 is computed from: "c5", the last of FPN.IN_FEATURES (the paper), or "p5", its level of
+    # the pyramid.
+    _add(fpn, "TOP_BLOCK_IN", "c5")
+
+    # Read by build_regnet_backbone, arXiv 2003.13678, Sec. 3.3; these are RegNetX-4GF.
+    _add(cfg.MODEL, "REGNET", CfgNode())
+    regnet = cfg.MODEL.REGNET
+    # Blocks in all; width of the first, slope of the widths, and their ratio between stages.
+    _add(regnet, "DEPTH", 23)
+    _add(regnet, "W_0", 96)
+    _add(regnet, "W_A", 38.65)
+    _add(regnet, "W_M", 2.43)
+    # Channels per group of the 3x3 convolutions.
+    _add(regnet, "GROUP_WIDTH", 40)
+    # Squeeze-and-excitation width as a share of the block's: 0 in RegNetX, 0.25 in RegNetY.
+    _add(regnet, "SE_RATIO", 0.0)
+    _add(regnet, "STEM_WIDTH", 32)
+    # See MODEL.RESNETS.NORM.
+    _add(regnet, "NORM", "FrozenBN")
+    # Of "stem" (stride 2), "s1" (4), "s2" (8), "s3" (16), "s4" (32).
+    _add(regnet, "OUT_FEATURES", ["s2", "s3", "s4"])
 
     solver = cfg.SOLVER
     # SGD (MOMENTUM, NESTEROV) or AdamW.

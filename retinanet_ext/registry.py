@@ -7,14 +7,16 @@ Every entry is called with ``cfg`` first (write a ``from_config`` and decorate `
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from fvcore.common.registry import Registry
 
 from .messages import did_you_mean
 
+T = TypeVar("T", bound=Callable[..., Any])
 
-def register_once(registry: Registry) -> Callable[[type], type]:
+
+def register_once(registry: Registry) -> Callable[[T], T]:
     """Decorator that registers a class under its name, replacing an earlier version of itself.
 
     Detectron2's own ``register`` fails when a notebook reloads the module that holds the class.
@@ -23,7 +25,7 @@ def register_once(registry: Registry) -> Callable[[type], type]:
         KeyError: if another class already has that name.
     """
 
-    def decorate(cls: type) -> type:
+    def decorate(cls: T) -> T:
         name = cls.__name__
         old = dict(registry).get(name)
         if old is None:
@@ -81,22 +83,35 @@ DENSE_HEAD_REGISTRY = ComponentRegistry("dense head", "MODEL.RETINANET.HEAD")
 DENSE_HEAD_REGISTRY.__doc__ = """
 Heads over a feature pyramid. Called with ``(cfg, input_shape: list[ShapeSpec], num_anchors: int)``.
 ``forward(features)`` takes L tensors (N, C, Hi, Wi) and returns two lists of L tensors: logits
-(N, A*K, Hi, Wi) and deltas (N, A*4, Hi, Wi).
+(N, A*K, Hi, Wi) and deltas (N, A*4, Hi, Wi). An entry whose ``anchors_per_level`` is True gets a
+list of numbers, one per level, where levels differ in their anchors; one whose
+``cls_agnostic_bbox_reg`` is False gives deltas (N, A*K*4, Hi, Wi); one with a ``quality_pred``
+returns a third list, its logits (N, A, Hi, Wi).
 """
 
 ASSIGNER_REGISTRY = ComponentRegistry("assigner", "MODEL.RETINANET.ASSIGNER")
 ASSIGNER_REGISTRY.__doc__ = """
 Label every anchor with a ground-truth box. Called with ``(cfg)``. ``entry(anchors, gt_instances)``
 takes L :class:`detectron2.structures.Boxes` and N ``Instances`` with ``gt_boxes`` and
-``gt_classes``, and returns :class:`retinanet_ext.structures.DenseTargets`.
+``gt_classes``, and returns :class:`retinanet_ext.structures.DenseTargets`. It may have
+``debug_targets(anchors, gt_instances)``, for tools that draw; for any entry that is
+:func:`retinanet_ext.modeling.assignment_debug.describe_assignment`.
 """
 
 CLS_LOSS_REGISTRY = ComponentRegistry("classification loss", "MODEL.RETINANET.CLS_LOSS")
 CLS_LOSS_REGISTRY.__doc__ = """
 Classification losses. Called with ``(cfg)``. ``forward(logits, targets)`` takes the head's L logits
 (N, A*K, Hi, Wi) and :class:`retinanet_ext.structures.DenseTargets`, and returns the scalar sum over
-all anchors that are not ignored; the detector divides it by the loss normalizer. An entry whose
-``needs_anchors`` is True also gets ``anchors``, L Boxes (Hi*Wi*A, 4).
+all anchors that are not ignored; the detector divides it by the loss normalizer. Attributes of an
+entry, False where absent, say what else it wants or can do:
+
+- ``needs_anchors``: also gets ``anchors``, L Boxes (Hi*Wi*A, 4).
+- ``needs_quality``: also gets ``quality`` (N, R) float32 without gradient: at positives the IoU of
+  the predicted box with its ground truth, 0 elsewhere.
+- ``multi_label``: counts ``targets.extra``, further true classes of positive anchors. Others call
+  ``targets.require_one_class``.
+- ``from_features(features, conv, targets)``: a method that gives the same sum for logits
+  ``[conv(x) for x in features]`` without making them as a whole.
 """
 
 BOX_LOSS_REGISTRY = ComponentRegistry("box loss", "MODEL.RETINANET.BBOX_REG_LOSS_TYPE")

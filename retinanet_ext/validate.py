@@ -16,10 +16,16 @@ from .losses.kernels.dispatch import KERNELS
 from .messages import did_you_mean
 from .modeling.anchors import octave_sizes
 from .modeling.assigners import check_iou_bands
+from .modeling.atss import check_atss_topk
+from .modeling.backbones import check_fpn_arguments
 from .modeling.box_criteria import BOX_LOSS_ALIASES, build_box_loss
 from .modeling.decode import check_nms_arguments
+from .modeling.ignore_regions import check_ignore_iof_thresh
+from .modeling.multi_label import check_multi_label_thresh
 from .modeling.normalizer import build_loss_normalizer
+from .modeling.quality_branch import check_quality_branch
 from .modeling.speedups import Speedups
+from .modeling.towers import check_norm_per_level
 from .registry import (
     ASSIGNER_REGISTRY,
     BOX_LOSS_REGISTRY,
@@ -94,6 +100,7 @@ def validate_cfg(cfg: CfgNode, reference: CfgNode | None = None) -> None:
     _check_unknown_keys(cfg, values, defaults)
     _check_datasets(cfg)
     _check_component_names(cfg)
+    _check_pyramid(cfg, defaults)
     if cfg.MODEL.META_ARCHITECTURE in RETINANET_ARCHITECTURES:
         _check_two_stage_keys(values, defaults)
         _check_retinanet(cfg)
@@ -145,6 +152,19 @@ def _check_component_names(cfg: CfgNode) -> None:
             )
 
 
+def _check_pyramid(cfg: CfgNode, defaults: dict[str, Any]) -> None:
+    node = cfg.MODEL.FPN
+    if cfg.MODEL.BACKBONE.NAME == "build_fpn_backbone_p6p7":
+        check_fpn_arguments(node.BOTTOM_UP, node.TOP_BLOCK_IN)
+        return
+    for key in ("BOTTOM_UP", "TOP_BLOCK_IN"):
+        if node[key] != defaults[f"MODEL.FPN.{key}"]:
+            raise ValueError(
+                f"MODEL.FPN.{key} is '{node[key]}', but {cfg.MODEL.BACKBONE.NAME} does not read "
+                "it; set MODEL.BACKBONE.NAME to build_fpn_backbone_p6p7"
+            )
+
+
 def _as_lists(value: Any) -> Any:
     # yaml knows no tuples, so a config that was saved and loaded has lists in their place.
     return [_as_lists(v) for v in value] if isinstance(value, (list, tuple)) else value
@@ -171,14 +191,29 @@ def _check_retinanet(cfg: CfgNode) -> None:
     check_iou_bands(node.IOU_THRESHOLDS, node.IOU_LABELS)
     if cfg.MODEL.META_ARCHITECTURE != "RetinaNetExt":
         return
+    check_atss_topk(node.ATSS_TOPK)
+    check_multi_label_thresh(node.MULTI_LABEL_IOU_THRESH)
+    check_ignore_iof_thresh(node.IGNORE_IOF_THRESH)
+    if node.HEAD_WIDTH < 0:
+        raise ValueError(
+            f"MODEL.RETINANET.HEAD_WIDTH is {node.HEAD_WIDTH}; set it to a number of channels, or "
+            "to 0 for as many as the features have"
+        )
+    check_norm_per_level(node.NORM_PER_LEVEL)
+    check_quality_branch(node.QUALITY_BRANCH)
+    if node.NORM_PER_LEVEL != "auto" and not node.NORM:
+        raise ValueError(
+            f"MODEL.RETINANET.NORM_PER_LEVEL is '{node.NORM_PER_LEVEL}', but the head has no "
+            "norms; set MODEL.RETINANET.NORM"
+        )
     DENSE_HEAD_REGISTRY.get(node.HEAD)
     ASSIGNER_REGISTRY.get(node.ASSIGNER)
-    CLS_LOSS_REGISTRY.get(node.CLS_LOSS)
     if node.LOSS_KERNEL not in KERNELS:
         raise ValueError(
             f"MODEL.RETINANET.LOSS_KERNEL is '{node.LOSS_KERNEL}'; set it to one of "
             f"{', '.join(KERNELS)}"
         )
+    _check_cls_loss(cfg)
     Speedups.from_cfg(cfg)
     box_loss = node.BBOX_REG_LOSS_TYPE
     if box_loss not in BOX_LOSS_ALIASES and box_loss not in BOX_LOSS_REGISTRY:
@@ -192,18 +227,35 @@ def _check_retinanet(cfg: CfgNode) -> None:
     check_nms_arguments(node.NMS_KIND, node.SOFT_NMS_METHOD, node.SOFT_NMS_SIGMA)
 
 
+def _check_cls_loss(cfg: CfgNode) -> None:
+    node = cfg.MODEL.RETINANET
+    cls_loss = CLS_LOSS_REGISTRY.get(node.CLS_LOSS)
+    try:
+        cls_loss(cfg)
+    except ValueError as error:
+        raise ValueError(f"MODEL.RETINANET.CLS_LOSS is '{node.CLS_LOSS}', and {error}") from error
+    if node.MULTI_LABEL_IOU_THRESH < 1 and not getattr(cls_loss, "multi_label", False):
+        able = sorted(name for name, c in CLS_LOSS_REGISTRY if getattr(c, "multi_label", False))
+        raise ValueError(
+            f"MODEL.RETINANET.MULTI_LABEL_IOU_THRESH is {node.MULTI_LABEL_IOU_THRESH}, but the "
+            f"loss {node.CLS_LOSS} knows one class per anchor; set it to 1, or CLS_LOSS to one of "
+            f"{', '.join(able)}"
+        )
+
+
 def _check_anchor_keys(cfg: CfgNode, defaults: dict[str, Any]) -> None:
     node = cfg.MODEL.ANCHOR_GENERATOR
     if node.NAME == "RetinaNetAnchorGenerator":
-        sizes = octave_sizes(node.OCTAVE_BASE_SIZES, node.SCALES_PER_OCTAVE)
+        scales = node.SCALES_OF_LEVELS or node.SCALES_PER_OCTAVE
+        sizes = octave_sizes(node.OCTAVE_BASE_SIZES, scales)
         if node.SIZES not in (defaults["MODEL.ANCHOR_GENERATOR.SIZES"], sizes):
             raise ValueError(
                 f"MODEL.ANCHOR_GENERATOR.SIZES is {node.SIZES}, but RetinaNetAnchorGenerator reads "
-                f"OCTAVE_BASE_SIZES {node.OCTAVE_BASE_SIZES} and SCALES_PER_OCTAVE "
-                f"{node.SCALES_PER_OCTAVE} instead; set those, or NAME to DefaultAnchorGenerator"
+                f"OCTAVE_BASE_SIZES {node.OCTAVE_BASE_SIZES} and SCALES_PER_OCTAVE {scales} "
+                "instead; set those, or NAME to DefaultAnchorGenerator"
             )
         return
-    for key in ("OCTAVE_BASE_SIZES", "SCALES_PER_OCTAVE"):
+    for key in ("OCTAVE_BASE_SIZES", "SCALES_PER_OCTAVE", "SCALES_OF_LEVELS"):
         if node[key] != defaults[f"MODEL.ANCHOR_GENERATOR.{key}"]:
             raise ValueError(
                 f"MODEL.ANCHOR_GENERATOR.{key} is {node[key]}, but {node.NAME} does not read it; "

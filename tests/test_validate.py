@@ -71,6 +71,7 @@ def test_stops_and_names_the_way_out(arch: str, key: str, value, words: str):
     [
         ("MODEL.RETINANET.CLS_LOSS", "FocalLos", "Did you mean 'FocalLoss'"),
         ("MODEL.RETINANET.LOSS_KERNEL", "fast", "LOSS_KERNEL is 'fast'.*auto, reference"),
+        ("MODEL.RETINANET.FOCAL_LOSS_GAMMA", -1.0, "CLS_LOSS is 'FocalLoss', and gamma must be"),
         ("MODEL.RETINANET.HEAD", "FastRCNNHead", "Known: .*RetinaNetHead"),
         ("MODEL.RETINANET.ASSIGNER", "Max", "Known: .*IoUAssigner"),
         ("MODEL.RETINANET.BBOX_REG_LOSS_TYPE", "gioU", "Did you mean 'giou'|Did you mean 'GIoU'"),
@@ -81,6 +82,16 @@ def test_components_are_resolved_before_anything_is_built(key: str, value, words
     cfg = shipped_cfg()
     set_key(cfg, key, value)
     with pytest.raises((KeyError, ValueError), match=words):
+        validate_cfg(cfg)
+
+
+@pytest.mark.parametrize("loss", ["OHEM", "QualityFocalLoss", "VarifocalLoss"])
+def test_a_loss_of_one_class_per_anchor_goes_with_no_multi_label_truth(loss: str):
+    cfg = shipped_cfg()
+    cfg.MODEL.RETINANET.CLS_LOSS = loss
+    validate_cfg(cfg)
+    cfg.MODEL.RETINANET.MULTI_LABEL_IOU_THRESH = 0.9
+    with pytest.raises(ValueError, match=rf"MULTI_LABEL_IOU_THRESH is 0.9.*{loss}.*FocalLoss"):
         validate_cfg(cfg)
 
 

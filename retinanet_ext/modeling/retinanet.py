@@ -27,14 +27,18 @@ from ..messages import did_you_mean
 from ..registry import (
     ASSIGNER_REGISTRY,
     CLS_LOSS_REGISTRY,
-    DENSE_HEAD_REGISTRY,
     register_once,
 )
 from ..structures import DenseTargets
 from .box_criteria import build_box_loss
-from .decode import DenseDecoder, gather_deltas
+from .decode import DenseDecoder, gather_deltas, gather_quality, pick_class
+from .heads import build_dense_head
+from .ignore_regions import ignore_anchors
 from .input_check import check_training_inputs
 from .normalizer import LossNormalizer, build_loss_normalizer
+from .quality_branch import quality_branch_loss
+from .quality_criteria import box_quality
+from .sparse_tower import outputs_at, subnet_convs
 from .speedups import Speedups
 
 logger = logging.getLogger(__name__)
@@ -67,6 +71,8 @@ class RetinaNetExt(DenseDetector):
         speedups: Speedups | None = None,
         fuse_cls_loss: bool = False,
         loss_normalizer: LossNormalizer | None = None,
+        quality_branch: str = "",
+        ignore_iof_thresh: float = 0.5,
     ):
         """
         Args:
@@ -83,7 +89,10 @@ class RetinaNetExt(DenseDetector):
             speedups: how backbone and head are computed; default: as :class:`Speedups`.
             fuse_cls_loss: in training, never make the logits as a whole; the head needs
                 ``cls_features``, ``deltas`` and ``cls_score``, the loss ``from_features``.
-            loss_normalizer: what both losses are divided by; default: Detectron2's running mean.
+            loss_normalizer: what the losses are divided by; default: Detectron2's running mean.
+            quality_branch: "", or what the head's third output learns: "iou" or "centerness".
+            ignore_iof_thresh: background anchors with this share of their area in a box of the
+                input's ``ignore_boxes`` take part in no loss; above 1 is off.
         """
         super().__init__(
             backbone, head, head_in_features, pixel_mean=pixel_mean, pixel_std=pixel_std
@@ -98,6 +107,8 @@ class RetinaNetExt(DenseDetector):
         self.vis_period = vis_period
         self.input_format = input_format
         self.fuse_cls_loss = fuse_cls_loss
+        self.quality_branch = quality_branch
+        self.ignore_iof_thresh = ignore_iof_thresh
         self.speedups = speedups or Speedups()
         self.speedups.apply(self.backbone, self.head)
 
@@ -115,13 +126,7 @@ class RetinaNetExt(DenseDetector):
                 )
         feature_shapes = [shapes[name] for name in node.IN_FEATURES]
         anchor_generator = build_anchor_generator(cfg, feature_shapes)
-        num_anchors = set(anchor_generator.num_anchors)
-        if len(num_anchors) != 1:
-            raise ValueError(
-                "the head is shared across levels, so each level needs the same number of anchors, "
-                f"but MODEL.ANCHOR_GENERATOR gives {anchor_generator.num_anchors}"
-            )
-        head = DENSE_HEAD_REGISTRY.get(node.HEAD)(cfg, feature_shapes, num_anchors.pop())
+        head = build_dense_head(cfg, feature_shapes, anchor_generator.num_anchors)
         cls_loss = CLS_LOSS_REGISTRY.get(node.CLS_LOSS)(cfg)
         return {
             "backbone": backbone,
@@ -141,6 +146,7 @@ class RetinaNetExt(DenseDetector):
                 nms_kind=node.NMS_KIND,
                 soft_nms_method=node.SOFT_NMS_METHOD,
                 soft_nms_sigma=node.SOFT_NMS_SIGMA,
+                cls_agnostic_bbox_reg=node.CLS_AGNOSTIC_BBOX_REG,
             ),
             "num_classes": node.NUM_CLASSES,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
@@ -149,7 +155,9 @@ class RetinaNetExt(DenseDetector):
             "input_format": cfg.INPUT.FORMAT,
             "loss_normalizer": build_loss_normalizer(cfg),
             "speedups": Speedups.from_cfg(cfg),
-            "fuse_cls_loss": _fuses_cls_loss(node, head, cls_loss),
+            "quality_branch": node.QUALITY_BRANCH,
+            "ignore_iof_thresh": node.IGNORE_IOF_THRESH,
+            "fuse_cls_loss": _fuses_cls_loss(node, head, cls_loss, anchor_generator.num_anchors),
         }
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
@@ -169,11 +177,35 @@ class RetinaNetExt(DenseDetector):
         with self.speedups.precision(self.device):
             maps = self.backbone(images.tensor)
             features = [maps[name] for name in self.head_in_features]
-            if self.fuse_cls_loss:
-                predictions = self.head.cls_features(features), self.head.deltas(features)
-            else:
-                predictions = self.head(features)
-        return self.forward_training(images, features, predictions, gt_instances)
+        anchors = self.anchor_generator(features)
+        targets = self.assigner(anchors, gt_instances)
+        ignore_boxes = [x.get("ignore_boxes") for x in batched_inputs]
+        targets = ignore_anchors(targets, anchors, ignore_boxes, self.ignore_iof_thresh)
+        with self.speedups.precision(self.device):
+            classified, deltas, *rest = self._predict(features, targets)
+        return self.losses(anchors, classified, deltas, targets, *rest)
+
+    def _predict(self, features: list[Tensor], targets: DenseTargets) -> tuple[Any, ...]:
+        """What :meth:`losses` takes."""
+        head: Any = self.head
+        deltas = self._deltas_of_positives(features, targets)
+        if self.fuse_cls_loss:
+            if deltas is None:
+                return head.features_and_deltas(features)
+            return head.cls_features(features), deltas
+        if deltas is None:
+            return head(features)
+        return head.logits(features), deltas
+
+    def _deltas_of_positives(self, features: list[Tensor], targets: DenseTargets) -> Tensor | None:
+        """The box subnet's outputs for the positives alone (P, B), where that is faster."""
+        if self.quality_branch or not self.speedups.sparse_boxes(features[0]):
+            return None
+        convs = subnet_convs(self.head)
+        if convs is None:
+            return None
+        images, positives = targets.pos_mask.nonzero(as_tuple=True)
+        return outputs_at(convs, features, images, positives, self.head.level_anchors)
 
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """Normalized images, padded to one size, in the memory format of the network."""
@@ -182,69 +214,72 @@ class RetinaNetExt(DenseDetector):
             images.tensor = images.tensor.contiguous(memory_format=torch.channels_last)
         return images
 
-    def forward_training(
-        self,
-        images: ImageList,
-        features: list[Tensor],
-        predictions: tuple[list[Tensor], list[Tensor]],
-        gt_instances: list[Instances],
-    ) -> dict[str, Tensor]:
-        """Losses of a batch.
-
-        Args:
-            images, gt_instances: N of each.
-            features: L maps (N, C, Hi, Wi).
-            predictions: the head's logits and deltas; with ``fuse_cls_loss``, its ``cls_features``
-                in place of logits.
-        """
-        classified, deltas = predictions
-        anchors = self.anchor_generator(features)
-        targets = self.assigner(anchors, gt_instances)
-        if not self.fuse_cls_loss:
-            return self.losses(anchors, classified, deltas, targets)
-        fused_loss: Any = self.cls_loss  # checked for this when the model was built
-        loss_cls = fused_loss.from_features(classified, self.head.cls_score, targets)
-        return self._normalize(loss_cls, anchors, deltas, targets)
-
     def losses(
         self,
         anchors: list[Boxes],
-        logits: list[Tensor],
-        deltas: list[Tensor],
+        classified: list[Tensor],
+        deltas: list[Tensor] | Tensor,
         targets: DenseTargets,
+        quality_logits: list[Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """``loss_cls`` and ``loss_box_reg``: sums over the batch divided by the loss normalizer."""
-        if getattr(self.cls_loss, "needs_anchors", False):
-            loss_cls = self.cls_loss(logits, targets, anchors=anchors)
-        else:
-            loss_cls = self.cls_loss(logits, targets)
-        return self._normalize(loss_cls, anchors, deltas, targets)
+        """``loss_cls`` and ``loss_box_reg``: sums over the batch divided by the loss normalizer.
 
-    def _normalize(
-        self, loss_cls: Tensor, anchors: list[Boxes], deltas: list[Tensor], targets: DenseTargets
-    ) -> dict[str, Tensor]:
+        A head with a quality branch adds ``loss_quality``.
+
+        Args:
+            anchors: L Boxes (Hi*Wi*A, 4).
+            classified: the head's logits, L tensors (N, A*K, Hi, Wi); with ``fuse_cls_loss``, its
+                ``cls_features``.
+            deltas: the head's, L tensors (N, A*4, Hi, Wi); or (P, 4), those of the positives in the
+                order of ``targets.pos_mask``. A regressor for each class has K times as many.
+            targets: of the N images.
+            quality_logits: of the quality branch, L tensors (N, A, Hi, Wi).
+        """
         # The one place where a training step has to wait for the GPU: how many positives there are.
         images, positives = targets.pos_mask.nonzero(as_tuple=True)
         if has_event_storage():
             num_pos_anchors = len(positives) / targets.num_images
             get_event_storage().put_scalar("num_pos_anchors", num_pos_anchors)
         normalizer = self.loss_normalizer(len(positives), targets.labels.numel())
-        loss_box_reg = self.box_loss(
-            gather_deltas(deltas, images, positives),
-            Boxes.cat(anchors).tensor[positives],
-            targets.boxes[images, positives],
-        )
-        return {"loss_cls": loss_cls / normalizer, "loss_box_reg": loss_box_reg / normalizer}
+        per_class = not self.decoder.cls_agnostic_bbox_reg
+        classes = targets.labels[images, positives] if per_class else None
+        if isinstance(deltas, Tensor):
+            rows = pick_class(deltas, classes, self.num_classes)
+        else:
+            rows = gather_deltas(deltas, images, positives, classes, self.num_classes)
+        boxes = (rows, Boxes.cat(anchors).tensor[positives], targets.boxes[images, positives])
+        arguments: dict[str, Any] = {}
+        if getattr(self.cls_loss, "needs_anchors", False):
+            arguments["anchors"] = anchors
+        if getattr(self.cls_loss, "needs_quality", False):
+            quality = torch.zeros_like(targets.boxes[..., 0])
+            quality[images, positives] = box_quality(*boxes, self.decoder.box2box_transform)
+            arguments["quality"] = quality
+        if self.fuse_cls_loss:
+            fused_loss: Any = self.cls_loss  # checked for this when the model was built
+            loss_cls = fused_loss.from_features(classified, self.head.cls_score, targets)
+        else:
+            loss_cls = self.cls_loss(classified, targets, **arguments)
+        losses = {"loss_cls": loss_cls, "loss_box_reg": self.box_loss(*boxes)}
+        if quality_logits is not None:
+            losses["loss_quality"] = quality_branch_loss(
+                self.quality_branch,
+                gather_quality(quality_logits, images, positives),
+                *boxes,
+                self.decoder.box2box_transform,
+            )
+        return {name: loss / normalizer for name, loss in losses.items()}
 
     def forward_inference(
         self,
         images: ImageList,
         features: list[Tensor],
-        predictions: tuple[list[Tensor], list[Tensor]],
+        predictions: tuple[list[Tensor], ...],
     ) -> list[Instances]:
         """Detections of N images in pixels of the network's input."""
-        logits, deltas = predictions
-        return self.decoder(self.anchor_generator(features), logits, deltas, images.image_sizes)
+        logits, deltas, *rest = predictions
+        anchors = self.anchor_generator(features)
+        return self.decoder(anchors, logits, deltas, images.image_sizes, *rest)
 
     def _visualize_periodically(self, batched_inputs: list[dict[str, Any]]) -> None:
         """Draw ground truth and detections of the first image, as evaluation would see it."""
@@ -261,12 +296,16 @@ class RetinaNetExt(DenseDetector):
         self.visualize_training(batched_inputs[:1], [outputs[0]["instances"].to("cpu")])
 
 
-def _fuses_cls_loss(node: Any, head: nn.Module, cls_loss: nn.Module) -> bool:
+def _fuses_cls_loss(
+    node: Any, head: nn.Module, cls_loss: nn.Module, num_anchors: list[int]
+) -> bool:
     """Whether the config asks for logits in pieces, and head and loss can do so."""
     least = node.FUSED_CLS_LOSS_MIN_CLASSES
     if not 0 <= least <= node.NUM_CLASSES or node.LOSS_KERNEL == "reference":
         return False
-    able = all(hasattr(head, name) for name in ("cls_features", "deltas", "cls_score"))
+    able = all(hasattr(head, x) for x in ("cls_features", "features_and_deltas", "cls_score"))
+    # In pieces, every level uses all of the convolution's channels.
+    able = able and len(set(num_anchors)) == 1
     if able and hasattr(cls_loss, "from_features"):
         return True
     logger.info(

@@ -30,6 +30,8 @@ class Speedups:
     Attributes:
         fold_frozen_bn: multiply FrozenBatchNorm2d into the convolution before it, at run time.
         winograd: take large 3x3 convolutions on the CPU by :mod:`.winograd`.
+        sparse_box_subnet: in training on the CPU, compute the box subnet only where positives
+            need it, by :mod:`.sparse_tower`.
         channels_last: where images, features and kernels are kept in the channels_last memory
             format: "all", "backbone" or "none".
         compile: run backbone and head through :func:`torch.compile`, anew for each input size.
@@ -40,6 +42,7 @@ class Speedups:
 
     fold_frozen_bn: bool = True
     winograd: bool = True
+    sparse_box_subnet: bool = True
     channels_last: str = "none"
     compile: bool = False
     compile_mode: str = "default"
@@ -68,6 +71,7 @@ class Speedups:
         return cls(
             fold_frozen_bn=node.FOLD_FROZEN_BN,
             winograd=node.WINOGRAD,
+            sparse_box_subnet=node.SPARSE_BOX_SUBNET,
             channels_last=best if node.CHANNELS_LAST == "auto" else node.CHANNELS_LAST,
             compile=node.COMPILE,
             compile_mode=node.COMPILE_MODE,
@@ -94,6 +98,12 @@ class Speedups:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.compile:
             network.compile(mode=self.compile_mode, dynamic=False)
+
+    def sparse_boxes(self, features: Tensor) -> bool:
+        """Whether the box subnet may be computed in parts, given one of its inputs."""
+        # On GPUs whole convolutions are fast, and waiting for the positives is not.
+        on_cpu = features.device.type == "cpu"
+        return self.sparse_box_subnet and on_cpu and not self.compile and not self.autocast
 
     def precision(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
         """The context that backbone and head run in."""

@@ -14,10 +14,15 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from retinanet_ext import get_cfg, validate_cfg
-from retinanet_ext.modeling import winograd
+from retinanet_ext.modeling import sparse_tower, winograd
 from retinanet_ext.modeling.speedups import FastConv2d, FastNormConv2d, Speedups
 
-PLAIN = {"FOLD_FROZEN_BN": False, "WINOGRAD": False, "CHANNELS_LAST": "none"}
+PLAIN = {
+    "FOLD_FROZEN_BN": False,
+    "WINOGRAD": False,
+    "SPARSE_BOX_SUBNET": False,
+    "CHANNELS_LAST": "none",
+}
 
 
 def small_cfg(**speedups):
@@ -92,6 +97,29 @@ def assert_same(got, expected, tolerance: float) -> None:
 def test_gives_the_numbers_of_the_plain_network(speedups: dict):
     # In float64, where rounding cannot hide a mistake.
     assert_same(outcome(build(**speedups).double()), outcome(build().double()), 1e-9)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_box_subnet_at_positives_gives_the_numbers_of_the_plain_network(monkeypatch, share):
+    monkeypatch.setattr(sparse_tower, "MAX_SHARE", share)
+    sparse, whole = build(SPARSE_BOX_SUBNET=True).double(), build().double()
+    calls = []
+    monkeypatch.setattr(sparse.head.bbox_pred, "forward", spy(sparse.head.bbox_pred, calls))
+    expected = outcome(whole)
+    got = outcome(sparse)
+    assert_same(got, expected, 1e-9)
+    in_training = len(calls) - len(got[2]) // 2  # the rest is inference
+    assert in_training == (0 if share else 5)
+
+
+def spy(module: nn.Module, calls: list):
+    forward = module.forward
+
+    def spied(x):
+        calls.append(x.shape)
+        return forward(x)
+
+    return spied
 
 
 def test_winograd_gives_the_numbers_of_the_plain_network(monkeypatch):
