@@ -1,0 +1,245 @@
+"""Runs: a row with a seed, its folder, and what became of it.
+
+A run's folder is named by a hash of its settings, so changed settings are another run and equal
+settings in two tables are one. ``result.json`` in it is written in one step when the run is over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+
+from retinanet_ext import get_cfg
+from retinanet_ext.validate import flatten
+
+from .rows import Setting, Table, build_cfg
+
+RESULT = "result.json"
+CONSOLE = "console.txt"  # log.txt is Detectron2's
+FINISHED, DIVERGED, FAILED, INTERRUPTED = "finished", "diverged", "failed", "interrupted"
+OVER = (FINISHED, DIVERGED)  # the others are tried again
+
+# What changes neither the trained model nor its AP.
+NOT_HASHED = {
+    "OUTPUT_DIR",
+    "SEED",
+    "VERSION",
+    "VIS_PERIOD",
+    "CUDNN_BENCHMARK",
+    "MODEL.DEVICE",
+    "DATALOADER.NUM_WORKERS",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "TEST.EVAL_PERIOD",
+}
+# How Detectron2 ends a training whose loss is not finite.
+_NOT_FINITE = re.compile(r"FloatingPointError|became infinite or NaN")
+_ITERATION = re.compile(r"at iteration[ =]*(\d+)")
+_PURE_COMPUTE = re.compile(r"pure compute time: .*?\(([\d.]+) s / iter")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A config to train with one seed.
+
+    Attributes:
+        config: name of the first row that has these settings.
+        settings: the keys that differ from the package's defaults.
+        seed: SEED.
+        folder: OUTPUT_DIR.
+    """
+
+    config: str
+    settings: dict[str, Any]
+    seed: int
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return f"{self.config} seed {self.seed}"
+
+    @property
+    def iterations(self) -> int:
+        return int(self.settings.get("SOLVER.MAX_ITER", get_cfg().SOLVER.MAX_ITER))
+
+    def result(self) -> dict[str, Any]:
+        """The content of result.json, {} where there is none."""
+        return read_json(self.folder / RESULT)
+
+
+class RunBook:
+    """Finds the runs of rows, each config merged and hashed once."""
+
+    def __init__(self, setting: Setting, folder: Path):
+        """
+        Args:
+            setting: of all rows.
+            folder: holds ``runs/``.
+        """
+        self.setting = setting
+        self.runs_folder = Path(os.path.abspath(folder)) / "runs"
+        self._settings: dict[str, dict[str, Any]] = {}
+        self._first_config: dict[str, str] = {}
+
+    def settings(self, config: str) -> dict[str, Any]:
+        """The keys of a row's config that differ from the package's defaults."""
+        if config not in self._settings:
+            self._settings[config] = changed_keys(build_cfg(config, self.setting))
+        return self._settings[config]
+
+    def run(self, config: str, seed: int) -> Run:
+        settings = self.settings(config)
+        key = settings_hash(settings)
+        name = self._folder_name(config, key)
+        return Run(name.rpartition("-")[0], settings, seed, self.runs_folder / name / f"seed{seed}")
+
+    def runs(self, tables: Sequence[Table], seeds: int) -> list[Run]:
+        """Every run of ``tables`` once; all rows with seed 1 before any with seed 2."""
+        configs = [row.config for table in tables for row in table.rows]
+        found = [self.run(config, seed) for seed in range(1, seeds + 1) for config in configs]
+        return list({run.folder: run for run in found}.values())
+
+    def results(self, config: str) -> list[dict[str, Any]]:
+        """Results of all seeds of a row that were ever tried, in the order of the seeds."""
+        folder = self.run(config, 1).folder.parent
+        results = [read_json(path) for path in folder.glob(f"seed*/{RESULT}")]
+        return sorted((r for r in results if r), key=lambda r: r["seed"])
+
+    def _folder_name(self, config: str, key: str) -> str:
+        if key not in self._first_config:
+            known = sorted(self.runs_folder.glob(f"*-{key}"))
+            self._first_config[key] = known[0].name if known else f"{config}-{key}"
+        return self._first_config[key]
+
+
+def changed_keys(cfg: CfgNode) -> dict[str, Any]:
+    """Keys and values of ``cfg`` that differ from the package's defaults, tuples as lists.
+
+    Only these are hashed, so that a key that a later version adds leaves finished runs finished.
+    """
+    defaults = {key: _plain(value) for key, value in flatten(get_cfg())}
+    values = {key: _plain(value) for key, value in flatten(cfg)}
+    return {key: value for key, value in values.items() if value != defaults[key]}
+
+
+def settings_hash(settings: dict[str, Any]) -> str:
+    """Eight letters that name the settings which matter for the result, without the seed."""
+    kept = {key: value for key, value in settings.items() if key not in NOT_HASHED}
+    kept["files"] = [_annotations(name) for name in settings.get("DATASETS.TRAIN", [])]
+    text = json.dumps(kept, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _annotations(dataset: str) -> str:
+    """The last parts of a dataset's json file: the quickstart's has its version there."""
+    known = MetadataCatalog.get(dataset).get("json_file") if dataset in MetadataCatalog else None
+    return "/".join(Path(known).parts[-3:]) if known else dataset
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def write_config(run: Run) -> Path:
+    """Write what ``train_net.py --config-file`` reads; returns its path."""
+    tree: dict[str, Any] = {}
+    values = {**run.settings, "SEED": run.seed, "OUTPUT_DIR": str(run.folder)}
+    for key, value in values.items():
+        *parents, last = key.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    path = run.folder / "run.yaml"
+    write_text(path, f"# {run.name}\n" + yaml.safe_dump(tree))
+    return path
+
+
+def judge(run: Run, status: int, output: str) -> dict[str, Any]:
+    """What a child process made of its run.
+
+    Args:
+        run: what it trained.
+        status: its exit status.
+        output: what it printed.
+
+    Returns:
+        The content of result.json, without ``seconds``.
+    """
+    result: dict[str, Any] = {"config": run.config, "seed": run.seed, "iterations": run.iterations}
+    metrics = last_metrics(run.folder / "metrics.json") if status == 0 else {}
+    if metrics:
+        found = _PURE_COMPUTE.findall(output)
+        speed = {"seconds_per_image": float(found[-1])} if found else {}
+        return {**result, "status": FINISHED, "metrics": metrics, **speed}
+    if status != 0 and _NOT_FINITE.search(output):
+        at = _ITERATION.findall(output)
+        return {**result, "status": DIVERGED, **({"at_iteration": int(at[-1])} if at else {})}
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    reason = f"exit status {status}: {lines[-1] if lines else 'it printed nothing'}"
+    if status == 0:
+        reason = "it ended well, but metrics.json holds no AP"
+    return {**result, "status": FAILED, "reason": reason}
+
+
+def last_metrics(path: Path) -> dict[str, float]:
+    """The evaluation in the last line of a metrics.json that has one, {} if none does."""
+    if not path.is_file():
+        return {}
+    for line in reversed(path.read_text(encoding="utf-8").splitlines()):
+        try:
+            values = json.loads(line)
+        except ValueError:  # cut short by a kill
+            continue
+        if "bbox/AP" in values:
+            found = {k.removeprefix("bbox/"): v for k, v in values.items() if k.startswith("bbox/")}
+            return {k: v for k, v in found.items() if math.isfinite(v)}
+    return {}
+
+
+def discard_training_state(run: Run, keep_model: bool) -> None:
+    """Delete what only resuming needs; of the final model keep the weights alone."""
+    final = run.folder / "model_final.pth"
+    checkpoints = set(run.folder.glob("model_*.pth"))
+    # A checkpoint in the middle is the sign that this was not done yet; so it goes last.
+    if keep_model and final in checkpoints:
+        checkpoints.discard(final)
+        if checkpoints:
+            content = torch.load(final, map_location="cpu", weights_only=False)
+            torch.save({"model": content["model"]}, final.with_suffix(".tmp"))
+            os.replace(final.with_suffix(".tmp"), final)
+    for path in checkpoints:
+        path.unlink()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file, {} where there is none or it is broken."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file in one step: a reader, or a kill, finds all of it or what was there before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """:func:`write_text` of an object."""
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
