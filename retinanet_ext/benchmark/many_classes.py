@@ -21,16 +21,15 @@ from .settings import Settings
 
 __all__ = ["many_classes_work", "run_many_classes"]
 
-LVIS_CLASSES = 1203
 FUSED = f"{OURS}, fused"
 
 LossAndGradients = tuple[dict[str, Tensor], dict[str, Tensor]]
 
 
 def run_many_classes(bench: Benchmark) -> None:
-    """One image with K = 1203 classes, or the settings' K if that is more."""
+    """One image with the settings' ``many_classes``."""
     task = "many-classes"
-    num_classes = max(LVIS_CLASSES, bench.settings.num_classes)
+    num_classes = bench.settings.many_classes
     settings = dataclasses.replace(bench.settings.with_classes(num_classes), batch=1)
     case = HeadCase.build(settings, OURS, 1)
     logits_bytes = 4 * case.targets.labels.numel() * num_classes

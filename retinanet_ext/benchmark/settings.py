@@ -12,7 +12,9 @@ from detectron2.config import CfgNode
 
 from ..config import get_cfg
 
-__all__ = ["Settings"]
+__all__ = ["LVIS_CLASSES", "Settings"]
+
+LVIS_CLASSES = 1203
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Settings:
         repeats: timed rounds of each measurement; None lets their duration decide.
         threads: PyTorch's CPU threads.
         torchvision: whether torchvision's RetinaNet is measured too.
+        many_classes: K of the task of that name.
     """
 
     config: str
@@ -38,6 +41,7 @@ class Settings:
     repeats: int | None = None
     threads: int = 1
     torchvision: bool = True
+    many_classes: int = LVIS_CLASSES
 
     @cached_property
     def cfg(self) -> CfgNode:

@@ -24,6 +24,7 @@ from ..benchmark import (
     task_names,
 )
 from ..benchmark.plot import check_matplotlib, draw_ratios
+from ..benchmark.settings import LVIS_CLASSES
 from ..config import get_cfg, load_config_file, validate_cfg
 from ..engine.setup import merge_opts, resolve_device
 from ..messages import did_you_mean
@@ -65,7 +66,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--batch", type=_positive_int, default=2, metavar="N", help="of a training step (2)"
     )
-    parser.add_argument("--classes", type=_positive_int, metavar="K", help="default: the config's")
+    parser.add_argument(
+        "--classes",
+        type=_positive_int,
+        metavar="K",
+        help=f"default: the config's, and {LVIS_CLASSES:,} for many-classes",
+    )
     parser.add_argument(
         "--gt", type=_positive_int, default=20, metavar="M", help="objects per image (20)"
     )
@@ -108,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
         repeats=args.repeats,
         threads=torch.get_num_threads(),
         torchvision=not args.no_torchvision,
+        many_classes=args.classes or LVIS_CLASSES,
     )
     bench = Benchmark(settings, say=_say)
     config_name = args.config_file or DEFAULT_NAME

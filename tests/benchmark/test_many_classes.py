@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from retinanet_ext.benchmark import Benchmark, Disagreement, many_classes, runner
+from retinanet_ext.benchmark import Benchmark, Disagreement, runner
 from retinanet_ext.benchmark.many_classes import run_many_classes
 from retinanet_ext.benchmark.measure import Peak
 from retinanet_ext.modeling.criteria import FocalLoss
@@ -15,11 +17,10 @@ SIDES: list[str] = []
 @pytest.fixture
 def bench(settings, monkeypatch) -> Benchmark:
     SIDES.clear()
-    monkeypatch.setattr(many_classes, "LVIS_CLASSES", 23)
     monkeypatch.setattr(
         runner, "measure_in_own_process", lambda _, side, __: SIDES.append(side) or Peak(9, "m")
     )
-    return Benchmark(settings)
+    return Benchmark(dataclasses.replace(settings, many_classes=23))
 
 
 def test_rows_name_the_number_of_classes_and_the_fused_loss(bench):
@@ -39,12 +40,6 @@ def test_a_loss_that_cannot_be_fused_has_no_such_rows(bench, monkeypatch):
     monkeypatch.delattr(FocalLoss.__base__, "from_features")
     run_many_classes(bench)
     assert not [row for row in bench.rows if "fused" in row.what]
-
-
-def test_more_classes_of_the_settings_win(bench, settings):
-    other = Benchmark(settings.with_classes(31))
-    run_many_classes(other)
-    assert "K = 31" in other.rows[0].what
 
 
 def test_a_wrong_fused_loss_is_not_measured(bench, monkeypatch):

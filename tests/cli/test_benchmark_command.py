@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from retinanet_ext.benchmark import many_classes, measure, runner, whole
+from retinanet_ext.benchmark import measure, runner, whole
 from retinanet_ext.benchmark.measure import Peak
 from retinanet_ext.cli import main
 from retinanet_ext.cli.benchmark import run_tasks
@@ -36,11 +36,15 @@ def benchmark(*words: str) -> int:
 
 @pytest.fixture
 def quick(monkeypatch):
-    """No further processes, fewer classes, fewer rounds."""
+    """No further processes, fewer rounds."""
     monkeypatch.setattr(runner, "measure_in_own_process", lambda *order: Peak(2**20, "m"))
     monkeypatch.setattr(measure, "WARM_UP_ROUNDS", 1)
-    monkeypatch.setattr(many_classes, "LVIS_CLASSES", 12)
     monkeypatch.setattr(whole, "LARGE_BATCH", 2)
+
+
+def test_the_number_of_many_classes_can_be_chosen(quick, capsys):
+    assert benchmark("--classes", "5", "--only", "many-classes") == 0
+    assert "last conv + loss, K = 5 " in capsys.readouterr().out
 
 
 def test_everything_is_measured_printed_and_written(quick, tmp_path, capsys):
@@ -60,8 +64,8 @@ def test_everything_is_measured_printed_and_written(quick, tmp_path, capsys):
         "inference, batch 1",
         "inference, batch 2",
         "COCO evaluation, 5 images",
-        "last conv + loss, K = 12 ",
-        "last conv + loss, K = 12: memory",
+        "last conv + loss, K = 3 ",
+        "last conv + loss, K = 3: memory",
     ):
         assert f"\n{row}" in out, row
     assert "R-50.pkl of the config is left out" in out and "[7/7] many-classes" in out
