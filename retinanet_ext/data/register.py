@@ -13,7 +13,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 from detectron2.utils.file_io import PathManager
 
-from .synthetic import CLASS_NAMES, FOLDER, SPLITS, ensure_quickstart
+from .synthetic import CLASS_NAMES, SPLITS, STYLES, ensure_quickstart, folder_of
 
 __all__ = ["load_class_names", "register_builtin_datasets", "register_coco_dataset"]
 
@@ -100,9 +100,9 @@ def register_coco_dataset(
 
 
 def register_builtin_datasets(root: str | os.PathLike | None = None) -> None:
-    """Register ``{quickstart,bccd,dice}_{train,val}`` below ``root``.
+    """Register ``{quickstart,quickstart_hard,bccd,dice}_{train,val}`` below ``root``.
 
-    The quickstart dataset is generated when it is first loaded; the others are looked for in
+    The quickstart datasets are generated when first loaded; the others are looked for in
     ``<root>/<dataset>/annotations/instances_<split>.json`` and ``<root>/<dataset>/<split>/``.
     Called again with another root, the names move there and what was set in their metadata is
     dropped. A name that someone else registered before is left alone.
@@ -111,9 +111,10 @@ def register_builtin_datasets(root: str | os.PathLike | None = None) -> None:
         root: default: the environment variable DETECTRON2_DATASETS, or else ``./datasets``.
     """
     root = _absolute(root or os.environ.get("DETECTRON2_DATASETS") or "datasets")
-    generate = partial(ensure_quickstart, root)
     for split in SPLITS:
-        _register_builtin(root, "quickstart", FOLDER, split, generate)
+        for name in STYLES:
+            generate = partial(ensure_quickstart, root, name=name)
+            _register_builtin(root, name, folder_of(name), split, generate)
         for folder in EXTERNAL:
             _register_builtin(root, folder, folder, split, None)
 

@@ -11,14 +11,29 @@ from dataclasses import dataclass
 import numpy as np
 
 from .backdrops import draw_backdrop
+from .lookalikes import make_lookalike
 from .shapes import CLASS_NAMES, Shape, make_outline, paint_shape, place_outline
 
-__all__ = ["MIN_VISIBLE", "Scene", "draw_scene"]
+__all__ = ["MIN_VISIBLE", "Scene", "SceneStyle", "draw_scene"]
 
-MIN_SIZE, MAX_SIZE = 12.0, 200.0  # longer box side before clipping, px
 MIN_VISIBLE = 0.5  # a shape that shows less of its area than this has no annotation
 MIN_FREE = 0.9  # what a new shape should leave in sight of each earlier one
 TRIES = 6  # places tried for a shape before it may hide another
+
+
+@dataclass(frozen=True)
+class SceneStyle:
+    """What there is to see in the scenes of a dataset.
+
+    Attributes:
+        objects: fewest and most of them in an image, save for empty ones.
+        sizes: smallest and largest, longer box side before clipping, px.
+        lookalikes: fewest and most things in an image that are painted like objects but are none.
+    """
+
+    objects: tuple[int, int] = (1, 12)
+    sizes: tuple[float, float] = (12.0, 200.0)
+    lookalikes: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -37,7 +52,13 @@ class Scene:
     classes: np.ndarray
 
 
-def draw_scene(rng: np.random.Generator, height: int, width: int, num_objects: int) -> Scene:
+def draw_scene(
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    num_objects: int,
+    style: SceneStyle = SceneStyle(),
+) -> Scene:
     """Draw a scene with ``num_objects`` shapes, of which later ones cover earlier ones.
 
     A shape that ends up with less than ``MIN_VISIBLE`` of its area in sight stays in the picture
@@ -47,14 +68,16 @@ def draw_scene(rng: np.random.Generator, height: int, width: int, num_objects: i
         rng: source of all choices; the same state gives the same scene.
         height, width: size in pixels, at least 64.
         num_objects: number of shapes to draw, 0 or more.
+        style: their sizes, and what else there is.
     """
     image = draw_backdrop(rng, height, width)
     owner = np.full((height, width), -1, dtype=np.int32)  # index of the topmost shape
     light = rng.uniform(0, 2 * math.pi)
+    _paint_lookalikes(rng, image, light, style)
     shapes: list[Shape] = []
     areas: list[int] = []
     for index in range(num_objects):
-        shapes.append(_choose_shape(rng, owner, areas))
+        shapes.append(_choose_shape(rng, owner, areas, style))
         covered, area = paint_shape(rng, image, shapes[-1], light)
         owner[covered] = index
         areas.append(area)
@@ -64,13 +87,32 @@ def draw_scene(rng: np.random.Generator, height: int, width: int, num_objects: i
     return Scene(_expose(rng, image), boxes, np.array([s.kind for s in kept], dtype=np.int64))
 
 
-def _choose_shape(rng: np.random.Generator, owner: np.ndarray, areas: list[int]) -> Shape:
+def _paint_lookalikes(
+    rng: np.random.Generator, image: np.ndarray, light: float, style: SceneStyle
+) -> None:
+    fewest, most = style.lookalikes
+    count = int(rng.integers(fewest, most + 1)) if most else 0
+    for _ in range(count):
+        kind = int(rng.integers(len(CLASS_NAMES)))
+        centre = rng.random(2) * image.shape[:0:-1]
+        shape = place_outline(make_lookalike(rng, kind), kind, _choose_size(rng, style), centre)
+        paint_shape(rng, image, shape, light)
+
+
+def _choose_size(rng: np.random.Generator, style: SceneStyle) -> float:
+    """Tiny and huge ones are rarer than those in between, on a logarithmic scale."""
+    smallest, largest = style.sizes
+    return smallest * (largest / smallest) ** float(rng.random(2).mean())
+
+
+def _choose_shape(
+    rng: np.random.Generator, owner: np.ndarray, areas: list[int], style: SceneStyle
+) -> Shape:
     """Choose class, size and place; the last try stands even if it hides an earlier shape."""
     kind = int(rng.integers(len(CLASS_NAMES)))
     outline = make_outline(rng, kind)
     for _ in range(TRIES):
-        # Tiny and huge ones are rarer than those in between, about 50 px on a logarithmic scale.
-        size = MIN_SIZE * (MAX_SIZE / MIN_SIZE) ** float(rng.random(2).mean())
+        size = _choose_size(rng, style)
         # Only what is large enough to be told apart in part may leave the image.
         margin = 0.4 * size if size >= 32 else 0.5 * size + 1
         room = np.array(owner.shape[::-1]) - 2 * margin

@@ -12,7 +12,15 @@ import numpy as np
 
 from .raster import blur, draw_line, fill, shrink
 
-__all__ = ["CLASS_NAMES", "Shape", "make_outline", "paint_shape", "place_outline"]
+__all__ = [
+    "CLASS_NAMES",
+    "Shape",
+    "make_outline",
+    "paint_shape",
+    "place_outline",
+    "round_corners",
+    "turn_outline",
+]
 
 CLASS_NAMES = ("circle", "square", "triangle", "star", "ring")
 SUPERSAMPLE = 4
@@ -68,9 +76,16 @@ def make_outline(rng: np.random.Generator, kind: int) -> tuple[np.ndarray, ...]:
         circle = _polygon(96, (1.0,))
         contours = (circle,) if name == "circle" else (circle, circle * rng.uniform(0.45, 0.65))
     elif name == "star":
-        contours = (_round_corners(_polygon(10, (1.0, rng.uniform(0.4, 0.52))), 0.12),)
+        contours = (round_corners(_polygon(10, (1.0, rng.uniform(0.4, 0.52))), 0.12),)
     else:
-        contours = (_round_corners(_polygon(4 if name == "square" else 3, (1.0,)), 0.12),)
+        contours = (round_corners(_polygon(4 if name == "square" else 3, (1.0,)), 0.12),)
+    return turn_outline(rng, contours)
+
+
+def turn_outline(
+    rng: np.random.Generator, contours: tuple[np.ndarray, ...]
+) -> tuple[np.ndarray, ...]:
+    """Turn contours at random and see them slightly aslant."""
     turn, angle = rng.uniform(0, 2 * math.pi, 2)
     aslant = np.array([1.0, rng.uniform(0.8, 1.0)])
     return tuple(_rotate(_rotate(points, turn) * aslant, angle) for points in contours)
@@ -245,7 +260,7 @@ def _rotate(points: np.ndarray, angle: float) -> np.ndarray:
     return np.stack([c * x - s * y, s * x + c * y], axis=-1)
 
 
-def _round_corners(corners: np.ndarray, amount: float) -> np.ndarray:
+def round_corners(corners: np.ndarray, amount: float) -> np.ndarray:
     """Replace each corner by a quadratic Bezier curve over ``amount`` of both its sides."""
     before = corners + amount * (np.roll(corners, 1, axis=0) - corners)
     after = corners + amount * (np.roll(corners, -1, axis=0) - corners)

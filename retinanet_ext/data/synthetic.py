@@ -1,8 +1,8 @@
-"""The quickstart dataset: generated scenes of five kinds of shapes, as COCO json plus PNG.
+"""The quickstart datasets: generated scenes of five kinds of shapes, as COCO json plus PNG.
 
-``ensure_quickstart`` writes it once, in a few seconds, and later only looks that it is there.
-The images follow from (seed, split, index) alone: any number of processes and any platform give
-the same pixels. The folder's name carries the version of the drawing code.
+``ensure_quickstart`` writes one once, in a few seconds, and later only looks that it is there.
+The images follow from (name, seed, split, index) alone: any number of processes and any platform
+give the same pixels. The folder's name carries the version of the drawing code.
 """
 
 from __future__ import annotations
@@ -22,20 +22,29 @@ from portalocker.exceptions import LockException
 
 from .parallel import map_in_processes
 from .raster import encode_png, require_opencv
-from .scenes import Scene, draw_scene
+from .scenes import Scene, SceneStyle, draw_scene
 from .shapes import CLASS_NAMES
 
-__all__ = ["CLASS_NAMES", "ensure_quickstart", "render_scene"]
+__all__ = ["CLASS_NAMES", "STYLES", "ensure_quickstart", "folder_of", "render_scene"]
 
 VERSION = 1
-FOLDER = f"quickstart_v{VERSION}"
+STYLES = {
+    "quickstart": SceneStyle(),
+    # Few small objects among many things that look like them: background is most of what there is
+    # to learn, and some of it is hard.
+    "quickstart_hard": SceneStyle(objects=(1, 3), sizes=(12.0, 60.0), lookalikes=(6, 14)),
+}
 SPLITS = ("train", "val")
 NUM_TRAIN, NUM_VAL = 600, 120
-MAX_OBJECTS = 12
 EMPTY_EVERY = 25  # one image in this many shows no object
 HEIGHT, WIDTH, WIDE = 256, 256, 320  # px
 
 logger = logging.getLogger(__name__)
+
+
+def folder_of(name: str) -> str:
+    """Name of the folder of the dataset ``name``."""
+    return f"{name}_v{VERSION}"
 
 
 def ensure_quickstart(
@@ -43,8 +52,9 @@ def ensure_quickstart(
     num_train: int = NUM_TRAIN,
     num_val: int = NUM_VAL,
     seed: int = 0,
+    name: str = "quickstart",
 ) -> Path:
-    """Generate the quickstart dataset below ``root`` unless it is there and complete.
+    """Generate a quickstart dataset below ``root`` unless it is there and complete.
 
     The layout is ``annotations/instances_{train,val}.json`` and ``{train,val}/*.png``. The folder
     appears in one step when everything in it is written, so that a reader never meets half of it;
@@ -55,15 +65,16 @@ def ensure_quickstart(
         root: folder to hold the dataset's folder; created when missing.
         num_train, num_val: images in each split.
         seed: another seed gives other scenes.
+        name: one of STYLES.
 
     Returns:
-        The dataset's folder, ``<root>/quickstart_v1``, as an absolute path.
+        The dataset's folder, such as ``<root>/quickstart_v1``, as an absolute path.
 
     Raises:
         OSError: the folder cannot be written; the message says what to do.
         ImportError: OpenCV, which draws the images, is not installed.
     """
-    target = Path(os.path.abspath(os.path.expanduser(root))) / FOLDER
+    target = Path(os.path.abspath(os.path.expanduser(root))) / folder_of(name)
     counts = dict(zip(SPLITS, (num_train, num_val), strict=True))
     if _find_problem(target, counts, seed) is None:
         return target
@@ -73,26 +84,27 @@ def ensure_quickstart(
         with _lock(target):
             problem = _find_problem(target, counts, seed)  # another process may have been faster
             if problem is not None:
-                logger.info("Generating the quickstart dataset in %s (%s).", target, problem)
-                _generate(target, counts, seed)
+                logger.info("Generating the %s dataset in %s (%s).", name, target, problem)
+                _generate(target, counts, seed, name)
     except OSError as error:
         raise OSError(
             error.errno,
-            f"cannot write the quickstart dataset to {target}: {error.strerror or error}. Make "
+            f"cannot write the {name} dataset to {target}: {error.strerror or error}. Make "
             "room there, or set DETECTRON2_DATASETS (or --data-root) to a folder that can be "
             "written",
         ) from error
     return target
 
 
-def render_scene(split: str, index: int, seed: int = 0) -> Scene:
-    """Draw image ``index`` (from 0) of ``split`` ("train" or "val")."""
+def render_scene(split: str, index: int, seed: int = 0, name: str = "quickstart") -> Scene:
+    """Draw image ``index`` (from 0) of ``split`` ("train" or "val") of a dataset of STYLES."""
+    style = STYLES[name]
     entropy = np.random.SeedSequence([seed, SPLITS.index(split), index])
     rng = np.random.Generator(np.random.PCG64(entropy))
     # Few wide ones: variety, at little cost where batches are padded to the largest image.
     width = WIDE if rng.random() < 0.12 else WIDTH
-    count = int(rng.integers(1, MAX_OBJECTS + 1))
-    return draw_scene(rng, HEIGHT, width, 0 if (index + 1) % EMPTY_EVERY == 0 else count)
+    count = int(rng.integers(style.objects[0], style.objects[1] + 1))
+    return draw_scene(rng, HEIGHT, width, 0 if (index + 1) % EMPTY_EVERY == 0 else count, style)
 
 
 @contextmanager
@@ -105,23 +117,23 @@ def _lock(target: Path) -> Iterator[None]:
             # Some network file systems have no locks. The work is then done twice, not wrongly.
             logger.info("Going on without a lock on %s: %s", target, error)
         else:
-            for leftover in target.parent.glob(f"{FOLDER}.tmp-*"):
+            for leftover in target.parent.glob(f"{target.name}.tmp-*"):
                 shutil.rmtree(leftover, ignore_errors=True)
         yield
 
 
-def _generate(target: Path, counts: dict[str, int], seed: int) -> None:
+def _generate(target: Path, counts: dict[str, int], seed: int, name: str) -> None:
     """Write the dataset beside ``target``, then move it there."""
-    temporary = target.with_name(f"{FOLDER}.tmp-{uuid.uuid4().hex}")
+    temporary = target.with_name(f"{target.name}.tmp-{uuid.uuid4().hex}")
     try:
         for split in SPLITS:
             (temporary / split).mkdir(parents=True)
-        jobs = [(str(temporary), s, i, seed) for s in SPLITS for i in range(counts[s])]
-        results = iter(map_in_processes(_write_image, jobs, "quickstart images"))
+        jobs = [(str(temporary), s, i, seed, name) for s in SPLITS for i in range(counts[s])]
+        results = iter(map_in_processes(_write_image, jobs, f"{name} images"))
         (temporary / "annotations").mkdir()
         for split in SPLITS:
             images = [next(results) for _ in range(counts[split])]
-            content = json.dumps(_coco_json(split, images, seed))
+            content = json.dumps(_coco_json(name, split, images, seed))
             _json_path(temporary, split).write_text(content, encoding="utf-8")
         _move_into_place(temporary, target, counts, seed)
     finally:
@@ -131,7 +143,7 @@ def _generate(target: Path, counts: dict[str, int], seed: int) -> None:
 def _move_into_place(temporary: Path, target: Path, counts: dict[str, int], seed: int) -> None:
     """Rename ``temporary`` to ``target``; what lies there incomplete goes away."""
     if target.exists() and _find_problem(target, counts, seed) is not None:
-        old = target.with_name(f"{FOLDER}.tmp-{uuid.uuid4().hex}")
+        old = target.with_name(f"{target.name}.tmp-{uuid.uuid4().hex}")
         os.replace(target, old)
         shutil.rmtree(old, ignore_errors=True)
     try:
@@ -142,10 +154,10 @@ def _move_into_place(temporary: Path, target: Path, counts: dict[str, int], seed
             raise
 
 
-def _write_image(job: tuple[str, str, int, int]) -> dict:
+def _write_image(job: tuple[str, str, int, int, str]) -> dict:
     """Draw and write one image; returns its size, boxes (XYWH) and classes."""
-    folder, split, index, seed = job
-    scene = render_scene(split, index, seed)
+    folder, split, index, seed, dataset = job
+    scene = render_scene(split, index, seed, dataset)
     name = f"{index + 1:06d}.png"
     (Path(folder) / split / name).write_bytes(encode_png(scene.image))
     corners = scene.boxes.round(2)
@@ -155,10 +167,10 @@ def _write_image(job: tuple[str, str, int, int]) -> dict:
     return {**size, "boxes": boxes.tolist(), "classes": scene.classes.tolist()}
 
 
-def _coco_json(split: str, images: list[dict], seed: int) -> dict:
+def _coco_json(name: str, split: str, images: list[dict], seed: int) -> dict:
     """The content of one annotation file; all ids count from 1."""
     info = {
-        "description": f"retinanet_ext quickstart, {split}: generated scenes of shapes",
+        "description": f"retinanet_ext {name}, {split}: generated scenes of shapes",
         "version": str(VERSION),
         "seed": seed,
     }

@@ -272,8 +272,8 @@ def test_a_missing_builtin_dataset_says_where_it_was_looked_for(tmp_path):
 
 
 def test_quickstart_is_generated_when_it_is_first_loaded(tmp_path, monkeypatch):
-    def small(root):
-        return synthetic.ensure_quickstart(root, num_train=3, num_val=2)
+    def small(root, name):
+        return synthetic.ensure_quickstart(root, num_train=3, num_val=2, name=name)
 
     monkeypatch.setattr(register, "ensure_quickstart", small)
     register_builtin_datasets(tmp_path)
@@ -284,6 +284,11 @@ def test_quickstart_is_generated_when_it_is_first_loaded(tmp_path, monkeypatch):
     metadata = MetadataCatalog.get("quickstart_val")
     assert metadata.thing_dataset_id_to_contiguous_id == {i + 1: i for i in range(5)}
     assert load_class_names("quickstart_val") == list(CLASS_NAMES)
+    assert len(DatasetCatalog.get("quickstart_hard_train")) == 3
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {
+        "quickstart_v1",
+        "quickstart_hard_v1",
+    }
 
 
 @pytest.mark.parametrize("name, images, boxes", [("bccd_val", 73, 920), ("dice_train", 200, 1415)])

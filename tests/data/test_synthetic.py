@@ -17,6 +17,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from retinanet_ext.data import parallel, raster, synthetic
+from retinanet_ext.data.lookalikes import make_lookalike
 from retinanet_ext.data.scenes import MIN_VISIBLE, draw_scene
 from retinanet_ext.data.shapes import CLASS_NAMES, Shape, make_outline, paint_shape, place_outline
 from retinanet_ext.data.synthetic import ensure_quickstart, render_scene
@@ -64,6 +65,43 @@ def test_pixels_are_those_of_the_first_day():
         digest.update(render_scene("train", index).image.tobytes())
     assert synthetic.VERSION == 1
     assert digest.hexdigest()[:16] == "99265c8a75485dc7"
+
+
+def test_hard_scenes_are_those_of_the_first_day():
+    digest = hashlib.sha256()
+    for index in range(4):
+        digest.update(render_scene("train", index, name="quickstart_hard").image.tobytes())
+    assert digest.hexdigest()[:16] == "4bc373bb2c1fd2ab"
+
+
+def test_hard_scenes_show_few_small_objects_among_lookalikes():
+    style = synthetic.STYLES["quickstart_hard"]
+    scenes = [render_scene("train", index, name="quickstart_hard") for index in range(60)]
+    counts = [len(scene.boxes) for scene in scenes]
+    assert counts[24] == counts[49] == 0 and {1, 2, 3} <= set(counts) <= {0, 1, 2, 3}
+    sizes = np.concatenate([s.boxes[:, 2:] - s.boxes[:, :2] for s in scenes]).max(axis=1)
+    assert sizes.max() <= style.sizes[1] + 1e-6 and sizes.max() > 40
+    # The empty scene is not empty: lookalikes wear the objects' saturated colours.
+    image = scenes[24].image.astype(int)
+    bare = draw_scene(np.random.default_rng(24), 256, 256, 0).image.astype(int)
+    vivid, plain = ((x.max(axis=2) - x.min(axis=2) > 120).mean() for x in (image, bare))
+    assert vivid > 0.005 > plain
+
+
+def test_each_class_has_a_lookalike_of_its_own():
+    rng = np.random.default_rng(0)
+    outlines = [make_lookalike(rng, kind)[0] for kind in range(len(CLASS_NAMES))]
+    for points in outlines:
+        assert points.shape[1] == 2 and np.isfinite(points).all() and np.abs(points).max() <= 2
+    # Told apart by their corners and by how much of the circle around it each one fills.
+    fills = [_area(points) / (np.pi * (points**2).sum(axis=1).max()) for points in outlines]
+    kinds = {(len(points), round(fill, 2)) for points, fill in zip(outlines, fills, strict=True)}
+    assert len(kinds) == len(CLASS_NAMES) and min(fills) > 0.1
+
+
+def _area(points):
+    x, y = points.T
+    return abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2
 
 
 def test_seed_split_and_index_each_change_the_scene():
@@ -299,7 +337,7 @@ def test_without_locks_the_slower_of_two_processes_gives_way(tmp_path, monkeypat
 
     def other_was_faster(temporary, target, counts, seed):
         monkeypatch.setattr(synthetic, "_move_into_place", move)
-        synthetic._generate(target, counts, seed)
+        synthetic._generate(target, counts, seed, "quickstart")
         move(temporary, target, counts, seed)
 
     monkeypatch.setattr(synthetic, "_move_into_place", other_was_faster)

@@ -25,6 +25,7 @@ PUBLISHED = PROJECT / "published.json"
 # Datasets with a base of their own; any other is trained as the paper trains COCO.
 SMALL_BASES = {
     "quickstart": ROOT / "configs" / "quickstart.yaml",
+    "quickstart_hard": ROOT / "configs" / "quickstart_hard.yaml",
     "bccd": ROOT / "configs" / "bccd_R_18_FPN.yaml",
 }
 PAPER_SCALE = 600  # px, shorter side, of the paper's base; table 1e's scales are relative to it
