@@ -46,10 +46,18 @@ def parse_args(argv: list[str] | None, names: list[str]) -> argparse.Namespace:
         help="may be given several times (default: all)",
     )
     parser.add_argument(
+        "--row",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only this row, such as 1b_gamma2; may be given several times",
+    )
+    parser.add_argument(
         "--dataset",
         default="quickstart",
         metavar="NAME",
-        help="quickstart (default), coco_2017, or any registered NAME_train and NAME_val",
+        help="quickstart (default), quickstart_hard, coco_2017, or any registered NAME_train and "
+        "NAME_val",
     )
     parser.add_argument("--seeds", type=int, default=3, help="runs per row (default: 3)")
     parser.add_argument("--iters", type=int, metavar="N", help="iterations (default: the base's)")
@@ -115,7 +123,7 @@ def reproduce(args: argparse.Namespace, tables: dict[str, Table]) -> int:
         Setting(args.dataset, base, args.iters, tuple(args.opts)), args.output_dir / args.dataset
     )
     wanted = [table for name, table in tables.items() if name in args.table]
-    runs = book.runs(wanted, args.seeds)
+    runs = book.runs(wanted, args.seeds, args.row)
     if args.list:
         for run in runs:
             print(f"{run.result().get('status', 'not run'):12} {run.name:32} {run.folder}")

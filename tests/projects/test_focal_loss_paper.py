@@ -145,6 +145,13 @@ def test_runs_are_listed_once_and_first_seeds_first(shared_book):
     assert [run.seed for run in listed] == [1] * 15 + [2] * 15
 
 
+def test_single_rows_can_be_chosen(shared_book):
+    runs = shared_book.runs([TABLES["1b"]], seeds=2, rows=["1b_gamma2"])
+    assert [run.name for run in runs] == ["1b_gamma2 seed 1", "1b_gamma2 seed 2"]
+    with pytest.raises(ValueError, match=r"--row is '1a_alpha0\.25'; the tables have 1b_gamma0"):
+        shared_book.runs([TABLES["1b"]], seeds=1, rows=["1a_alpha0.25"])
+
+
 def test_hash_sees_what_matters_and_only_that():
     settings = {"SOLVER.MAX_ITER": 10, "MODEL.DEVICE": "cpu", "DATASETS.TRAIN": ["a_train"]}
     key = runs.settings_hash(settings)

@@ -104,9 +104,21 @@ class RunBook:
         name = self._folder_name(config, key)
         return Run(name.rpartition("-")[0], settings, seed, self.runs_folder / name / f"seed{seed}")
 
-    def runs(self, tables: Sequence[Table], seeds: int) -> list[Run]:
-        """Every run of ``tables`` once; all rows with seed 1 before any with seed 2."""
+    def runs(self, tables: Sequence[Table], seeds: int, rows: Sequence[str] = ()) -> list[Run]:
+        """Every run of ``tables`` once; all rows with seed 1 before any with seed 2.
+
+        Args:
+            tables, seeds: what to run.
+            rows: configs of single rows; with none, all.
+
+        Raises:
+            ValueError: names a row that is not in these tables, and those that are.
+        """
         configs = [row.config for table in tables for row in table.rows]
+        for row in rows:
+            if row not in configs:
+                raise ValueError(f"--row is '{row}'; the tables have {', '.join(configs)}")
+        configs = [config for config in configs if not rows or config in rows]
         found = [self.run(config, seed) for seed in range(1, seeds + 1) for config in configs]
         return list({run.folder: run for run in found}.values())
 
