@@ -111,7 +111,8 @@ entry, False where absent, say what else it wants or can do:
 - ``multi_label``: counts ``targets.extra``, further true classes of positive anchors. Others call
   ``targets.require_one_class``.
 - ``from_features(features, conv, targets)``: a method that gives the same sum for logits
-  ``[conv(x) for x in features]`` without making them as a whole.
+  ``[conv(x) for x in features]`` without making them as a whole. A subclass that changes
+  ``forward`` has to change it, too, or it is not used.
 """
 
 BOX_LOSS_REGISTRY = ComponentRegistry("box loss", "MODEL.RETINANET.BBOX_REG_LOSS_TYPE")

@@ -50,7 +50,7 @@ class DenseTargets:
         if self.extra is not None:
             raise ValueError(
                 f"the loss {loss} knows one true class per anchor, but the targets may have more; "
-                "set MODEL.RETINANET.MULTI_LABEL_IOU_THRESH to 1, or CLS_LOSS to FocalLoss or "
+                "set MODEL.RETINANET.MULTI_LABEL_IOU_THRESH to 1.0, or CLS_LOSS to FocalLoss or "
                 "another loss of its family"
             )
 

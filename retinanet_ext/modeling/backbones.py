@@ -103,7 +103,8 @@ def check_fpn_arguments(bottom_up: str, top_block_in: str) -> None:
 
     Raises:
         KeyError: if ``bottom_up`` is no entry of BACKBONE_REGISTRY.
-        ValueError: if ``top_block_in`` is not one of TOP_BLOCK_INPUTS.
+        ValueError: if ``bottom_up`` is that function itself, or ``top_block_in`` is not one of
+            TOP_BLOCK_INPUTS.
     """
     known = sorted(dict(BACKBONE_REGISTRY))
     if bottom_up not in known:
@@ -111,6 +112,11 @@ def check_fpn_arguments(bottom_up: str, top_block_in: str) -> None:
             f"MODEL.FPN.BOTTOM_UP is '{bottom_up}', which is not registered."
             f"{did_you_mean(bottom_up, known)} Known: {', '.join(known)}. If it is your own, "
             "import the module that registers it."
+        )
+    if bottom_up == build_fpn_backbone_p6p7.__name__:
+        raise ValueError(
+            f"MODEL.FPN.BOTTOM_UP is '{bottom_up}', the pyramid itself; set it to the network "
+            "under it, such as build_resnet_backbone"
         )
     if top_block_in not in TOP_BLOCK_INPUTS:
         raise ValueError(

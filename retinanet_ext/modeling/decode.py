@@ -231,5 +231,6 @@ def pick_class(rows: Tensor, classes: Tensor | None, num_classes: int) -> Tensor
         num_classes: K; only read with ``classes``.
     """
     if classes is not None:
-        rows = rows.view(len(rows), num_classes, 4)[torch.arange(len(rows)), classes]
+        index = torch.arange(len(rows), device=rows.device)
+        rows = rows.view(len(rows), num_classes, 4)[index, classes]
     return at_least_float32(rows)

@@ -83,7 +83,13 @@ def build_dense_head(
             "MODEL.RETINANET.CLS_AGNOSTIC_BBOX_REG is False, but the head "
             f"{node.HEAD} has one regressor for all classes; set it to True"
         )
-    if node.QUALITY_BRANCH and getattr(head, "quality_pred", None) is None:
+    predicts_quality = getattr(head, "quality_pred", None) is not None
+    if predicts_quality and not node.QUALITY_BRANCH:
+        raise ValueError(
+            f"the head {node.HEAD} has a quality_pred, but MODEL.RETINANET.QUALITY_BRANCH is ''; "
+            "set it to what that has to learn, 'iou' or 'centerness'"
+        )
+    if node.QUALITY_BRANCH and not predicts_quality:
         raise ValueError(
             f"MODEL.RETINANET.QUALITY_BRANCH is '{node.QUALITY_BRANCH}', but the head {node.HEAD} "
             "has no quality_pred; set it to ''"

@@ -22,7 +22,7 @@ def check_ignore_iof_thresh(thresh: float) -> None:
     if not thresh > 0:
         raise ValueError(
             f"MODEL.RETINANET.IGNORE_IOF_THRESH is {thresh}; set it to a share of the anchor's "
-            "area in (0, 1], for example 0.5, or above 1 to learn crowds as background"
+            "area in (0, 1], for example 0.5, or to 2.0 to learn crowds as background"
         )
 
 

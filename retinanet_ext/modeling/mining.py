@@ -115,7 +115,7 @@ class OHEM(nn.Module):
         if self.needs_anchors and anchors is None:
             raise ValueError(
                 f"the loss OHEM needs the anchors, for MODEL.RETINANET.OHEM_NMS_THRESH is "
-                f"{self.nms_thresh}; call it with anchors=, or set OHEM_NMS_THRESH to 1"
+                f"{self.nms_thresh}; call it with anchors=, or set OHEM_NMS_THRESH to 1.0"
             )
         boxes = None if anchors is None else Boxes.cat(list(anchors)).tensor
         losses = anchor_cross_entropy(logits, targets.labels, targets.num_classes)

@@ -16,7 +16,7 @@ def check_multi_label_thresh(thresh: float) -> None:
     if not 0 < thresh <= 1:
         raise ValueError(
             f"MODEL.RETINANET.MULTI_LABEL_IOU_THRESH is {thresh}; set it to an IoU in (0, 1), for "
-            "example 0.9, or to 1 for one class per anchor"
+            "example 0.9, or to 1.0 for one class per anchor"
         )
 
 

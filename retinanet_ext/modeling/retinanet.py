@@ -6,7 +6,6 @@ P positive anchors.
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import torch
@@ -38,10 +37,9 @@ from .input_check import check_training_inputs
 from .normalizer import LossNormalizer, build_loss_normalizer
 from .quality_branch import quality_branch_loss
 from .quality_criteria import box_quality
+from .shortcuts import fuses_cls_loss
 from .sparse_tower import outputs_at, subnet_convs
 from .speedups import Speedups
-
-logger = logging.getLogger(__name__)
 
 
 @register_once(META_ARCH_REGISTRY)
@@ -157,7 +155,7 @@ class RetinaNetExt(DenseDetector):
             "speedups": Speedups.from_cfg(cfg),
             "quality_branch": node.QUALITY_BRANCH,
             "ignore_iof_thresh": node.IGNORE_IOF_THRESH,
-            "fuse_cls_loss": _fuses_cls_loss(node, head, cls_loss, anchor_generator.num_anchors),
+            "fuse_cls_loss": fuses_cls_loss(node, head, cls_loss, anchor_generator.num_anchors),
         }
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
@@ -173,17 +171,27 @@ class RetinaNetExt(DenseDetector):
         check_training_inputs(batched_inputs, self.num_classes)
         self._visualize_periodically(batched_inputs)
         images = self.preprocess_image(batched_inputs)
-        gt_instances = [x["instances"].to(self.device) for x in batched_inputs]
         with self.speedups.precision(self.device):
             maps = self.backbone(images.tensor)
             features = [maps[name] for name in self.head_in_features]
         anchors = self.anchor_generator(features)
-        targets = self.assigner(anchors, gt_instances)
-        ignore_boxes = [x.get("ignore_boxes") for x in batched_inputs]
-        targets = ignore_anchors(targets, anchors, ignore_boxes, self.ignore_iof_thresh)
+        targets = self.label_anchors(anchors, batched_inputs)
         with self.speedups.precision(self.device):
             classified, deltas, *rest = self._predict(features, targets)
         return self.losses(anchors, classified, deltas, targets, *rest)
+
+    def label_anchors(
+        self, anchors: list[Boxes], batched_inputs: list[dict[str, Any]]
+    ) -> DenseTargets:
+        """What each anchor has to predict, by the assigner and the images' ignored regions.
+
+        Args:
+            anchors: L Boxes (Hi*Wi*A, 4).
+            batched_inputs: N, with ``instances`` and, where there are some, ``ignore_boxes``.
+        """
+        targets = self.assigner(anchors, [x["instances"].to(self.device) for x in batched_inputs])
+        ignore_boxes = [x.get("ignore_boxes") for x in batched_inputs]
+        return ignore_anchors(targets, anchors, ignore_boxes, self.ignore_iof_thresh)
 
     def _predict(self, features: list[Tensor], targets: DenseTargets) -> tuple[Any, ...]:
         """What :meth:`losses` takes."""
@@ -235,7 +243,8 @@ class RetinaNetExt(DenseDetector):
             targets: of the N images.
             quality_logits: of the quality branch, L tensors (N, A, Hi, Wi).
         """
-        # The one place where a training step has to wait for the GPU: how many positives there are.
+        # With the default parts, the one place where a training step has to wait for the GPU: how
+        # many positives there are.
         images, positives = targets.pos_mask.nonzero(as_tuple=True)
         if has_event_storage():
             num_pos_anchors = len(positives) / targets.num_images
@@ -287,31 +296,12 @@ class RetinaNetExt(DenseDetector):
             return
         if get_event_storage().iter % self.vis_period != 0:
             return
+        in_training = [module for module in self.modules() if module.training]
         self.eval()
         try:
             with torch.no_grad():
                 outputs = super().forward([{"image": batched_inputs[0]["image"]}])
         finally:
-            self.train()
+            for module in in_training:  # a part that its user keeps in evaluation mode stays there
+                module.training = True
         self.visualize_training(batched_inputs[:1], [outputs[0]["instances"].to("cpu")])
-
-
-def _fuses_cls_loss(
-    node: Any, head: nn.Module, cls_loss: nn.Module, num_anchors: list[int]
-) -> bool:
-    """Whether the config asks for logits in pieces, and head and loss can do so."""
-    least = node.FUSED_CLS_LOSS_MIN_CLASSES
-    if not 0 <= least <= node.NUM_CLASSES or node.LOSS_KERNEL == "reference":
-        return False
-    able = all(hasattr(head, x) for x in ("cls_features", "features_and_deltas", "cls_score"))
-    # In pieces, every level uses all of the convolution's channels.
-    able = able and len(set(num_anchors)) == 1
-    if able and hasattr(cls_loss, "from_features"):
-        return True
-    logger.info(
-        "MODEL.RETINANET.FUSED_CLS_LOSS_MIN_CLASSES has no effect: head %s or loss %s cannot be "
-        "computed in pieces",
-        node.HEAD,
-        node.CLS_LOSS,
-    )
-    return False

@@ -19,8 +19,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from detectron2.layers import Conv2d as NormConv2d
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from .heads import RetinaNetHead
+from .speedups import FastConv2d, FastNormConv2d
 
 # Beyond this share of all locations, averaged over the layers, whole convolutions are faster: a row
 # took 66 us of CPU time, forward and backward, and a location of a Winograd convolution 38 us.
@@ -30,14 +34,21 @@ MAX_SHARE = 0.5
 CHUNK_ROWS = 1024
 
 
-def subnet_convs(head: Any) -> list[nn.Conv2d] | None:
+# What a subclass of RetinaNetHead must not change for its box subnet to be known here.
+_KNOWN_METHODS = ("forward", "features_and_deltas", "tower_features", "deltas", "_predict")
+
+_PLAIN_CLASSES = (nn.Conv2d, FastConv2d, NormConv2d, FastNormConv2d)
+
+
+def subnet_convs(head: nn.Module) -> list[nn.Conv2d] | None:
     """The convolutions of a head's box subnet, if they can be computed by :func:`outputs_at`.
 
-    The head has to be a :class:`.heads.RetinaNetHead`, or like it in ``bbox_subnet``,
-    ``bbox_pred``, ``logits``, ``cls_features`` and ``level_anchors``.
+    The head has to be a :class:`.heads.RetinaNetHead` that makes its deltas as that class does, and
+    nobody may listen to it by hooks.
     """
-    needed = ("bbox_subnet", "bbox_pred", "logits", "cls_features", "level_anchors")
-    if not all(hasattr(head, name) for name in needed):
+    if not isinstance(head, RetinaNetHead) or _is_hooked(head):
+        return None
+    if any(getattr(type(head), x) is not getattr(RetinaNetHead, x) for x in _KNOWN_METHODS):
         return None
     return plain_convs(head.bbox_subnet, head.bbox_pred)
 
@@ -52,16 +63,25 @@ def plain_convs(tower: nn.Module, predictor: nn.Module) -> list[nn.Conv2d] | Non
         return None
     convs = [*tower[::2], predictor]
     plain = all(isinstance(relu, nn.ReLU) for relu in tower[1::2]) and all(map(_is_plain, convs))
-    hooked = any(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
-        for module in [tower, *tower, predictor]
-    )
+    hooked = any(map(_is_hooked, [tower, *tower, predictor]))
     return convs if plain and not hooked else None
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    hooks = (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+    )
+    return any(hooks)
 
 
 def _is_plain(conv: nn.Module) -> bool:
     return (
         isinstance(conv, nn.Conv2d)
+        # Other subclasses may compute something else; parametrized ones have their own class, too.
+        and type(conv) in _PLAIN_CLASSES
         and conv.kernel_size == (3, 3)
         and conv.stride == conv.padding == conv.dilation == (1, 1)
         and conv.groups == 1

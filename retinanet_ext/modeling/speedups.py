@@ -103,7 +103,9 @@ class Speedups:
         """Whether the box subnet may be computed in parts, given one of its inputs."""
         # On GPUs whole convolutions are fast, and waiting for the positives is not.
         on_cpu = features.device.type == "cpu"
-        return self.sparse_box_subnet and on_cpu and not self.compile and not self.autocast
+        # Parts are computed in the precision of the features, autocast's or not.
+        mixed = self.autocast or torch.is_autocast_enabled(features.device.type)
+        return self.sparse_box_subnet and on_cpu and not self.compile and not mixed
 
     def precision(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
         """The context that backbone and head run in."""

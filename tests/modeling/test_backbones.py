@@ -164,6 +164,9 @@ def test_nonsense_is_refused_by_name():
     cfg.MODEL.FPN.BOTTOM_UP = "build_resnet_backbon"
     with pytest.raises(KeyError, match=r"Did you mean 'build_resnet_backbone'"):
         validate_cfg(cfg)
+    cfg.MODEL.FPN.BOTTOM_UP = cfg.MODEL.BACKBONE.NAME
+    with pytest.raises(ValueError, match=r"BOTTOM_UP is 'build_fpn_backbone_p6p7', the pyramid"):
+        validate_cfg(cfg)
     cfg = regnet_cfg()
     cfg.MODEL.FPN.IN_FEATURES = ["res3", "s3"]
     with pytest.raises(ValueError, match=r"IN_FEATURES is \['res3', 's3'\].*gives s2, s3, s4"):

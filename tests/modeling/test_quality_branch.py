@@ -15,6 +15,7 @@ from retinanet_ext import get_cfg, validate_cfg
 from retinanet_ext.modeling import DenseDecoder, RetinaNetHead, SharedTowerHead
 from retinanet_ext.modeling.decode import gather_quality
 from retinanet_ext.modeling.quality_branch import centerness, quality_branch_loss
+from retinanet_ext.registry import DENSE_HEAD_REGISTRY
 
 TRANSFORM = Box2BoxTransform((1.0, 1.0, 1.0, 1.0))
 KINDS = ["iou", "centerness"]
@@ -210,3 +211,15 @@ def test_a_detector_learns_the_quality_of_its_boxes(kind: str, fuse_from: int):
 def test_nonsense_is_refused_by_name():
     with pytest.raises(ValueError, match=r"QUALITY_BRANCH is 'IoU'.*'iou', 'centerness'"):
         validate_cfg(detector_cfg("IoU"))
+
+
+def test_a_head_with_a_branch_is_told_what_it_learns():
+    class AlwaysQuality(RetinaNetHead):
+        @classmethod
+        def from_config(cls, cfg, *args):
+            return {**super().from_config(cfg, *args), "predicts_quality": True}
+
+    DENSE_HEAD_REGISTRY.register(AlwaysQuality)
+    build_model(detector_cfg("iou", HEAD="AlwaysQuality"))
+    with pytest.raises(ValueError, match=r"AlwaysQuality has a quality_pred, but .*QUALITY_BRANCH"):
+        build_model(detector_cfg("", HEAD="AlwaysQuality"))

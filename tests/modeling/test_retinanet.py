@@ -135,10 +135,13 @@ def test_drawing_changes_nothing_in_the_model():
     cfg.VIS_PERIOD = 1
     torch.manual_seed(0)
     model = build_model(cfg).train()
+    model.backbone.eval()  # as in fine-tuning with frozen statistics
     before = {k: v.clone() for k, v in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
     with EventStorage():
         model._visualize_periodically([example()])
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert [module.training for module in model.modules()] == modes
 
 
 def test_unknown_feature_lists_what_the_backbone_gives():

@@ -162,6 +162,40 @@ def test_norms_activations_and_hooks_are_left_alone():
     assert plain_convs(tower, plain) is None
 
 
+def test_convolutions_that_compute_something_else_are_left_alone():
+    class Doubled(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    plain, doubled = (kind(4, 4, 3, padding=1) for kind in (nn.Conv2d, Doubled))
+    assert plain_convs(nn.Sequential(plain, nn.ReLU()), plain) is not None
+    assert plain_convs(nn.Sequential(plain, nn.ReLU()), doubled) is None
+    assert plain_convs(nn.Sequential(doubled, nn.ReLU()), plain) is None
+
+
+@pytest.mark.parametrize("name", ["forward", "features_and_deltas", "tower_features", "deltas"])
+def test_a_head_that_makes_its_deltas_in_another_way_is_left_alone(name: str):
+    def another_way(self, features):
+        return getattr(RetinaNetHead, name)(self, features)
+
+    arguments = {
+        "input_shape": [ShapeSpec(channels=4, stride=8)],
+        "num_classes": 2,
+        "num_anchors": 3,
+        "conv_dims": [4],
+    }
+    assert subnet_convs(type("Same", (RetinaNetHead,), {})(**arguments)) is not None
+    assert subnet_convs(type("Changed", (RetinaNetHead,), {name: another_way})(**arguments)) is None
+
+
+def test_a_head_that_somebody_listens_to_is_left_alone():
+    shapes = [ShapeSpec(channels=4, stride=8)]
+    head = RetinaNetHead(input_shape=shapes, num_classes=2, num_anchors=3, conv_dims=[4])
+    assert subnet_convs(head) is not None
+    head.register_forward_hook(lambda *_: None)
+    assert subnet_convs(head) is None
+
+
 def test_a_head_without_a_box_subnet_of_its_own_is_left_alone():
     shapes = [ShapeSpec(channels=4, stride=8)]
     arguments = {"input_shape": shapes, "num_classes": 2, "num_anchors": 3, "conv_dims": [4, 4]}

@@ -112,6 +112,16 @@ def test_box_subnet_at_positives_gives_the_numbers_of_the_plain_network(monkeypa
     assert in_training == (0 if share else 5)
 
 
+def test_the_callers_autocast_gets_whole_convolutions(monkeypatch):
+    monkeypatch.setattr(sparse_tower, "MAX_SHARE", 1.0)
+    model = build(SPARSE_BOX_SUBNET=True).train()
+    expected = model(make_batch())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = model(make_batch())
+    for name, value in expected.items():
+        assert losses[name].item() == pytest.approx(value.item(), rel=0.05)
+
+
 def spy(module: nn.Module, calls: list):
     forward = module.forward
 
