@@ -1,0 +1,116 @@
+"""What docs/extending.md shows as code runs, each file in the way that the page says."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.tiny import SETTINGS, write_dataset
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "extending.md").read_text()
+BLOCK = re.compile(r"^```(python|yaml)\n# (\S+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FILES = {name: code for _, name, code in BLOCK.findall(PAGE)}
+COMMANDS = re.findall(r"^```sh\npython (.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of the page, and a config that trains two iterations on twelve tiny images."""
+    folder = tmp_path_factory.mktemp("extending")
+    for name, code in FILES.items():
+        (folder / name).write_text(code)
+    solver = {**SETTINGS["SOLVER"], "MAX_ITER": 2}
+    datasets = {**SETTINGS["DATASETS"], "TEST": "()"}
+    settings = {**SETTINGS, "SOLVER": solver, "DATASETS": datasets}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(settings))
+    write_dataset(folder / "datasets")
+    return folder
+
+
+def run(folder: Path, *words: str) -> str:
+    """Run Python in ``folder`` with ``train_net.py`` at hand; return what it printed."""
+    environment = {
+        **os.environ,
+        "CUDA_VISIBLE_DEVICES": "",
+        "DETECTRON2_DATASETS": str(folder / "datasets"),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-W", "ignore", *words]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def command_with(script: str) -> list[str]:
+    """The words of the page's command that runs ``script``, on the tiny config."""
+    (found,) = [c for c in COMMANDS if c.startswith(script)]
+    words = shlex.split(found.replace("\\\n", " "))
+    assert (ROOT / "configs" / "quickstart.yaml").is_file()
+    return ["tiny.yaml" if word == "configs/quickstart.yaml" else word for word in words]
+
+
+def last_losses(folder: Path, output: str) -> dict[str, float]:
+    """The metrics of the second and last iteration."""
+    last = json.loads((folder / output / "metrics.json").read_text().splitlines()[-1])
+    assert last["iteration"] == 1
+    assert last["loss_cls"] > 0 and last["loss_box_reg"] > 0
+    return last
+
+
+def test_the_loss_has_the_value_that_the_page_says_and_parts_work_without_a_config(folder: Path):
+    run(folder, "-c", "import check_poly_loss, parts_alone")
+
+
+@pytest.mark.slow
+def test_the_loss_trains_by_the_pages_command(folder: Path):
+    run(folder, *command_with("train_poly.py"), "OUTPUT_DIR", "poly")
+    last_losses(folder, "poly")
+
+
+@pytest.mark.slow
+def test_a_key_of_ones_own_reaches_the_loss(folder: Path):
+    script, *words = command_with("train_with_key.py")
+    start = f"import runpy; trainer = runpy.run_path({script!r}, run_name='__main__')['trainer']; "
+    check = "assert trainer.model.cls_loss.epsilon == -0.5"
+    run(folder, "-c", start + check, *words, "OUTPUT_DIR", "key")
+    last_losses(folder, "key")
+
+
+@pytest.mark.slow
+def test_all_parts_train_together(folder: Path):
+    own, tiny = yaml.safe_load((folder / "own_parts.yaml").read_text())["MODEL"], SETTINGS["MODEL"]
+    retinanet = {**tiny["RETINANET"], **own["RETINANET"]}
+    model = {**tiny, "RETINANET": retinanet, "ANCHOR_GENERATOR": own["ANCHOR_GENERATOR"]}
+    settings = yaml.safe_load((folder / "tiny.yaml").read_text())
+    (folder / "parts.yaml").write_text(yaml.safe_dump({**settings, "MODEL": model}))
+    words = ["--config-file", "parts.yaml", "OUTPUT_DIR", "parts"]
+    printed = run(folder, "train_own_parts.py", *words)
+    last_losses(folder, "parts")
+    for name in ("DilatedHead", "LongSideAnchorGenerator", "AlphaIoU", "Poly1FocalLoss"):
+        assert f"{name}(" in printed
+
+
+@pytest.mark.slow
+def test_another_project_trains_the_detector(folder: Path):
+    settings = yaml.safe_load((folder / "tiny.yaml").read_text())
+    settings["OUTPUT_DIR"] = "project"
+    (folder / "project.yaml").write_text(yaml.safe_dump(settings))
+    assert "RetinaNetExt(" in run(folder, "project_train.py")
+    last_losses(folder, "project")
+
+
+def test_every_block_is_a_file_that_runs():
+    assert len(FILES) == len(re.findall(r"^```(?:python|yaml)$", PAGE, re.MULTILINE))
+    assert len(COMMANDS) == len(re.findall(r"^```sh$", PAGE, re.MULTILINE))
+    tested = Path(__file__).read_text() + "".join(FILES.values())
+    assert [name for name in FILES if not re.search(rf"\b{Path(name).stem}\b", tested)] == []
