@@ -17,6 +17,7 @@ from detectron2.structures import BoxMode
 from PIL import Image
 
 from ..config import get_cfg, load_config_file, validate_cfg
+from ..data.extra import register_extra_datasets
 from ..data.register import register_builtin_datasets
 from ..engine.setup import resolve_device
 from ..evaluation.draw import draw_detections
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     """
     _check_output(args.output)
     cfg = _load_cfg(args)
-    dicts, class_names = _load_dataset(args.dataset, args.data_root)
+    dicts, class_names = _load_dataset(cfg, args.dataset, args.data_root)
     _check_classes(cfg, args.dataset, class_names)
     chosen = [dicts[i] for i in pick_images([len(_gt_boxes(d)) for d in dicts], args.num)]
     found = _detect(cfg, chosen, args.score_thresh)
@@ -129,10 +130,11 @@ def _load_cfg(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def _load_dataset(name: str, data_root: str | None) -> tuple[list[dict], list[str]]:
-    """The dicts and class names of a dataset."""
+def _load_dataset(cfg: CfgNode, name: str, data_root: str | None) -> tuple[list[dict], list[str]]:
+    """The dicts and class names of a registered dataset, or one of the config's own."""
     if data_root is not None:
         register_builtin_datasets(data_root)
+    register_extra_datasets(cfg, [name])
     if name not in DatasetCatalog:
         raise KeyError(
             f"--dataset is '{name}', which is not registered."

@@ -5,6 +5,7 @@ Knows nothing of modeling.
 
 from .check import check_dataset_dicts, check_datasets, check_num_classes
 from .class_counts import count_classes
+from .extra import register_extra_datasets
 from .mapper import IgnoreRegionMapper
 from .register import load_class_names, register_builtin_datasets, register_coco_dataset
 from .synthetic import ensure_quickstart
@@ -19,4 +20,5 @@ __all__ = [
     "load_class_names",
     "register_builtin_datasets",
     "register_coco_dataset",
+    "register_extra_datasets",
 ]

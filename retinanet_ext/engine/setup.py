@@ -19,8 +19,11 @@ from detectron2.utils.logger import setup_logger
 from ..config import get_cfg, load_config_file, validate_cfg
 from ..data.check import check_datasets
 from ..data.class_counts import count_classes
-from ..data.register import register_builtin_datasets
+from ..data.extra import register_extra_datasets
+from ..data.flags import name_datasets
+from ..data.register import load_class_names, register_builtin_datasets
 from ..messages import did_you_mean
+from ..structures import RETINANET_ARCHITECTURES
 from ..validate import flatten
 from .checks import check_processes, check_weights
 
@@ -33,8 +36,19 @@ USER_ERRORS = (ValueError, KeyError, OSError, ImportError)
 
 
 def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
-    """Detectron2's argument parser plus ``--dry-run``, ``--data-root``, ``--allow-unsafe-yaml``."""
+    """Detectron2's argument parser plus this package's flags."""
     parser = detectron2_argument_parser(epilog)
+    for name, use in (("train", "train on"), ("val", "evaluate on")):
+        parser.add_argument(
+            f"--{name}",
+            metavar="ANNOTATIONS[:IMAGE_DIR]",
+            help=f"{use} this COCO json, folder of VOC xml, YOLO data.yaml or CSV",
+        )
+    parser.add_argument(
+        "--classes",
+        metavar="FILE",
+        help="class names of --train and --val where VOC or CSV list none: rows of name or name,id",
+    )
     parser.add_argument(
         "--dry-run",
         action="store_true",
@@ -67,11 +81,13 @@ def setup(args: argparse.Namespace) -> CfgNode:
     cfg = build_cfg(args)
     validate_cfg(cfg)
     _start_logging(cfg, args)
+    trains = args.dry_run or not args.eval_only  # a dry run does, for a step
+    add_extra_datasets(cfg, eval_only=not trains, fill=not _sets_num_classes(args))
     resolve_device(cfg)
     check_processes(cfg)
     check_weights(cfg, resume=args.resume, eval_only=args.eval_only)
-    on_main_process(lambda: check_data(cfg, args.eval_only))
-    if not args.eval_only:  # the training data may not even exist, and there is no loss
+    on_main_process(lambda: check_data(cfg, eval_only=not trains))
+    if trains:  # else the training data may not even exist, and there is no loss
         fill_class_counts(cfg)
     cfg.freeze()
     if args.dry_run:
@@ -89,12 +105,35 @@ def build_cfg(args: argparse.Namespace) -> CfgNode:
         ValueError, KeyError, FileNotFoundError: names the file, the key or the value.
     """
     cfg = get_cfg()
-    if args.config_file:
-        load_config_file(cfg, args.config_file, allow_unsafe=args.allow_unsafe_yaml)
-    merge_opts(cfg, args.opts or [])
+    _merge(cfg, args)
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
+    name_datasets(cfg, args.train, args.val, args.classes)
     return cfg
+
+
+def add_extra_datasets(cfg: CfgNode, eval_only: bool = False, fill: bool = False) -> None:
+    """Read and register the datasets of ``DATASETS.EXTRA`` that this run uses.
+
+    Args:
+        cfg: the config.
+        eval_only: whether ``DATASETS.TRAIN`` is not used.
+        fill: whether ``MODEL.RETINANET.NUM_CLASSES`` becomes the number of their classes. False
+            where the user has set it, and ``check_data`` compares.
+
+    Raises:
+        ValueError, OSError: what is wrong with a dataset.
+    """
+    if not cfg.DATASETS.EXTRA:
+        return
+    names = cfg.DATASETS.TEST if eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    # First in the main process alone: the others then find what it read in the cache.
+    extra = on_main_process(lambda: register_extra_datasets(cfg, names))
+    if not comm.is_main_process():
+        register_extra_datasets(cfg, names)
+    if extra and fill and cfg.MODEL.META_ARCHITECTURE in RETINANET_ARCHITECTURES:
+        cfg.MODEL.RETINANET.NUM_CLASSES = len(load_class_names(extra[0]) or ())
+        validate_cfg(cfg)
 
 
 def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
@@ -116,6 +155,20 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
     if len(opts) % 2:
         raise ValueError(f"config key '{opts[-1]}' on the command line has no value after it")
     cfg.merge_from_list(list(opts))
+
+
+def _merge(cfg: CfgNode, args: argparse.Namespace) -> None:
+    if args.config_file:
+        load_config_file(cfg, args.config_file, allow_unsafe=args.allow_unsafe_yaml)
+    merge_opts(cfg, args.opts or [])
+
+
+def _sets_num_classes(args: argparse.Namespace) -> bool:
+    """Whether config file or command line say ``NUM_CLASSES``, be it the default's value."""
+    cfg, nobodys_value = get_cfg(), -(2**31)
+    cfg.MODEL.RETINANET.NUM_CLASSES = nobodys_value
+    _merge(cfg, args)
+    return nobodys_value != cfg.MODEL.RETINANET.NUM_CLASSES
 
 
 def resolve_device(cfg: CfgNode) -> None:

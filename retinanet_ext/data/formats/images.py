@@ -1,0 +1,48 @@
+"""Finding images, and their sizes as Detectron2 reads them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from PIL import Image
+
+__all__ = ["IMAGE_SUFFIXES", "image_size", "is_image", "read_sizes"]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+EXIF_ORIENTATION = 274
+SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange height and width
+
+
+def is_image(name: str | os.PathLike) -> bool:
+    """Whether a file name ends like an image's."""
+    return os.fspath(name).lower().endswith(IMAGE_SUFFIXES)
+
+
+def image_size(path: str) -> tuple[int, int]:
+    """Height and width in pixels after the rotation that EXIF asks for, as Detectron2 applies it.
+
+    Only the head of the file is read.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no image.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            sideways = image.getexif().get(EXIF_ORIENTATION) in SIDEWAYS
+    except FileNotFoundError:
+        raise FileNotFoundError(f"image {path} does not exist") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"image {path} cannot be read: {error}") from error
+    return (width, height) if sideways else (height, width)
+
+
+def read_sizes(paths: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Size of each image; several at once, as most of the time is waiting for the disk."""
+    if not paths:
+        return {}
+    with ThreadPoolExecutor(8) as pool:
+        return dict(zip(paths, pool.map(image_size, paths), strict=True))

@@ -1,0 +1,140 @@
+"""Pascal VOC: one xml file per image."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from xml.etree import ElementTree
+
+from .images import is_image
+from .table import BoxTable, Inputs, Source, TableBuilder
+from .text import parse_number, read_class_file
+
+__all__ = ["read_voc"]
+
+logger = logging.getLogger(__name__)
+
+IMAGE_FOLDERS = ("JPEGImages", "images", "Images")
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+def read_voc(source: Source, inputs: Inputs) -> BoxTable:
+    """Read a folder of xml files, or those that a list in ImageSets/Main names.
+
+    VOC counts pixels from 1 and both corners belong to the box, so its left edge is at ``xmin - 1``
+    and its right edge at ``xmax``, as in Detectron2; without ``one_based`` the numbers are edges.
+    Objects marked difficult become crowds: neither objects nor background.
+
+    Raises:
+        ValueError: names the file and what is wrong in it.
+        FileNotFoundError: an xml or an image is missing.
+    """
+    folder, root = _folders(Path(source.annotations))
+    inputs.add(folder)
+    names = read_class_file(source.classes, inputs) if source.classes else None
+    images = _images(_image_folder(source, folder, root), inputs)
+    builder = TableBuilder(names, inputs)
+    zeros = []
+    for path in _xml_files(Path(source.annotations), folder, inputs):
+        if _read_file(path, images, builder, inputs, source.one_based):
+            zeros.append(path)
+    if zeros:
+        logger.warning(
+            "%s: %d files have a coordinate below 1 (first %s), so they do not count pixels from 1 "
+            "as VOC does; set ONE_BASED: False for this dataset in DATASETS.EXTRA",
+            folder,
+            len(zeros),
+            zeros[0].name,
+        )
+    return builder.build()
+
+
+def _folders(path: Path) -> tuple[Path, Path]:
+    """Folder of the xml files, and the one that holds it."""
+    if path.is_file():  # ROOT/ImageSets/Main/LIST.txt
+        root = path.parents[2] if len(path.parents) > 2 else path.parent
+        return root / "Annotations", root
+    if (path / "Annotations").is_dir():
+        return path / "Annotations", path
+    return path, path.parent
+
+
+def _xml_files(path: Path, folder: Path, inputs: Inputs) -> list[Path]:
+    if not path.is_file():
+        return sorted(folder.glob("*.xml"))
+    inputs.add(path)
+    files = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if line.strip():
+            files.append(folder / f"{line.split()[0]}.xml")
+            if not files[-1].is_file():
+                raise FileNotFoundError(f"{path}, line {number}: there is no {files[-1]}")
+    return files
+
+
+def _image_folder(source: Source, folder: Path, root: Path) -> Path:
+    if source.images:
+        return Path(source.images)
+    found = [root / name for name in IMAGE_FOLDERS if (root / name).is_dir()]
+    return found[0] if found else folder
+
+
+def _images(folder: Path, inputs: Inputs) -> dict[str, str]:
+    """Path of each image by file name, and by name without suffix."""
+    inputs.add(folder)
+    paths = sorted(entry.path for entry in os.scandir(folder) if is_image(entry.name))
+    if not paths:
+        raise FileNotFoundError(
+            f"there is no image in {folder}; say where they are, as ANNOTATIONS:IMAGE_DIR or IMAGES"
+        )
+    return {Path(p).stem: p for p in paths} | {Path(p).name: p for p in paths}
+
+
+def _read_file(
+    path: Path, images: dict[str, str], builder: TableBuilder, inputs: Inputs, one_based: bool
+) -> bool:
+    """Add one image; return whether a coordinate is below 1."""
+    root = _parse(path, inputs)
+    # People rename images and forget the xml, so the file's own name counts too.
+    name = os.path.basename((root.findtext("filename") or "").strip().replace("\\", "/"))
+    image = images.get(name) or images.get(path.stem) or images.get(Path(name).stem)
+    if image is None:
+        raise FileNotFoundError(f"{path}: there is no image '{name}' or '{path.stem}.*' beside it")
+    height, width = (_length(root, tag, path) for tag in ("height", "width"))
+    index, below = builder.add_image(image, height, width), False
+    for number, element in enumerate(root.findall("object"), 1):
+        where = f"{path}, object {number}"
+        label = (element.findtext("name") or "").strip()
+        bounds = element.find("bndbox")
+        if not label or bounds is None:
+            raise ValueError(f"{where}: has no {'bndbox' if label else 'name'}")
+        x1, y1, x2, y2 = (parse_number(bounds.findtext(tag), where, tag) for tag in CORNERS)
+        below |= one_based and min(x1, y1) < 1
+        shift = 1 if one_based else 0
+        difficult = (element.findtext("difficult") or "0").strip() not in ("0", "False", "false")
+        box = (x1 - shift, y1 - shift, x2, y2)
+        builder.add_box(index, box, builder.class_index(label, where), difficult)
+    return below
+
+
+def _parse(path: Path, inputs: Inputs) -> ElementTree.Element:
+    inputs.add(path)
+    data = path.read_bytes()
+    # Annotations need no entities, and those of a hostile file can fill the memory (Expat limits
+    # them itself from 2.4.1 on). Without the zeros, this also finds them in UTF-16.
+    if b"<!DOCTYPE" in data.replace(b"\0", b"").upper():
+        raise ValueError(f"{path}: holds a document type definition, which is not read; remove it")
+    try:
+        root = ElementTree.fromstring(data)
+    except ElementTree.ParseError as error:
+        raise ValueError(f"{path} is not xml: {error}") from error
+    if root.tag != "annotation":
+        raise ValueError(f"{path} is not VOC xml: it starts with <{root.tag}>, not <annotation>")
+    return root
+
+
+def _length(root: ElementTree.Element, tag: str, path: Path) -> int:
+    """Recorded height or width; 0 where there is none, and the image is to be asked."""
+    text = root.findtext(f"size/{tag}")
+    return int(parse_number(text, f"{path}", tag)) if text and text.strip() else 0

@@ -1,0 +1,169 @@
+"""YOLO: a data.yaml, folders of images, and one txt file per image."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .images import is_image
+from .table import BoxTable, Inputs, Source, TableBuilder
+from .text import parse_number, unique_names
+
+__all__ = ["load_data_yaml", "read_yolo", "yolo_subsets"]
+
+SUBSETS = ("train", "val", "test")
+TOLERANCE = 0.01  # tools write coordinates slightly above 1
+
+
+def load_data_yaml(path: str) -> dict[str, Any]:
+    """Content of a data.yaml, in which no Python object can hide.
+
+    Raises:
+        ValueError: the file is not yaml, or lists no class names.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = yaml.safe_load(file)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not safe yaml: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("names"), (list, dict)):
+        raise ValueError(f"{path} is not a YOLO data.yaml: it has no 'names'")
+    return content
+
+
+def yolo_subsets(path: str) -> list[str]:
+    """Which of train, val and test a data.yaml lists images for."""
+    content = load_data_yaml(path)
+    return [name for name in SUBSETS if content.get(name)]
+
+
+def read_yolo(source: Source, inputs: Inputs) -> BoxTable:
+    """Read one list of images of a data.yaml and the labels beside them.
+
+    The labels of ``.../images/a.jpg`` are in ``.../labels/a.txt``, or in ``a.txt`` beside it. A row
+    is ``class cx cy w h``, or ``class x1 y1 x2 y2 x3 y3 ...`` of a polygon, whose bounds are taken;
+    all are shares of the image's size. An image without a file has no objects.
+
+    Raises:
+        ValueError: names file, line and fault.
+        FileNotFoundError: images are missing, or all labels are.
+    """
+    path = source.annotations
+    inputs.add(path)
+    content = load_data_yaml(path)
+    names = content["names"]
+    pairs = sorted(names.items()) if isinstance(names, dict) else list(enumerate(names))
+    class_of = {int(parse_number(k, path, "names")): i for i, (k, _) in enumerate(pairs)}
+    builder = TableBuilder(unique_names([str(v) for _, v in pairs], f"{path}, names"), inputs)
+    if "nc" in content and content["nc"] != len(pairs):
+        raise ValueError(f"{path}: nc is {content['nc']}, but there are {len(pairs)} names")
+    images = _images(source, content, inputs)
+    labelled = 0
+    for image in images:
+        labels = _label_file(image)
+        inputs.add(os.path.dirname(image))
+        index = builder.add_image(image)
+        if os.path.isdir(folder := os.path.dirname(labels)):
+            inputs.add(folder)  # a label file may appear
+        if os.path.isfile(labels):
+            labelled += 1
+            _read_labels(labels, index, class_of, builder, inputs)
+    if not labelled:
+        raise FileNotFoundError(
+            f"{path}: none of the {len(images)} images has a label file; looked for "
+            f"{_label_file(images[0])} and so on"
+        )
+    return builder.build(normalised=True)
+
+
+def _images(source: Source, content: dict[str, Any], inputs: Inputs) -> list[str]:
+    path = source.annotations
+    listed = [name for name in SUBSETS if content.get(name)]
+    subset = source.subset or (listed[0] if len(listed) == 1 else "")
+    if source.images:
+        places = [Path(source.images)]
+    elif subset in listed:
+        entries = content[subset]
+        root = Path(path).parent / str(content.get("path") or "")
+        entries = entries if isinstance(entries, list) else [entries]
+        places = [_place(str(entry), root, Path(path)) for entry in entries]
+    else:
+        raise ValueError(
+            f"{path} has lists {', '.join(listed) or 'of nothing'}, and SUBSET is '{subset}'; set "
+            "it to one of them"
+        )
+    found = [image for place in places for image in _images_of(place, inputs)]
+    if not found:
+        raise FileNotFoundError(f"{path}: no image in {', '.join(map(str, places))}")
+    return found
+
+
+def _place(entry: str, root: Path, path: Path) -> Path:
+    # Roboflow writes ../train/images for a folder that is beside the yaml.
+    choices = [root / entry, path.parent / entry, path.parent / entry.removeprefix("../")]
+    for place in choices:
+        if place.exists():
+            return Path(os.path.normpath(place))
+    looked = ", ".join(dict.fromkeys(os.path.normpath(place) for place in choices))
+    raise FileNotFoundError(f"{path}: '{entry}' is none of {looked}")
+
+
+def _images_of(place: Path, inputs: Inputs) -> list[str]:
+    """Images below a folder, or those that a text file lists, one per line."""
+    inputs.add(place)
+    if place.is_dir():
+        found = []
+        for folder, _, files in os.walk(place):
+            inputs.add(folder)
+            found += [os.path.join(folder, name) for name in files if is_image(name)]
+        return sorted(found)
+    lines = [line.strip() for line in place.read_text(encoding="utf-8").splitlines()]
+    return [os.path.normpath(place.parent / line) for line in lines if line]
+
+
+def _label_file(image: str) -> str:
+    head, found, tail = image.rpartition(f"{os.sep}images{os.sep}")
+    stem = os.path.splitext(f"{head}{os.sep}labels{os.sep}{tail}" if found else image)[0]
+    beside = os.path.splitext(image)[0] + ".txt"
+    return beside if os.path.isfile(beside) else f"{stem}.txt"
+
+
+def _read_labels(
+    path: str, image: int, class_of: dict[int, int], builder: TableBuilder, inputs: Inputs
+) -> None:
+    inputs.add(path)
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            fields = line.split()
+            if not fields:
+                continue
+            where = f"{path}, line {number}"
+            if not fields[0].isdecimal() or int(fields[0]) not in class_of:
+                raise ValueError(
+                    f"{where}: class is '{fields[0]}', but data.yaml knows "
+                    f"{', '.join(map(str, list(class_of)[:10]))}"
+                )
+            builder.add_box(image, _box(fields[1:], where), class_of[int(fields[0])])
+
+
+def _box(fields: list[str], where: str) -> tuple[float, float, float, float]:
+    """Normalised XYXY."""
+    if len(fields) != 4 and (len(fields) < 6 or len(fields) % 2):
+        raise ValueError(
+            f"{where}: has {len(fields)} numbers after the class; a box has 4, a polygon 6 or more "
+            "and an even number"
+        )
+    values = [parse_number(field, where, "coordinate") for field in fields]
+    for value in values:
+        if not -TOLERANCE <= value <= 1 + TOLERANCE:
+            raise ValueError(
+                f"{where}: {value} is not within 0 and 1; YOLO's coordinates are shares of the "
+                "image's width and height"
+            )
+    if len(values) == 4:
+        x, y, width, height = values
+        return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+    return min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])

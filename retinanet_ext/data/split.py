@@ -1,0 +1,42 @@
+"""A validation set from a share of the images, the same ones whatever is added."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+
+__all__ = ["split_images"]
+
+
+def split_images(file_names: Sequence[str], part: str, fraction: float, seed: int) -> list[int]:
+    """Indices of the images of one part.
+
+    The side of an image depends on its file name (without folder) and the seed alone: images that
+    are added, removed or moved to another folder leave the others where they are. The share is
+    therefore met on average. If either part would be empty, it gets the one nearest to it.
+
+    Args:
+        file_names: paths.
+        part: "train" or "val".
+        fraction: share of "val", in (0, 1).
+        seed: another one gives another split.
+
+    Raises:
+        ValueError: there are not two images with different names.
+    """
+    places = [_place(name, seed) for name in file_names]
+    if len(set(places)) < 2:
+        raise ValueError(
+            f"{len(places)} image(s) cannot be split into a training and a validation part; give "
+            "both, or set DATASETS.VAL_FRACTION to 0"
+        )
+    lowest, highest = min(places), max(places)
+    in_val = [p == lowest or (p < fraction and p != highest) for p in places]
+    return [i for i, val in enumerate(in_val) if val == (part == "val")]
+
+
+def _place(path: str, seed: int) -> float:
+    """A number in [0, 1) that looks random."""
+    digest = hashlib.sha256(f"{seed}/{os.path.basename(path)}".encode()).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48

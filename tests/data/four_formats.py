@@ -1,0 +1,124 @@
+"""The same pictures and boxes written as COCO, VOC, YOLO and CSV, by code of its own."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from PIL import Image
+
+FORMATS = ("coco", "voc", "yolo", "csv")
+
+
+@dataclass
+class Picture:
+    """Boxes are (class name, x1, y1, x2, y2) in pixels."""
+
+    name: str
+    width: int
+    height: int
+    boxes: list[tuple[str, float, float, float, float]] = field(default_factory=list)
+
+
+def some_pictures(count: int = 6, seed: int = 0) -> list[Picture]:
+    """Tiny pictures of different sizes, the last without objects."""
+    rng = random.Random(seed)
+    pictures = []
+    for i in range(count):
+        picture = Picture(f"p{i:02d}.png", rng.randint(40, 80), rng.randint(40, 80))
+        for label in ("ant", "bee", "cat")[: 0 if i == count - 1 else 3]:
+            x, y = round(rng.uniform(1, 9), 2), round(rng.uniform(1, 9), 2)
+            box = (x, y, round(x + rng.uniform(5, 30), 2), round(y + rng.uniform(5, 30), 2))
+            picture.boxes.append((label, *box))
+        pictures.append(picture)
+    return pictures
+
+
+def write_images(folder: Path, pictures: list[Picture]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for picture in pictures:
+        Image.new("RGB", (picture.width, picture.height), "gray").save(folder / picture.name)
+    return folder
+
+
+def write(
+    kind: str, root: Path, pictures: list[Picture], names: list[str], images: Path | None = None
+) -> str:
+    """Write annotations, and images unless there are some, below ``root``; return what to name."""
+    root.mkdir(parents=True, exist_ok=True)
+    writer = {"coco": _coco, "voc": _voc, "yolo": _yolo, "csv": _csv}[kind]
+    target = {"voc": root / "JPEGImages", "yolo": root / "images"}.get(kind, root / "pictures")
+    if images is None:
+        write_images(target, pictures)
+    else:
+        target.symlink_to(images, target_is_directory=True)
+    return writer(root, pictures, names)
+
+
+def _coco(root: Path, pictures: list[Picture], names: list[str]) -> str:
+    ids = {name: 3 * i + 2 for i, name in enumerate(names)}  # with gaps
+    rows = [(i, box) for i, picture in enumerate(pictures, 1) for box in picture.boxes]
+    content = {
+        "images": [
+            {"id": i, "file_name": p.name, "width": p.width, "height": p.height}
+            for i, p in enumerate(pictures, 1)
+        ],
+        "categories": [{"id": ids[name], "name": name} for name in names][::-1],
+        "annotations": [
+            {
+                "id": number,
+                "image_id": image,
+                "category_id": ids[label],
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "area": (x2 - x1) * (y2 - y1),
+                "iscrowd": 0,
+            }
+            for number, (image, (label, x1, y1, x2, y2)) in enumerate(rows, 1)
+        ],
+    }
+    (root / "boxes.json").write_text(json.dumps(content))
+    return f"{root / 'boxes.json'}:{root / 'pictures'}"
+
+
+def _voc(root: Path, pictures: list[Picture], names: list[str]) -> str:
+    folder = root / "Annotations"
+    folder.mkdir()
+    for p in pictures:
+        objects = "".join(
+            f"<object><name>{label}</name><difficult>0</difficult><bndbox><xmin>{x1 + 1}</xmin>"
+            f"<ymin>{y1 + 1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
+            for label, x1, y1, x2, y2 in p.boxes
+        )
+        (folder / p.name).with_suffix(".xml").write_text(
+            f"<annotation><filename>{p.name}</filename><size><width>{p.width}</width>"
+            f"<height>{p.height}</height><depth>3</depth></size>{objects}</annotation>"
+        )
+    return str(root)
+
+
+def _yolo(root: Path, pictures: list[Picture], names: list[str]) -> str:
+    (root / "labels").mkdir()
+    for p in pictures:
+        if not p.boxes:
+            continue
+        lines = [
+            f"{names.index(label)} {(x1 + x2) / 2 / p.width!r} {(y1 + y2) / 2 / p.height!r} "
+            f"{(x2 - x1) / p.width!r} {(y2 - y1) / p.height!r}"
+            for label, x1, y1, x2, y2 in p.boxes
+        ]
+        (root / "labels" / p.name).with_suffix(".txt").write_text("\n".join(lines))
+    content = {"path": ".", "train": "images", "nc": len(names), "names": names}
+    (root / "data.yaml").write_text(yaml.safe_dump(content))
+    return str(root)
+
+
+def _csv(root: Path, pictures: list[Picture], names: list[str]) -> str:
+    lines = []
+    for p in pictures:
+        lines += [f"pictures/{p.name},{x1},{y1},{x2},{y2},{n}" for n, x1, y1, x2, y2 in p.boxes]
+        lines += [] if p.boxes else [f"pictures/{p.name},,,,,"]
+    (root / "boxes.csv").write_text("\n".join(lines) + "\n")
+    return str(root / "boxes.csv")
