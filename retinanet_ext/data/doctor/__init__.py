@@ -1,0 +1,40 @@
+"""Checks of whole datasets: what is wrong in which file, and a cleaned copy.
+
+A reader makes a ``DatasetTable``; ``examine`` checks it; ``clean`` makes a corrected COCO json.
+"""
+
+from .checks import Report, examine, find_faults
+from .coco_file import to_coco, write_json
+from .findings import CODES, Fault, Finding
+from .fix import Change, clean
+from .format import format_report, report_as_json
+from .images import ImageFacts, read_images
+from .sources import LoadedTable, load_table
+from .statistics import AnchorLevel, InputSize, best_anchor_iou
+from .table import DatasetTable, from_coco_content, from_coco_json, from_dataset_dicts
+
+__all__ = [
+    "CODES",
+    "AnchorLevel",
+    "Change",
+    "DatasetTable",
+    "Fault",
+    "Finding",
+    "ImageFacts",
+    "InputSize",
+    "LoadedTable",
+    "Report",
+    "best_anchor_iou",
+    "clean",
+    "examine",
+    "find_faults",
+    "format_report",
+    "from_coco_content",
+    "from_coco_json",
+    "from_dataset_dicts",
+    "load_table",
+    "read_images",
+    "report_as_json",
+    "to_coco",
+    "write_json",
+]

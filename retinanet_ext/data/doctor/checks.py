@@ -1,0 +1,140 @@
+"""All checks of a training and a validation set, in order, with a progress bar."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tqdm import tqdm
+
+from .boxes import check_boxes
+from .compare import compare_tables
+from .findings import CODES, Fault, Finding, list_findings
+from .images import ImageFacts, check_images, duplicate_images
+from .lists import check_lists, missing_files
+from .statistics import (
+    AnchorLevel,
+    InputSize,
+    check_anchors,
+    check_classes,
+    count_objects,
+    describe_sizes,
+)
+from .table import DatasetTable
+
+__all__ = ["Report", "examine", "find_faults"]
+
+MAX_LISTED = 10_000  # of one code in one dataset; the counts are of all
+
+
+@dataclass
+class Report:
+    """What was found.
+
+    Attributes:
+        findings: errors first; at most ``MAX_LISTED`` of one code in one dataset.
+        counts: numbers of all findings, by (dataset, code).
+        datasets: for each dataset by name, plain numbers for json: ``source``, ``images``,
+            ``images_without_objects``, ``annotations``, ``crowds``, ``objects`` (usable ones),
+            ``classes`` (objects by name), ``sizes``, and for the training set ``anchors``.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    counts: dict[tuple[str, str], int] = field(default_factory=dict)
+    datasets: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def total(self, severity: str) -> int:
+        """Number of all findings of a severity."""
+        return sum(n for (_, code), n in self.counts.items() if CODES[code][0] == severity)
+
+    @property
+    def exit_code(self) -> int:
+        """0 for clean data, 1 for warnings only, 2 for errors."""
+        if self.total("error"):
+            return 2
+        return 1 if self.total("warning") else 0
+
+
+def find_faults(table: DatasetTable, facts: Mapping[str, ImageFacts] | None = None) -> list[Fault]:
+    """Everything wrong with one dataset's lists, boxes and files; only faults that occur.
+
+    Args:
+        facts: what ``read_images`` told of its files, if they were read; without it, files of a
+            table that knows their folder are only looked for.
+    """
+    faults = [*check_lists(table), *check_boxes(table)]
+    if facts is not None:
+        faults += [*check_images(table, facts), duplicate_images(table, facts)]
+    elif table.knows_folder:
+        faults.append(missing_files(table))
+    return [fault for fault in faults if len(fault.rows)]
+
+
+def examine(
+    tables: Sequence[DatasetTable],
+    input_size: InputSize,
+    levels: Sequence[AnchorLevel] = (),
+    facts: Mapping[str, ImageFacts] | None = None,
+    divisor: int = 32,
+) -> Report:
+    """Check one dataset, or the training and the validation set, in this order.
+
+    Args:
+        tables: one or two; the first one's classes and anchors are judged as training data.
+        input_size: of training.
+        levels: the anchors; none: they are not checked.
+        facts: see :func:`find_faults`.
+        divisor: resized images are padded to multiples of it.
+    """
+    report = Report()
+    steps: list[tuple[DatasetTable, Callable[[], list[Fault]]]] = []
+
+    def statistics(table: DatasetTable, is_train: bool) -> list[Fault]:
+        numbers = report.datasets[table.name] = _describe(table, input_size)
+        faults = check_classes(table)
+        if not is_train:
+            return [x for x in faults if x.code != "imbalance"]
+        if levels and numbers["objects"]:
+            numbers["anchors"], uncovered = check_anchors(table, input_size, levels, divisor)
+            faults += uncovered
+        return faults
+
+    for number, table in enumerate(tables):
+        steps.append((table, lambda t=table: find_faults(t, facts)))  # type: ignore[misc]
+        steps.append((table, lambda t=table, n=number: statistics(t, n == 0)))  # type: ignore[misc]
+    if len(tables) > 1:
+        steps.append((tables[0], lambda: compare_tables(tables[0], tables[1], facts)))
+    hidden = not sys.stderr.isatty()
+    for table, step in tqdm(steps, "checking annotations", disable=hidden, leave=False):
+        _add(report, table, step())
+    report.findings.sort(key=lambda x: x.severity != "error")
+    return report
+
+
+def _add(report: Report, table: DatasetTable, faults: list[Fault]) -> None:
+    for fault in faults:
+        key = (table.name, fault.code)
+        if len(fault.rows):
+            listed = min(report.counts.get(key, 0), MAX_LISTED)
+            report.counts[key] = report.counts.get(key, 0) + len(fault.rows)
+            report.findings += list_findings(table, [fault], MAX_LISTED - listed)
+
+
+def _describe(table: DatasetTable, input_size: InputSize) -> dict[str, Any]:
+    counts = count_objects(table)
+    with_boxes = set(table.image_of.tolist()) - {-1}
+    return {
+        "source": table.source,
+        "images": len(table.files),
+        "images_without_objects": len(table.files) - len(with_boxes),
+        "annotations": len(table.bboxes),
+        "crowds": int(table.is_crowd.sum()),
+        "objects": int(counts.sum()),
+        "classes": {
+            name: int(count) for name, count in zip(table.class_names, counts, strict=True)
+        },
+        "input_size": [input_size.short, input_size.long],
+        "sizes": describe_sizes(table, input_size),
+    }
