@@ -21,6 +21,7 @@ FAST_EVAL = ["faster-coco-eval>=1.6"]
 # Detectron2's Visualizer imports cv2. Not a hard requirement, because opencv-python and its
 # headless, contrib and distribution builds overwrite each other: whoever has one keeps it.
 DRAW = ["opencv-python-headless"]
+SAFETENSORS = ["safetensors"]
 
 setup(
     name="retinanet_ext",
@@ -48,7 +49,8 @@ setup(
     extras_require={
         "draw": DRAW,
         "fast-eval": FAST_EVAL,
-        "dev": [*DRAW, *FAST_EVAL, "pytest>=8", "ruff==0.17.5", "mypy==2.4.1"],
+        "safetensors": SAFETENSORS,
+        "dev": [*DRAW, *FAST_EVAL, *SAFETENSORS, "pytest>=8", "ruff==0.17.5", "mypy==2.4.1"],
     },
     entry_points={"console_scripts": ["retinanet-ext = retinanet_ext.cli:main"]},
 )

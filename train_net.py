@@ -16,10 +16,12 @@ from typing import Any
 
 from torch.multiprocessing import ProcessRaisedException
 
+from retinanet_ext.data.bad_images import BadImageError
 from retinanet_ext.engine import RetinaNetTrainer, evaluate, launch
 from retinanet_ext.engine.checks import check_launch
 from retinanet_ext.engine.dry_run import dry_run
 from retinanet_ext.engine.setup import USER_ERRORS, default_argument_parser, setup
+from retinanet_ext.engine.weights import WeightsError
 
 
 class UserError(Exception):
@@ -41,13 +43,16 @@ def checked(function: Callable[[argparse.Namespace], Any], args: argparse.Namesp
 def main(args: argparse.Namespace) -> Any:
     """What each process of the job runs; returns the evaluation's results."""
     cfg = checked(setup, args)
-    if args.dry_run:
-        return dry_run(cfg)
-    if args.eval_only:
-        return evaluate(cfg, resume=args.resume)
-    trainer = RetinaNetTrainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
-    return trainer.train()
+    try:
+        if args.dry_run:
+            return dry_run(cfg)
+        if args.eval_only:
+            return evaluate(cfg, resume=args.resume)
+        trainer = RetinaNetTrainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        return trainer.train()
+    except (BadImageError, WeightsError) as error:
+        raise UserError(str(error)) from error
 
 
 def run(argv: list[str] | None = None) -> None:

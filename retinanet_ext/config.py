@@ -32,6 +32,10 @@ def add_retinanet_ext_config(cfg: CfgNode) -> None:
     # "" or what the head predicts of each box beside its deltas: its "iou" with the object, or the
     # "centerness" of its anchor in the object (ATSS, FCOS). Scores are then sqrt(class * quality).
     _add(retinanet, "QUALITY_BRANCH", "")
+    # Parts that are not trained, batch norms included: "backbone" (what is under the pyramid),
+    # "fpn" (the pyramid), "head", or parts of the head by name: "cls_subnet", "bbox_subnet",
+    # "cls_score", "bbox_pred", "quality_pred", and "subnet" of SharedTowerHead.
+    _add(retinanet, "FREEZE", [])
     # Entry of ASSIGNER_REGISTRY.
     _add(retinanet, "ASSIGNER", "IoUAssigner")
     # The anchors with the best IoU of each object are positive even below IOU_THRESHOLDS. The paper
@@ -162,6 +166,32 @@ def add_retinanet_ext_config(cfg: CfgNode) -> None:
     _add(regnet, "NORM", "FrozenBN")
     # Of "stem" (stride 2), "s1" (4), "s2" (8), "s3" (16), "s4" (32).
     _add(regnet, "OUT_FEATURES", ["s2", "s3", "s4"])
+
+    datasets = cfg.DATASETS
+    # Datasets by path, to be named in TRAIN and TEST; --train and --val write entries of their own.
+    # Each is a dict with NAME, ANNOTATIONS (file or folder) and where needed IMAGES (folder),
+    # FORMAT (coco, voc, yolo, csv; else found out), CLASSES (file with a row "name" or "name,id"
+    # per class, for VOC and CSV), SUBSET (list of a YOLO data.yaml: train, val, test), SPLIT (train
+    # or val: a share of the images), ONE_BASED (False: VOC coordinates are pixel edges from 0).
+    _add(datasets, "EXTRA", [])
+    # Read for EXTRA, in this order. Lists of a new name and the old ones: [[cell, RBC, WBC]].
+    _add(datasets, "MERGE_CLASSES", [])
+    # Names whose boxes are left out, and become background.
+    _add(datasets, "DROP_CLASSES", [])
+    # The model's classes in their order, others are left out; [] takes all that the data has.
+    _add(datasets, "CLASSES", [])
+    # Share of the images with SPLIT: val, in [0, 1), chosen by file name and seed; with 0, --train
+    # alone trains on all and evaluates nothing.
+    _add(datasets, "VAL_FRACTION", 0.2)
+    _add(datasets, "SPLIT_SEED", 0)
+    # Folder for annotations that were read; "" is ~/.cache/retinanet_ext (or $XDG_CACHE_HOME),
+    # "none" keeps none.
+    _add(datasets, "CACHE_DIR", "")
+
+    # What training does with an image that cannot be loaded: "fail" stops at the first one; "skip"
+    # logs it and takes another at random, and stops if more than 1% are bad (and at least 10
+    # files), counted in each worker. Evaluation always stops.
+    _add(cfg.DATALOADER, "ON_ERROR", "fail")
 
     solver = cfg.SOLVER
     # SGD (MOMENTUM, NESTEROV) or AdamW.

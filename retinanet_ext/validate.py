@@ -12,9 +12,10 @@ from detectron2.modeling import (
     META_ARCH_REGISTRY,
 )
 
+from .ignored_keys import check_added_keys, check_component_keys, check_two_stage_keys
 from .losses.kernels.dispatch import KERNELS
 from .messages import did_you_mean
-from .modeling.anchors import octave_sizes
+from .modeling.anchors import RetinaNetAnchorGenerator, octave_sizes
 from .modeling.assigners import check_iou_bands
 from .modeling.atss import check_atss_topk
 from .modeling.backbones import check_fpn_arguments
@@ -32,41 +33,19 @@ from .registry import (
     CLS_LOSS_REGISTRY,
     DENSE_HEAD_REGISTRY,
 )
+from .schedule_keys import LR_SCHEDULERS, OPTIMIZERS, check_schedule
 from .structures import RETINANET_ARCHITECTURES
 
-OPTIMIZERS = ("SGD", "AdamW")
-LR_SCHEDULERS = (
-    "WarmupMultiStepLR",
-    "WarmupCosineLR",
-    "WarmupStepWithFixedGammaLR",
-    "OneCycleLR",
-)
+__all__ = ["LR_SCHEDULERS", "OPTIMIZERS", "flatten", "validate_cfg"]
 
-# Sections that only two-stage models read, and where RetinaNet has the same thing.
-_TWO_STAGE_SECTIONS = (
-    "MODEL.ROI_HEADS",
-    "MODEL.ROI_BOX_HEAD",
-    "MODEL.ROI_BOX_CASCADE_HEAD",
-    "MODEL.ROI_MASK_HEAD",
-    "MODEL.ROI_KEYPOINT_HEAD",
-    "MODEL.RPN",
-    "MODEL.PROPOSAL_GENERATOR",
-)
-_RETINANET_COUNTERPART = {
-    "MODEL.ROI_HEADS.NUM_CLASSES": "MODEL.RETINANET.NUM_CLASSES",
-    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": "MODEL.RETINANET.SCORE_THRESH_TEST",
-    "MODEL.ROI_HEADS.NMS_THRESH_TEST": "MODEL.RETINANET.NMS_THRESH_TEST",
-    "MODEL.ROI_HEADS.IOU_THRESHOLDS": "MODEL.RETINANET.IOU_THRESHOLDS",
-    "MODEL.ROI_HEADS.IOU_LABELS": "MODEL.RETINANET.IOU_LABELS",
-    "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": "MODEL.RETINANET.BBOX_REG_LOSS_TYPE",
-    "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": "MODEL.RETINANET.SMOOTH_L1_LOSS_BETA",
-    "MODEL.ROI_BOX_HEAD.NORM": "MODEL.RETINANET.NORM",
-    "MODEL.RPN.IN_FEATURES": "MODEL.RETINANET.IN_FEATURES",
-    "MODEL.RPN.IOU_THRESHOLDS": "MODEL.RETINANET.IOU_THRESHOLDS",
-    "MODEL.RPN.NMS_THRESH": "MODEL.RETINANET.NMS_THRESH_TEST",
-    "MODEL.RPN.PRE_NMS_TOPK_TEST": "MODEL.RETINANET.TOPK_CANDIDATES_TEST",
-    "MODEL.RPN.POST_NMS_TOPK_TEST": "TEST.DETECTIONS_PER_IMAGE",
-    "MODEL.RPN.BBOX_REG_LOSS_TYPE": "MODEL.RETINANET.BBOX_REG_LOSS_TYPE",
+ON_ERROR = ("fail", "skip")
+
+# What MODEL.RETINANET.FREEZE can name with the heads of this package; with those of others, the
+# trainer looks at the model.
+_PREDICTORS = ("cls_score", "bbox_pred", "quality_pred")
+_FREEZABLE = {
+    "RetinaNetHead": ("backbone", "fpn", "head", "cls_subnet", "bbox_subnet", *_PREDICTORS),
+    "SharedTowerHead": ("backbone", "fpn", "head", "subnet", *_PREDICTORS),
 }
 
 
@@ -102,10 +81,14 @@ def validate_cfg(cfg: CfgNode, reference: CfgNode | None = None) -> None:
     _check_component_names(cfg)
     _check_pyramid(cfg, defaults)
     if cfg.MODEL.META_ARCHITECTURE in RETINANET_ARCHITECTURES:
-        _check_two_stage_keys(values, defaults)
+        check_two_stage_keys(values, defaults)
         _check_retinanet(cfg)
         _check_anchor_keys(cfg, defaults)
-    _check_schedule(cfg, values, defaults)
+    if cfg.MODEL.META_ARCHITECTURE == "RetinaNet":
+        check_added_keys(values, defaults)
+    if cfg.MODEL.META_ARCHITECTURE == "RetinaNetExt":
+        check_component_keys(cfg, defaults)
+    check_schedule(cfg, values, defaults)
 
 
 def _check_unknown_keys(cfg: CfgNode, values: dict[str, Any], defaults: dict[str, Any]) -> None:
@@ -132,6 +115,16 @@ def _check_datasets(cfg: CfgNode) -> None:
                 f"DATASETS.{key} must be a tuple of names, got {value!r}; a tuple of one needs a "
                 f'comma: ("{value}",)'
             )
+    if cfg.DATALOADER.ON_ERROR not in ON_ERROR:
+        raise ValueError(
+            f"DATALOADER.ON_ERROR is '{cfg.DATALOADER.ON_ERROR}'; set it to one of "
+            f"{', '.join(ON_ERROR)}"
+        )
+    if not 0 <= cfg.DATASETS.VAL_FRACTION < 1:
+        raise ValueError(
+            f"DATASETS.VAL_FRACTION must be in [0, 1), got {cfg.DATASETS.VAL_FRACTION}: the share "
+            "of the images to validate on"
+        )
 
 
 def _check_component_names(cfg: CfgNode) -> None:
@@ -165,20 +158,6 @@ def _check_pyramid(cfg: CfgNode, defaults: dict[str, Any]) -> None:
             )
 
 
-def _as_lists(value: Any) -> Any:
-    # yaml knows no tuples, so a config that was saved and loaded has lists in their place.
-    return [_as_lists(v) for v in value] if isinstance(value, (list, tuple)) else value
-
-
-def _check_two_stage_keys(values: dict[str, Any], defaults: dict[str, Any]) -> None:
-    for key, value in values.items():
-        if not key.startswith(_TWO_STAGE_SECTIONS) or _as_lists(value) == _as_lists(defaults[key]):
-            continue
-        meant = _RETINANET_COUNTERPART.get(key)
-        hint = f"; set {meant} instead" if meant else "; remove it"
-        raise ValueError(f"{key} is {value!r}, but RetinaNet does not read that section{hint}")
-
-
 def _check_retinanet(cfg: CfgNode) -> None:
     node = cfg.MODEL.RETINANET
     if node.NUM_CLASSES < 1:
@@ -199,6 +178,7 @@ def _check_retinanet(cfg: CfgNode) -> None:
             f"MODEL.RETINANET.HEAD_WIDTH is {node.HEAD_WIDTH}; set it to a number of channels, or "
             "to 0 for as many as the features have"
         )
+    _check_freeze(node)
     check_norm_per_level(node.NORM_PER_LEVEL)
     check_quality_branch(node.QUALITY_BRANCH)
     if node.NORM_PER_LEVEL != "auto" and not node.NORM:
@@ -227,6 +207,16 @@ def _check_retinanet(cfg: CfgNode) -> None:
     check_nms_arguments(node.NMS_KIND, node.SOFT_NMS_METHOD, node.SOFT_NMS_SIGMA)
 
 
+def _check_freeze(node: CfgNode) -> None:
+    parts = _FREEZABLE.get(node.HEAD)
+    for name in node.FREEZE:
+        if parts is not None and name not in parts:
+            raise KeyError(
+                f"MODEL.RETINANET.FREEZE holds '{name}', which is no part of a model with the head "
+                f"{node.HEAD}.{did_you_mean(str(name), parts)} Known: {', '.join(parts)}."
+            )
+
+
 def _check_cls_loss(cfg: CfgNode) -> None:
     node = cfg.MODEL.RETINANET
     cls_loss = CLS_LOSS_REGISTRY.get(node.CLS_LOSS)
@@ -238,19 +228,20 @@ def _check_cls_loss(cfg: CfgNode) -> None:
         able = sorted(name for name, c in CLS_LOSS_REGISTRY if getattr(c, "multi_label", False))
         raise ValueError(
             f"MODEL.RETINANET.MULTI_LABEL_IOU_THRESH is {node.MULTI_LABEL_IOU_THRESH}, but the "
-            f"loss {node.CLS_LOSS} knows one class per anchor; set it to 1, or CLS_LOSS to one of "
-            f"{', '.join(able)}"
+            f"loss {node.CLS_LOSS} knows one class per anchor; set it to 1.0, or CLS_LOSS to one "
+            f"of {', '.join(able)}"
         )
 
 
 def _check_anchor_keys(cfg: CfgNode, defaults: dict[str, Any]) -> None:
     node = cfg.MODEL.ANCHOR_GENERATOR
-    if node.NAME == "RetinaNetAnchorGenerator":
+    entry = ANCHOR_GENERATOR_REGISTRY.get(node.NAME)
+    if isinstance(entry, type) and issubclass(entry, RetinaNetAnchorGenerator):
         scales = node.SCALES_OF_LEVELS or node.SCALES_PER_OCTAVE
         sizes = octave_sizes(node.OCTAVE_BASE_SIZES, scales)
         if node.SIZES not in (defaults["MODEL.ANCHOR_GENERATOR.SIZES"], sizes):
             raise ValueError(
-                f"MODEL.ANCHOR_GENERATOR.SIZES is {node.SIZES}, but RetinaNetAnchorGenerator reads "
+                f"MODEL.ANCHOR_GENERATOR.SIZES is {node.SIZES}, but {node.NAME} reads "
                 f"OCTAVE_BASE_SIZES {node.OCTAVE_BASE_SIZES} and SCALES_PER_OCTAVE {scales} "
                 "instead; set those, or NAME to DefaultAnchorGenerator"
             )
@@ -261,58 +252,3 @@ def _check_anchor_keys(cfg: CfgNode, defaults: dict[str, Any]) -> None:
                 f"MODEL.ANCHOR_GENERATOR.{key} is {node[key]}, but {node.NAME} does not read it; "
                 "set MODEL.ANCHOR_GENERATOR.NAME to RetinaNetAnchorGenerator"
             )
-
-
-def _check_schedule(cfg: CfgNode, values: dict[str, Any], defaults: dict[str, Any]) -> None:
-    solver = cfg.SOLVER
-    for key, known in (("OPTIMIZER", OPTIMIZERS), ("LR_SCHEDULER_NAME", LR_SCHEDULERS)):
-        if solver[key] not in known:
-            raise KeyError(
-                f"SOLVER.{key} is '{solver[key]}', which is unknown."
-                f"{did_you_mean(solver[key], known)} Known: {', '.join(known)}."
-            )
-    for key in ("MAX_ITER", "IMS_PER_BATCH", "CHECKPOINT_PERIOD", "BASE_LR"):
-        if solver[key] <= 0:
-            raise ValueError(f"SOLVER.{key} must be positive, got {solver[key]}")
-    ends_at_base_lr_end = solver.LR_SCHEDULER_NAME in ("WarmupCosineLR", "OneCycleLR")
-    if ends_at_base_lr_end and not 0 <= solver.BASE_LR_END <= solver.BASE_LR:
-        raise ValueError(
-            f"SOLVER.BASE_LR_END is {solver.BASE_LR_END} with SOLVER.BASE_LR {solver.BASE_LR}; "
-            f"{solver.LR_SCHEDULER_NAME} falls to it, so it must lie between 0 and BASE_LR"
-        )
-    if solver.LR_SCHEDULER_NAME == "OneCycleLR":
-        _check_one_cycle(cfg, defaults)
-        return
-    if solver.WARMUP_ITERS >= solver.MAX_ITER:
-        raise ValueError(
-            f"SOLVER.WARMUP_ITERS is {solver.WARMUP_ITERS} with SOLVER.MAX_ITER {solver.MAX_ITER}, "
-            "so the learning rate would never reach BASE_LR; set WARMUP_ITERS to a tenth of "
-            "MAX_ITER or less"
-        )
-    if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
-        steps = list(solver.STEPS)
-        if steps != sorted(steps) or any(step >= solver.MAX_ITER for step in steps):
-            raise ValueError(
-                f"SOLVER.STEPS is {tuple(steps)} with SOLVER.MAX_ITER {solver.MAX_ITER}: steps "
-                "must rise and lie below MAX_ITER, else those decays never happen; set STEPS to () "
-                "for none"
-            )
-    if values["SOLVER.ONE_CYCLE_PCT_START"] != defaults["SOLVER.ONE_CYCLE_PCT_START"]:
-        raise ValueError(
-            f"SOLVER.ONE_CYCLE_PCT_START is {solver.ONE_CYCLE_PCT_START}, but "
-            f"{solver.LR_SCHEDULER_NAME} does not read it; set SOLVER.LR_SCHEDULER_NAME to "
-            "OneCycleLR"
-        )
-
-
-def _check_one_cycle(cfg: CfgNode, defaults: dict[str, Any]) -> None:
-    solver = cfg.SOLVER
-    if not 0 < solver.ONE_CYCLE_PCT_START < 1:
-        raise ValueError(
-            f"SOLVER.ONE_CYCLE_PCT_START must be in (0, 1), got {solver.ONE_CYCLE_PCT_START}"
-        )
-    if solver.WARMUP_ITERS not in (0, defaults["SOLVER.WARMUP_ITERS"]):
-        raise ValueError(
-            f"SOLVER.WARMUP_ITERS is {solver.WARMUP_ITERS}, but OneCycleLR does not read it; set "
-            "SOLVER.ONE_CYCLE_PCT_START"
-        )

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from detectron2.modeling import ANCHOR_GENERATOR_REGISTRY
 
 from retinanet_ext import add_retinanet_ext_config, get_cfg, load_config_file, validate_cfg
+from retinanet_ext.modeling.anchors import RetinaNetAnchorGenerator
+from retinanet_ext.registry import CLS_LOSS_REGISTRY
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -152,3 +155,90 @@ def test_adding_the_keys_twice_keeps_their_values():
     cfg.MODEL.RETINANET.CLS_LOSS = "Mine"
     add_retinanet_ext_config(cfg)
     assert cfg.MODEL.RETINANET.CLS_LOSS == "Mine"
+
+
+# Key, value, the choice that reads it.
+UNREAD = [
+    ("FOCAL_STAR_GAMMA", 4.0, "CLS_LOSS", "FocalLossStar"),
+    ("OHEM_BATCH", 256, "CLS_LOSS", "OHEM"),
+    ("CLASS_COUNTS", [1] * 80, "CLS_LOSS", "ClassBalancedFocal"),
+    ("QUALITY_FOCAL_BETA", 1.5, "CLS_LOSS", "QualityFocalLoss"),
+    ("VARIFOCAL_ALPHA", 0.5, "CLS_LOSS", "VarifocalLoss"),
+    ("ATSS_TOPK", 15, "ASSIGNER", "ATSSAssigner"),
+    ("SOFT_NMS_SIGMA", 0.3, "NMS_KIND", "soft"),
+    ("LOSS_NORMALIZER_VALUE", 50.0, "LOSS_NORMALIZER", "constant"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "chooser", "choice"), UNREAD)
+def test_keys_of_what_was_not_chosen_are_refused(key: str, value, chooser: str, choice: str):
+    cfg = shipped_cfg()
+    cfg.MODEL.RETINANET[key] = value
+    with pytest.raises(ValueError, match=rf"{key} is .*set MODEL.RETINANET.{chooser} to {choice}"):
+        validate_cfg(cfg)
+    cfg.MODEL.RETINANET[chooser] = choice
+    validate_cfg(cfg)
+
+
+def test_keys_that_an_assigner_does_not_read_are_refused():
+    cfg = shipped_cfg()
+    cfg.MODEL.RETINANET.ALLOW_LOW_QUALITY_MATCHES = False
+    validate_cfg(cfg)
+    cfg.MODEL.RETINANET.ASSIGNER = "ATSSAssigner"
+    with pytest.raises(ValueError, match=r"ALLOW_LOW_QUALITY_MATCHES is False.*'ATSSAssigner'"):
+        validate_cfg(cfg)
+
+
+def test_somebody_elses_loss_may_read_any_key():
+    class ReadsAllKeys:
+        def __init__(self, cfg):
+            pass
+
+    CLS_LOSS_REGISTRY.register(ReadsAllKeys)
+    cfg = shipped_cfg()
+    cfg.MODEL.RETINANET.CLS_LOSS = "ReadsAllKeys"
+    cfg.MODEL.RETINANET.OHEM_BATCH = 7
+    validate_cfg(cfg)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("MODEL.RETINANET.CLS_LOSS", "BCE"),
+        ("MODEL.RETINANET.NMS_KIND", "soft"),
+        ("MODEL.SPEEDUPS.COMPILE", True),
+    ],
+)
+def test_added_keys_under_detectron2s_retinanet_are_refused(key: str, value):
+    cfg = shipped_cfg()
+    set_key(cfg, key, value)
+    validate_cfg(cfg)
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
+    with pytest.raises(ValueError, match=rf"{key} is .*set MODEL.META_ARCHITECTURE to Retina"):
+        validate_cfg(cfg)
+
+
+def test_detectron2s_retinanet_keeps_its_own_keys_and_the_trainers():
+    cfg = shipped_cfg()
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
+    cfg.MODEL.RETINANET.BBOX_REG_LOSS_TYPE = "giou"
+    cfg.MODEL.RETINANET.FOCAL_LOSS_GAMMA = 1.0
+    cfg.MODEL.RETINANET.IGNORE_IOF_THRESH = 2.0
+    cfg.MODEL.RETINANET.FREEZE = ["fpn"]
+    validate_cfg(cfg)
+
+
+def test_a_users_kind_of_our_anchor_generator_reads_the_same_keys(monkeypatch):
+    class TallAnchorGenerator(RetinaNetAnchorGenerator):
+        pass
+
+    monkeypatch.setitem(
+        ANCHOR_GENERATOR_REGISTRY._obj_map, "TallAnchorGenerator", TallAnchorGenerator
+    )
+    cfg = shipped_cfg()
+    cfg.MODEL.ANCHOR_GENERATOR.NAME = "TallAnchorGenerator"
+    cfg.MODEL.ANCHOR_GENERATOR.SCALES_PER_OCTAVE = 2
+    validate_cfg(cfg)
+    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[8.0]]
+    with pytest.raises(ValueError, match="TallAnchorGenerator reads OCTAVE_BASE_SIZES"):
+        validate_cfg(cfg)

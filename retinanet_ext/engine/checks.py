@@ -11,6 +11,8 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
+from .weights import require_safetensors
+
 logger = logging.getLogger(__name__)
 
 
@@ -76,6 +78,7 @@ def check_weights(cfg: CfgNode, resume: bool = False, eval_only: bool = False) -
 
     Raises:
         FileNotFoundError: ``MODEL.WEIGHTS``, or the checkpoint to resume from, does not exist.
+        ImportError: ``MODEL.WEIGHTS`` ends with .safetensors and that package is not installed.
         ValueError: an evaluation without weights.
     """
     if resume and _has_checkpoint(cfg.OUTPUT_DIR):
@@ -87,6 +90,8 @@ def check_weights(cfg: CfgNode, resume: bool = False, eval_only: bool = False) -
             "'' for random weights"
         )
     if weights:
+        if weights.partition("?")[0].endswith(".safetensors"):
+            require_safetensors(weights)
         return
     if eval_only:
         raise ValueError(

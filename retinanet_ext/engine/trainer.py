@@ -8,12 +8,18 @@ import logging
 import os
 import weakref
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_train_loader
+from detectron2.data import (
+    DatasetFromList,
+    DatasetMapper,
+    build_detection_test_loader,
+    build_detection_train_loader,
+    get_detection_dataset_dicts,
+)
 from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
@@ -23,8 +29,12 @@ from detectron2.utils.logger import setup_logger
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..data.bad_images import LoadOrFail, LoadOrSkip
 from ..data.mapper import IgnoreRegionMapper
+from ..data.register import load_class_names
 from ..evaluation import build_evaluator
+from .checkpointer import SafeCheckpointer
+from .freeze import freeze
 from .hooks import ProgressLine, with_bar
 from .solver import build_lr_scheduler, build_optimizer
 
@@ -49,21 +59,6 @@ def wrap_ddp(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(model, **options)
 
 
-class SafeCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer; a kill at any moment leaves a checkpoint to resume from."""
-
-    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Name the checkpoint to resume from, which must be written completely by now."""
-        if "://" in self.save_dir:
-            super().tag_last_checkpoint(last_filename_basename)
-            return
-        tag = os.path.join(self.save_dir, "last_checkpoint")
-        with open(f"{tag}.tmp", "w") as file:
-            file.write(last_filename_basename)
-        # In one step: opening the tag for writing would empty it first.
-        os.replace(f"{tag}.tmp", tag)
-
-
 class RetinaNetTrainer(DefaultTrainer):
     """:class:`detectron2.engine.DefaultTrainer` that also runs on CPUs and returns its results.
 
@@ -85,7 +80,15 @@ class RetinaNetTrainer(DefaultTrainer):
         loop = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
         self._trainer = loop(wrap_ddp(model), self.build_train_loader(cfg), optimizer)
         self.checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.checkpointer.thing_classes = _class_names(cfg.DATASETS.TRAIN)
         self.register_hooks(self.build_hooks())
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """Detectron2's ``build_model``, then ``MODEL.RETINANET.FREEZE``; see :mod:`.freeze`."""
+        model = super().build_model(cfg)
+        freeze(model, cfg.MODEL.RETINANET.FREEZE)
+        return model
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -99,15 +102,39 @@ class RetinaNetTrainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
-        """Detectron2's training loader, with ignored regions where the config wants them."""
-        if cfg.MODEL.RETINANET.IGNORE_IOF_THRESH > 1:
-            return super().build_train_loader(cfg)
-        return build_detection_train_loader(cfg, mapper=IgnoreRegionMapper(cfg, is_train=True))
+        """Detectron2's training loader, with ignored regions where the config wants them.
+
+        ``DATALOADER.ON_ERROR`` says what happens to an image that cannot be loaded; an error names
+        its file.
+        """
+        # Detectron2's RetinaNet would not see these regions, and lose the objects in them.
+        wants_ignored = (
+            cfg.MODEL.META_ARCHITECTURE == "RetinaNetExt"
+            and cfg.MODEL.RETINANET.IGNORE_IOF_THRESH <= 1
+        )
+        mapper = (IgnoreRegionMapper if wants_ignored else DatasetMapper)(cfg, is_train=True)
+        if cfg.DATALOADER.ON_ERROR == "fail":
+            way_out = "mend or remove it, or set DATALOADER.ON_ERROR to skip"
+            return build_detection_train_loader(cfg, mapper=LoadOrFail(mapper, way_out))
+        dataset = DatasetFromList(
+            get_detection_dataset_dicts(
+                cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+            ),
+            copy=False,
+        )
+        return build_detection_train_loader(
+            cfg, mapper=LoadOrSkip(mapper, dataset), dataset=dataset
+        )
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
-        """Detectron2's test loader, with a progress bar on a terminal."""
-        return with_bar(super().build_test_loader(cfg, dataset_name), f"evaluate {dataset_name}")
+        """Detectron2's test loader, with a progress bar on a terminal; errors name the file."""
+        # Never skipped: the results would be those of another dataset.
+        mapper = LoadOrFail(
+            DatasetMapper(cfg, is_train=False), "mend it, or remove it from the set"
+        )
+        loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        return with_bar(loader, f"evaluate {dataset_name}")
 
     @classmethod
     def build_evaluator(
@@ -166,11 +193,18 @@ def evaluate(cfg: CfgNode, resume: bool = False) -> OrderedDict[str, Any]:
         Results as from :meth:`RetinaNetTrainer.test`, checked against ``TEST.EXPECTED_RESULTS``.
     """
     model = RetinaNetTrainer.build_model(cfg)
-    checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+    checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+    checkpointer.thing_classes = _class_names(cfg.DATASETS.TEST)
+    checkpointer.allow_new_classes = False
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     results = RetinaNetTrainer.test(cfg, model)
     _verify(cfg, results)
     return results
+
+
+def _class_names(datasets: Sequence[str]) -> Sequence[str]:
+    """Names of the classes of a run's datasets, which agree; () if there are none."""
+    return (load_class_names(datasets[0]) if datasets else None) or ()
 
 
 def _verify(cfg: CfgNode, results: OrderedDict[str, Any]) -> None:

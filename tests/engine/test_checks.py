@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import sys
 
 import pytest
 import torch
@@ -110,6 +111,16 @@ def test_a_query_is_not_part_of_the_file_name(cfg, tmp_path):
     (tmp_path / "r50.pth").touch()
     cfg.MODEL.WEIGHTS = f"{tmp_path / 'r50.pth'}?matching_heuristics=True"
     check_weights(cfg)
+
+
+def test_safetensors_without_their_package_are_refused_early(cfg, tmp_path, monkeypatch):
+    (tmp_path / "w.safetensors").touch()
+    cfg.MODEL.WEIGHTS = f"{tmp_path / 'w.safetensors'}?matching_heuristics=True"
+    monkeypatch.setitem(sys.modules, "safetensors", object())
+    check_weights(cfg)
+    monkeypatch.setitem(sys.modules, "safetensors", None)  # import then fails
+    with pytest.raises(ImportError, match=r"w\.safetensors.*pip install safetensors"):
+        check_weights(cfg)
 
 
 def test_evaluating_random_weights_is_refused(cfg):

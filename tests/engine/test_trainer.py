@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.events import EventStorage
 
 from retinanet_ext.engine import trainer as trainer_module
-from retinanet_ext.engine.trainer import RetinaNetTrainer, SafeCheckpointer, evaluate, wrap_ddp
+from retinanet_ext.engine.trainer import RetinaNetTrainer, evaluate, wrap_ddp
 
 
 def train(cfg, resume=False, until=None):
@@ -134,20 +134,6 @@ def test_processes_with_different_checkpoints_are_refused(cfg, monkeypatch):
     monkeypatch.setattr(trainer_module.comm, "all_gather", lambda start: [start, 7])
     with pytest.raises(RuntimeError, match=r"\[0, 7\].*OUTPUT_DIR"):
         trainer.resume_or_load(resume=True)
-
-
-def test_the_tag_of_the_last_checkpoint_changes_in_one_step(tmp_path, monkeypatch):
-    checkpointer = SafeCheckpointer(torch.nn.Linear(1, 1), str(tmp_path))
-    checkpointer.save("first")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["first.pth", "last_checkpoint"]
-
-    def killed(*args):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(trainer_module.os, "replace", killed)
-    with pytest.raises(KeyboardInterrupt):
-        checkpointer.save("second")
-    assert checkpointer.get_checkpoint_file() == str(tmp_path / "first.pth")
 
 
 def test_evaluate_repeats_the_training_runs_results(cfg):
