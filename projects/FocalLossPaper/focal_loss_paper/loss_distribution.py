@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, DatasetMapper
+from detectron2.data import DatasetCatalog
 from detectron2.data.detection_utils import build_augmentation
 from detectron2.modeling import build_model
 from detectron2.modeling.meta_arch.dense_detector import permute_to_N_HWA_K
 from torch import Tensor
 
+from retinanet_ext.data.mapper import IgnoreRegionMapper
+from retinanet_ext.engine.checkpointer import SafeCheckpointer
 from retinanet_ext.losses import focal_loss
 
 GAMMAS = (0.0, 0.5, 1.0, 2.0)
@@ -52,8 +53,8 @@ def collect_samples(
         seed: of the sampling.
     """
     model = build_model(cfg).eval()
-    DetectionCheckpointer(model).load(str(weights))
-    mapper = DatasetMapper(
+    SafeCheckpointer(model).load(str(weights))
+    mapper = IgnoreRegionMapper(
         is_train=True,  # keeps the ground truth
         augmentations=build_augmentation(cfg, is_train=False),
         image_format=cfg.INPUT.FORMAT,
@@ -65,9 +66,7 @@ def collect_samples(
         sample = mapper(entry)
         maps = model.backbone(model.preprocess_image([sample]).tensor)
         features = [maps[name] for name in model.head_in_features]
-        targets = model.assigner(
-            model.anchor_generator(features), [sample["instances"].to(model.device)]
-        )
+        targets = model.label_anchors(model.anchor_generator(features), [sample])
         levels = [permute_to_N_HWA_K(x, classes) for x in model.head(features)[0]]
         logits, truth = torch.cat(levels, dim=1)[0].float().cpu(), targets.labels[0].cpu()
         is_positive = targets.pos_mask[0].cpu()

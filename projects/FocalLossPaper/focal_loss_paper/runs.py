@@ -228,8 +228,9 @@ def discard_training_state(run: Run, keep_model: bool) -> None:
     if keep_model and final in checkpoints:
         checkpoints.discard(final)
         if checkpoints:
-            content = torch.load(final, map_location="cpu", weights_only=False)
-            torch.save({"model": content["model"]}, final.with_suffix(".tmp"))
+            content = torch.load(final, map_location="cpu", weights_only=True)
+            kept = {key: content[key] for key in ("model", "thing_classes") if key in content}
+            torch.save(kept, final.with_suffix(".tmp"))
             os.replace(final.with_suffix(".tmp"), final)
     for path in checkpoints:
         path.unlink()
