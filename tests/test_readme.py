@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import torch
 
 from retinanet_ext import get_cfg
+from retinanet_ext.engine.setup import build_cfg, default_argument_parser
 from retinanet_ext.registry import CLS_LOSS_REGISTRY
 from retinanet_ext.structures import DenseTargets
 
@@ -51,9 +53,17 @@ def scope(variables: dict) -> dict:
     return variables
 
 
-def test_datasets_register():
-    from detectron2.data import DatasetCatalog
-
-    exec(block_with("register_coco_dataset"), {})
-    assert "cells_train" in DatasetCatalog and "cells_val" in DatasetCatalog
-    DatasetCatalog.remove("cells_train"), DatasetCatalog.remove("cells_val")
+def test_the_command_for_own_data_is_understood(tmp_path, monkeypatch):
+    cells = tmp_path / "cells"
+    (cells / "images").mkdir(parents=True)
+    for split in ("train", "val"):
+        content = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cell"}]}
+        (cells / f"{split}.json").write_text(json.dumps(content))
+    monkeypatch.chdir(tmp_path)
+    text = README.read_text().replace("\\\n", " ")
+    (command,) = re.findall(r"^python train_net\.py (.* --train .*)$", text, re.MULTILINE)
+    words = command.replace("configs/", f"{README.parent}/configs/").split()
+    cfg = build_cfg(default_argument_parser().parse_args(words))
+    assert cfg.DATASETS.TRAIN == ("custom_train",) and cfg.DATASETS.TEST == ("custom_val",)
+    paths = [(entry["ANNOTATIONS"], entry["IMAGES"]) for entry in cfg.DATASETS.EXTRA]
+    assert paths == [(str(cells / f"{x}.json"), str(cells / "images")) for x in ("train", "val")]
