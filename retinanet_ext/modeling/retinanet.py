@@ -178,7 +178,10 @@ class RetinaNetExt(DenseDetector):
         targets = self.label_anchors(anchors, batched_inputs)
         with self.speedups.precision(self.device):
             classified, deltas, *rest = self._predict(features, targets)
-        return self.losses(anchors, classified, deltas, targets, *rest)
+        quality_logits = rest[0] if rest else None
+        return self.losses(
+            anchors, classified, deltas, targets, quality_logits, from_features=self.fuse_cls_loss
+        )
 
     def label_anchors(
         self, anchors: list[Boxes], batched_inputs: list[dict[str, Any]]
@@ -229,6 +232,7 @@ class RetinaNetExt(DenseDetector):
         deltas: list[Tensor] | Tensor,
         targets: DenseTargets,
         quality_logits: list[Tensor] | None = None,
+        from_features: bool = False,
     ) -> dict[str, Tensor]:
         """``loss_cls`` and ``loss_box_reg``: sums over the batch divided by the loss normalizer.
 
@@ -236,12 +240,13 @@ class RetinaNetExt(DenseDetector):
 
         Args:
             anchors: L Boxes (Hi*Wi*A, 4).
-            classified: the head's logits, L tensors (N, A*K, Hi, Wi); with ``fuse_cls_loss``, its
-                ``cls_features``.
+            classified: the head's logits, L tensors (N, A*K, Hi, Wi).
             deltas: the head's, L tensors (N, A*4, Hi, Wi); or (P, 4), those of the positives in the
                 order of ``targets.pos_mask``. A regressor for each class has K times as many.
             targets: of the N images.
             quality_logits: of the quality branch, L tensors (N, A, Hi, Wi).
+            from_features: ``classified`` are the head's ``cls_features`` instead, (N, C, Hi, Wi),
+                for a loss that makes the logits in pieces.
         """
         # With the default parts, the one place where a training step has to wait for the GPU: how
         # many positives there are.
@@ -264,7 +269,7 @@ class RetinaNetExt(DenseDetector):
             quality = torch.zeros_like(targets.boxes[..., 0])
             quality[images, positives] = box_quality(*boxes, self.decoder.box2box_transform)
             arguments["quality"] = quality
-        if self.fuse_cls_loss:
+        if from_features:
             fused_loss: Any = self.cls_loss  # checked for this when the model was built
             loss_cls = fused_loss.from_features(classified, self.head.cls_score, targets)
         else:

@@ -20,20 +20,20 @@ def bench(settings, monkeypatch) -> Benchmark:
     monkeypatch.setattr(
         runner, "measure_in_own_process", lambda _, side, __: SIDES.append(side) or Peak(9, "m")
     )
-    return Benchmark(dataclasses.replace(settings, many_classes=23))
+    return Benchmark(dataclasses.replace(settings, many_classes=401))
 
 
 def test_rows_name_the_number_of_classes_and_the_fused_loss(bench):
     run_many_classes(bench)
     assert [(row.what, row.kind) for row in bench.rows] == [
-        ("last conv + loss, K = 23", "time"),
-        ("last conv + loss, K = 23, fused", "time"),
-        ("last conv + loss, K = 23: memory", "memory"),
-        ("last conv + loss, K = 23, fused: memory", "memory"),
+        ("last conv + loss, K = 401", "time"),
+        ("last conv + loss, K = 401, fused", "time"),
+        ("last conv + loss, K = 401: memory", "memory"),
+        ("last conv + loss, K = 401, fused: memory", "memory"),
     ]
     assert SIDES == ["detectron2", "retinanet_ext", "retinanet_ext, fused"]
     assert bench.rows[0].theirs == bench.rows[1].theirs
-    assert bench.rows[2].logits_bytes == 4 * 23 * 9 * 129  # one image of 129 locations
+    assert bench.rows[2].logits_bytes == 4 * 401 * 9 * 129  # one image of 129 locations
 
 
 def test_a_loss_that_cannot_be_fused_has_no_such_rows(bench, monkeypatch):
