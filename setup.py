@@ -22,6 +22,7 @@ FAST_EVAL = ["faster-coco-eval>=1.6"]
 # headless, contrib and distribution builds overwrite each other: whoever has one keeps it.
 DRAW = ["opencv-python-headless"]
 SAFETENSORS = ["safetensors"]
+ANCHORS = ["scipy"]
 
 setup(
     name="retinanet_ext",
@@ -50,7 +51,16 @@ setup(
         "draw": DRAW,
         "fast-eval": FAST_EVAL,
         "safetensors": SAFETENSORS,
-        "dev": [*DRAW, *FAST_EVAL, *SAFETENSORS, "pytest>=8", "ruff==0.17.5", "mypy==2.4.1"],
+        "anchors": ANCHORS,
+        "dev": [
+            *DRAW,
+            *FAST_EVAL,
+            *SAFETENSORS,
+            *ANCHORS,
+            "pytest>=8",
+            "ruff==0.17.5",
+            "mypy==2.4.1",
+        ],
     },
     entry_points={"console_scripts": ["retinanet-ext = retinanet_ext.cli:main"]},
 )

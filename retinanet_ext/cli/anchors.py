@@ -1,0 +1,272 @@
+"""``retinanet-ext anchors``: how well anchors cover a training set, and which would do better."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from detectron2.config import CfgNode
+from detectron2.config import get_cfg as get_detectron2_cfg
+from detectron2.data import DatasetCatalog
+from PIL import Image
+
+from ..anchor_tools import (
+    METHODS,
+    Coverage,
+    Search,
+    TrainingBoxes,
+    count_matches,
+    coverage_report,
+    draw_unmatched,
+    format_coverage_report,
+    resized_boxes,
+    sampled_boxes,
+    search_anchors,
+)
+from ..config import get_cfg, load_config_file, validate_cfg
+from ..data.augment import build_train_mapper
+from ..data.doctor import DatasetTable, from_dataset_dicts, write_json
+from ..data.extra import register_extra_datasets
+from ..data.flags import name_datasets
+from ..data.register import load_class_names, register_builtin_datasets
+from ..messages import did_you_mean
+from .check_data import anchor_levels
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add the command with its two actions."""
+    parser = subparsers.add_parser(
+        "anchors",
+        help="show how well anchors cover a training set, or optimise them",
+        description="How well the anchors of a config cover the objects of a training set, in "
+        "pixels of the network's input, and which anchors would cover them better.",
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    show = actions.add_parser("show", help="best-possible recall, and matches per level")
+    _add_data_options(show)
+    show.add_argument("--json", metavar="FILE", help="write all numbers to FILE")
+    show.add_argument("--picture", metavar="FILE", help="draw the objects that no anchor covers")
+    show.add_argument(
+        "--num-images",
+        type=int,
+        default=300,
+        metavar="N",
+        help="views to match all anchors in, spread evenly; 0 for all (default: 300). Recall is "
+        "always that of all",
+    )
+    optimise = actions.add_parser("optimise", help="better sizes and ratios, as yaml")
+    _add_data_options(optimise)
+    for flag, what in (("--scales-per-octave", "sizes"), ("--ratios", "aspect ratios")):
+        optimise.add_argument(
+            flag, type=int, metavar="N", help=f"{what} per level (default: as many as now)"
+        )
+    optimise.add_argument(
+        "--method", choices=METHODS, default=METHODS[0], help=f"(default: {METHODS[0]})"
+    )
+    optimise.add_argument(
+        "--output", metavar="F.yaml", help="write a config on top of --config-file"
+    )
+    optimise.add_argument("--force", action="store_true", help="overwrite the file of --output")
+    return parser
+
+
+def _add_data_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="the model's config")
+    data = parser.add_mutually_exclusive_group()
+    data.add_argument(
+        "--dataset", metavar="NAME", help="a registered dataset (default: DATASETS.TRAIN)"
+    )
+    data.add_argument(
+        "--train",
+        metavar="ANN[:IMAGES]",
+        help="COCO json, folder of VOC xml, YOLO data.yaml or CSV, as of train_net.py",
+    )
+    parser.add_argument("--classes", metavar="FILE", help="class names where VOC or CSV list none")
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=0,
+        metavar="N",
+        help="N images at random through training's augmentation (reads them); by default every "
+        "image at each of INPUT.MIN_SIZE_TRAIN",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
+    parser.add_argument(
+        "--verbose", action="store_true", help="show where in the code an error came up"
+    )
+    parser.add_argument(
+        "--data-root",
+        metavar="DIR",
+        help="folder of the built-in datasets (default: $DETECTRON2_DATASETS, else ./datasets)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do one of the two actions.
+
+    Raises:
+        ValueError, KeyError, OSError, ImportError: names the option, its value and the way out.
+    """
+    _check_outputs(args)
+    cfg = get_cfg()
+    load_config_file(cfg, args.config_file)
+    validate_cfg(cfg)
+    register_builtin_datasets(args.data_root)
+    records, class_names = _read(cfg, args)
+    return (_show if args.action == "show" else _optimise)(cfg, args, records, class_names)
+
+
+def _show(
+    cfg: CfgNode, args: argparse.Namespace, records: list[dict[str, Any]], class_names: list[str]
+) -> int:
+    node = cfg.MODEL.RETINANET
+    levels, divisor = anchor_levels(cfg)
+    boxes = _boxes(cfg, args, records, class_names, divisor)
+    matches = count_matches(
+        boxes,
+        levels,
+        node.IOU_THRESHOLDS,
+        node.IOU_LABELS,
+        node.ALLOW_LOW_QUALITY_MATCHES,
+        args.num_images,
+    )
+    report = coverage_report(boxes, levels, node.IN_FEATURES, matches)
+    print(format_coverage_report(report))
+    if node.ASSIGNER != "IoUAssigner":
+        print(f"Matches are by IOU_THRESHOLDS; {node.ASSIGNER}, the config's, has its own rules.")
+    if args.json:
+        write_json(args.json, report)
+        print(f"{args.json}: all numbers")
+    if args.picture:
+        table = from_dataset_dicts(records, class_names, "train")
+        picture = draw_unmatched(table, _resized(cfg, table, divisor), levels)
+        if picture is None:
+            print(f"{args.picture} is not written: some anchor covers every object")
+        else:
+            Image.fromarray(picture).save(args.picture)
+            print(f"{args.picture}: the objects that no anchor covers, without augmentation")
+    return 0
+
+
+def _optimise(
+    cfg: CfgNode, args: argparse.Namespace, records: list[dict[str, Any]], class_names: list[str]
+) -> int:
+    levels, divisor = anchor_levels(cfg)
+    boxes = _boxes(cfg, args, records, class_names, divisor)
+    search = search_anchors(
+        boxes, levels, args.scales_per_octave, args.ratios, args.method, args.seed
+    )
+    print(f"{search.before.boxes} boxes at IoU 0.5: {_describe(search.before)} before")
+    if search.shape is None:
+        print("Nothing better was found with as many anchors; the config's are kept.")
+        return 0
+    print(f"{_describe(search.after)} after\n")
+    snippet = _snippet(cfg, search, [x.stride for x in levels])
+    print(yaml.safe_dump(snippet, sort_keys=False, default_flow_style=None).rstrip())
+    if args.output:
+        _write_config(args, snippet, search)
+        print(f"\n{args.output}: a config with these anchors")
+    return 0
+
+
+def _describe(coverage: Coverage) -> str:
+    return (
+        f"best-possible recall {coverage.recall_at_50:.2%}, "
+        f"mean best IoU {coverage.mean_best_iou:.3f}"
+    )
+
+
+def _snippet(cfg: CfgNode, search: Search, strides: Sequence[float]) -> dict[str, Any]:
+    assert search.shape is not None, "there is nothing to write"
+    node = cfg.MODEL.ANCHOR_GENERATOR
+    keys: dict[str, Any] = {
+        "NAME": "RetinaNetAnchorGenerator",
+        "OCTAVE_BASE_SIZES": [round(x, 4) for x in search.shape.octave_base_sizes(strides)],
+        "SCALES_PER_OCTAVE": search.shape.scales,
+        "ASPECT_RATIOS": [list(search.shape.ratios)],
+    }
+    if node.SCALES_OF_LEVELS:
+        keys["SCALES_OF_LEVELS"] = []
+    default_sizes = get_detectron2_cfg().MODEL.ANCHOR_GENERATOR.SIZES
+    if default_sizes != node.SIZES:  # another generator's key, which would now contradict
+        keys["SIZES"] = default_sizes
+    return {"MODEL": {"ANCHOR_GENERATOR": keys}}
+
+
+def _write_config(args: argparse.Namespace, snippet: dict[str, Any], search: Search) -> None:
+    folder = os.path.dirname(os.path.abspath(args.output))
+    base = {"_BASE_": os.path.relpath(args.config_file, folder)}
+    body = yaml.safe_dump(base | snippet, sort_keys=False, default_flow_style=None)
+    head = (
+        f"# By retinanet-ext anchors optimise, seed {args.seed}: {_describe(search.after)}\n"
+        f"# (before: {_describe(search.before)}).\n"
+    )
+    Path(args.output).write_text(head + body, encoding="utf-8")
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    picture, output = getattr(args, "picture", None), getattr(args, "output", None)
+    for path in filter(None, (getattr(args, "json", None), picture, output)):
+        if not os.path.isdir(os.path.dirname(path) or "."):
+            raise FileNotFoundError(f"no folder for '{path}'")
+    Image.init()
+    if picture and Path(picture).suffix.lower() not in Image.EXTENSION:
+        raise ValueError(f"--picture is '{picture}', which is no kind of picture; end it in .png")
+    if output and os.path.exists(output) and not args.force:
+        raise FileExistsError(f"'{output}' exists; name another file or pass --force")
+    if output and os.path.realpath(output) == os.path.realpath(args.config_file):
+        raise FileExistsError(f"--output is --config-file, '{output}'; name another file")
+
+
+def _read(cfg: CfgNode, args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[str]]:
+    """Dicts and class names that training would get, class rules and split included."""
+    name_datasets(cfg, args.train, None, args.classes)
+    names = [args.dataset] if args.dataset else list(cfg.DATASETS.TRAIN)
+    if not names:
+        raise ValueError(f"'{args.config_file}' has no DATASETS.TRAIN; give --train or --dataset")
+    register_extra_datasets(cfg, names)
+    records: list[dict[str, Any]] = []
+    class_names = None
+    for name in names:
+        if name not in DatasetCatalog:
+            raise KeyError(
+                f"dataset '{name}' is not registered.{did_you_mean(name, DatasetCatalog.list())} "
+                "Give your own as --train ANNOTATIONS[:IMAGE_DIR]"
+            )
+        records += DatasetCatalog.get(name)
+        own = load_class_names(name)
+        if own is None or (class_names is not None and own != class_names):
+            raise ValueError(
+                f"dataset '{name}' has the class names {own}, {names[0]} has {class_names}; name "
+                "one dataset with --dataset"
+            )
+        class_names = own
+    return records, class_names or []
+
+
+def _boxes(
+    cfg: CfgNode,
+    args: argparse.Namespace,
+    records: list[dict[str, Any]],
+    class_names: list[str],
+    divisor: int,
+) -> TrainingBoxes:
+    if args.samples < 0:
+        raise ValueError(f"--samples is {args.samples}, but must be 0 or more")
+    if args.samples:
+        mapper = build_train_mapper(cfg, records)
+        return sampled_boxes(records, class_names, mapper, args.samples, args.seed, divisor)
+    return _resized(cfg, from_dataset_dicts(records, class_names, "train"), divisor)
+
+
+def _resized(cfg: CfgNode, table: DatasetTable, divisor: int) -> TrainingBoxes:
+    shorts = list(dict.fromkeys(cfg.INPUT.MIN_SIZE_TRAIN))
+    if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and len(shorts) == 2:
+        shorts = [shorts[0], sum(shorts) // 2, shorts[1]]
+    return resized_boxes(table, shorts, cfg.INPUT.MAX_SIZE_TRAIN, divisor)

@@ -1,0 +1,182 @@
+"""``retinanet-ext anchors``: numbers, picture and yaml from a config and a dataset."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from retinanet_ext import get_cfg
+from retinanet_ext.cli import main
+from retinanet_ext.cli.check_data import anchor_levels
+from retinanet_ext.config import load_config_file, validate_cfg
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data" / "doctor"))
+from broken import good_content, write
+
+needs_scipy = pytest.mark.skipif(
+    importlib.util.find_spec("scipy") is None, reason="the search is SciPy's"
+)
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+@pytest.fixture(autouse=True)
+def catalogs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what the command does to Detectron2's global catalogs; no cache outside of the test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    before = dict(DatasetCatalog), dict(MetadataCatalog)
+    yield
+    for catalog, entries in zip((DatasetCatalog, MetadataCatalog), before, strict=True):
+        catalog.clear()
+        catalog.update(entries)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    """Images of 96 x 64 at their own size, and all of them for training."""
+    text = {
+        "_BASE_": str(CONFIGS / "Base-R_18_FPN-scratch.yaml"),
+        "INPUT": {"MIN_SIZE_TRAIN": [64], "MAX_SIZE_TRAIN": 1000},
+        "DATASETS": {"TRAIN": [], "VAL_FRACTION": 0.0},
+    }
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump(text))
+    return str(path)
+
+
+@pytest.fixture
+def tall(tmp_path: Path) -> str:
+    """A COCO json of objects 12 x 60, centred on locations of the first level (OFFSET 0)."""
+    content = good_content()
+    for i, annotation in enumerate(content["annotations"]):
+        annotation["bbox"] = [10.0 + 48 * (i % 2), 2.0, 12.0, 60.0]
+    return ":".join(map(str, write(tmp_path, content)))
+
+
+def anchors(*words: str) -> int:
+    return main(["anchors", *words])
+
+
+def test_show_writes_numbers_and_picture(config, tall, tmp_path, capsys):
+    numbers, picture = tmp_path / "n.json", tmp_path / "p.png"
+    files = ("--json", str(numbers), "--picture", str(picture))
+    assert anchors("show", "--config-file", config, "--train", tall, *files) == 0
+    out = capsys.readouterr().out
+    assert "8 boxes in 4 views" in out and "cat" in out and "p7" in out
+    report = json.loads(numbers.read_text())
+    assert report["all"]["recall"]["0.5"] == 0 and report["matches"]["low_quality_only"] == 1
+    assert report["matches"]["unmatched"] == 0
+    assert np.asarray(Image.open(picture)).ndim == 3
+
+
+def test_no_picture_where_all_is_covered(config, tmp_path, capsys):
+    content = good_content()
+    for annotation in content["annotations"]:
+        annotation["bbox"] = [20.0, 16.0, 24.0, 24.0]
+    train = ":".join(map(str, write(tmp_path, content)))
+    picture = tmp_path / "p.png"
+    words = ("--train", train, "--picture", str(picture))
+    assert anchors("show", "--config-file", config, *words) == 0
+    assert "is not written: some anchor covers every object" in capsys.readouterr().out
+    assert not picture.exists()
+
+
+def test_samples_see_the_augmentations(config, tall, capsys):
+    words = ("show", "--config-file", config, "--train", tall, "--samples", "5")
+    assert anchors(*words) == 0
+    first = capsys.readouterr().out
+    assert "in 5 views" in first
+    assert anchors(*words) == 0
+    assert capsys.readouterr().out == first
+
+
+@needs_scipy
+def test_optimise_writes_a_config_that_loads_and_covers_more(config, tall, tmp_path, capsys):
+    output = tmp_path / "better.yaml"
+    words = ("optimise", "--config-file", config, "--train", tall, "--method", "kmeans")
+    assert anchors(*words, "--ratios", "2", "--output", str(output)) == 0
+    printed = capsys.readouterr().out
+    assert "recall 0.00%" in printed and "recall 100.00%" in printed
+    cfg = get_cfg()
+    load_config_file(cfg, output)
+    validate_cfg(cfg)
+    node = cfg.MODEL.ANCHOR_GENERATOR
+    snippet = yaml.safe_load(printed.split("\n\n")[1])["MODEL"]["ANCHOR_GENERATOR"]
+    assert {key: node[key] for key in snippet} == snippet
+    assert len(node.ASPECT_RATIOS[0]) == 2 and cfg.INPUT.MIN_SIZE_TRAIN == (64,)
+    assert [len(x.cells) for x in anchor_levels(cfg)[0]] == [6] * 5
+    report = tmp_path / "r.json"
+    show = ("show", "--config-file", str(output), "--train", tall, "--json", str(report))
+    assert anchors(*show) == 0
+    assert json.loads(report.read_text())["all"]["recall"]["0.5"] == 1
+
+
+@needs_scipy
+def test_sizes_of_another_generator_do_not_contradict(tall, tmp_path, capsys):
+    text = {
+        "_BASE_": str(CONFIGS / "Base-R_18_FPN-scratch.yaml"),
+        "MODEL": {
+            "ANCHOR_GENERATOR": {
+                "NAME": "DefaultAnchorGenerator",
+                "SIZES": [[16.0], [32.0], [64.0], [128.0], [256.0]],
+                "OCTAVE_BASE_SIZES": [32.0, 64.0, 128.0, 256.0, 512.0],
+            }
+        },
+        "INPUT": {"MIN_SIZE_TRAIN": [64]},
+        "DATASETS": {"VAL_FRACTION": 0.0},
+    }
+    config, output = tmp_path / "d.yaml", tmp_path / "o.yaml"
+    config.write_text(yaml.safe_dump(text))
+    words = ("--config-file", str(config), "--train", tall, "--output", str(output))
+    assert anchors("optimise", *words, "--method", "kmeans") == 0
+    cfg = get_cfg()
+    load_config_file(cfg, output)
+    validate_cfg(cfg)
+    assert [len(x.cells) for x in anchor_levels(cfg)[0]] == [3] * 5
+
+
+def test_mistakes_are_one_line(config, tall, tmp_path, capsys):
+    def error(action: str, *words: str) -> str:
+        assert anchors(action, "--config-file", config, *words) == 1
+        return capsys.readouterr().err
+
+    assert "has no DATASETS.TRAIN; give --train or --dataset" in error("show")
+    assert "dataset 'bcd_train' is not registered. Did you mean 'bccd_train'?" in error(
+        "show", "--dataset", "bcd_train"
+    )
+    assert "no kind of picture" in error("show", "--train", tall, "--picture", "p.txt")
+    assert "no folder for" in error("show", "--train", tall, "--json", str(tmp_path / "a" / "b"))
+    assert "--samples is -1" in error("show", "--train", tall, "--samples", "-1")
+    assert "exists; name another file or pass --force" in error(
+        "optimise", "--train", tall, "--output", config
+    )
+    assert "--output is --config-file" in error(
+        "optimise", "--train", tall, "--output", config, "--force"
+    )
+
+
+@needs_scipy
+def test_real_blood_cells_are_covered_better(shared_datasets, tmp_path, capsys):
+    data = str(shared_datasets / "bccd" / "annotations" / "instances_train.json")
+    train = f"{data}:{shared_datasets / 'bccd' / 'train'}"
+    config = str(CONFIGS / "bccd_R_18_FPN.yaml")
+    found = {}
+    output = tmp_path / "better.yaml"
+    words = ("--train", train, "--method", "kmeans", "--output", str(output))
+    assert anchors("optimise", "--config-file", config, *words) == 0
+    for name, file in (("before", config), ("after", str(output))):
+        report = tmp_path / "r.json"
+        words = ("--train", train, "--json", str(report), "--num-images", "2")
+        assert anchors("show", "--config-file", file, *words) == 0
+        found[name] = json.loads(report.read_text())["all"]
+    assert found["after"]["recall"]["0.5"] > found["before"]["recall"]["0.5"]
+    assert found["after"]["mean_best_iou"] > found["before"]["mean_best_iou"]
