@@ -188,6 +188,14 @@ def add_retinanet_ext_config(cfg: CfgNode) -> None:
     # "none" keeps none.
     _add(datasets, "CACHE_DIR", "")
 
+    # Augmentations of training, in their order: names, or dicts {NAME: ..., PROB: ..., ...}, as in
+    # [{NAME: Mosaic, PROB: 0.5}, Default, RandomBrightness]. "Default" is what Detectron2 does by
+    # itself: INPUT.CROP, resize, flip; a list without it does neither. See data/augment/entries.py.
+    _add(cfg.INPUT, "AUG", ["Default"])
+    # Boxes of which less than this share of the area is left, after crops, become background; in
+    # [0, 1). 0, as in Detectron2, drops only those that are gone.
+    _add(cfg.INPUT, "AUG_MIN_VISIBLE", 0.0)
+
     # What training does with an image that cannot be loaded: "fail" stops at the first one; "skip"
     # logs it and takes another at random, and stops if more than 1% are bad (and at least 10
     # files), counted in each worker. Evaluation always stops.

@@ -12,6 +12,7 @@ from detectron2.modeling import (
     META_ARCH_REGISTRY,
 )
 
+from .data.augment import check_augmentations
 from .ignored_keys import check_added_keys, check_component_keys, check_two_stage_keys
 from .losses.kernels.dispatch import KERNELS
 from .messages import did_you_mean
@@ -78,6 +79,7 @@ def validate_cfg(cfg: CfgNode, reference: CfgNode | None = None) -> None:
     values = dict(flatten(cfg))
     _check_unknown_keys(cfg, values, defaults)
     _check_datasets(cfg)
+    check_augmentations(cfg)
     _check_component_names(cfg)
     _check_pyramid(cfg, defaults)
     if cfg.MODEL.META_ARCHITECTURE in RETINANET_ARCHITECTURES:
@@ -236,7 +238,9 @@ def _check_cls_loss(cfg: CfgNode) -> None:
 def _check_anchor_keys(cfg: CfgNode, defaults: dict[str, Any]) -> None:
     node = cfg.MODEL.ANCHOR_GENERATOR
     entry = ANCHOR_GENERATOR_REGISTRY.get(node.NAME)
-    if isinstance(entry, type) and issubclass(entry, RetinaNetAnchorGenerator):
+    # By name, since a reload of the module makes another class.
+    kinds = [kind.__name__ for kind in getattr(entry, "__mro__", ())]
+    if RetinaNetAnchorGenerator.__name__ in kinds:
         scales = node.SCALES_OF_LEVELS or node.SCALES_PER_OCTAVE
         sizes = octave_sizes(node.OCTAVE_BASE_SIZES, scales)
         if node.SIZES not in (defaults["MODEL.ANCHOR_GENERATOR.SIZES"], sizes):

@@ -223,7 +223,6 @@ def test_detectron2s_retinanet_keeps_its_own_keys_and_the_trainers():
     cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
     cfg.MODEL.RETINANET.BBOX_REG_LOSS_TYPE = "giou"
     cfg.MODEL.RETINANET.FOCAL_LOSS_GAMMA = 1.0
-    cfg.MODEL.RETINANET.IGNORE_IOF_THRESH = 2.0
     cfg.MODEL.RETINANET.FREEZE = ["fpn"]
     validate_cfg(cfg)
 

@@ -25,7 +25,7 @@ from ..evaluation.sheet import contact_sheet, tile_heights
 from ..messages import did_you_mean
 from ..structures import RETINANET_ARCHITECTURES
 
-__all__ = ["add_parser", "pick_images", "run"]
+__all__ = ["add_parser", "check_output", "count", "pick_images", "positive_int", "run"]
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -40,7 +40,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--weights", required=True, metavar="FILE", help="its checkpoint")
     parser.add_argument("--dataset", required=True, metavar="NAME", help="a registered dataset")
     parser.add_argument("--output", required=True, metavar="FILE", help="picture, .png or .jpg")
-    parser.add_argument("--num", type=_positive_int, default=6, help="images (default: 6)")
+    parser.add_argument("--num", type=positive_int, default=6, help="images (default: 6)")
     parser.add_argument(
         "--score-thresh",
         type=_share,
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError, KeyError, OSError: names the option, its value and the way out.
     """
-    _check_output(args.output)
+    check_output(args.output)
     cfg = _load_cfg(args)
     dicts, class_names = _load_dataset(cfg, args.dataset, args.data_root)
     _check_classes(cfg, args.dataset, class_names)
@@ -105,7 +105,8 @@ class _Detections:
     scores: list[float]
 
 
-def _check_output(output: str) -> None:
+def check_output(output: str) -> None:
+    """Raise ValueError if Pillow cannot write a file of this name."""
     Image.init()
     if Path(output).suffix.lower() not in Image.EXTENSION:
         raise ValueError(f"--output is '{output}', which is no kind of picture; end it in .png")
@@ -186,8 +187,8 @@ def _write_sheet(
             draw_detections(d.image, d.boxes, d.classes, d.scores, names, gt_boxes, height)
         )
         captions.append(
-            f"{Path(record['file_name']).name}    {_count(len(gt_boxes), 'object')}, "
-            f"{_count(len(d.boxes), 'detection')}"
+            f"{Path(record['file_name']).name}    {count(len(gt_boxes), 'object')}, "
+            f"{count(len(d.boxes), 'detection')}"
         )
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(contact_sheet(tiles, captions, names, title)).save(output)
@@ -203,11 +204,13 @@ def _gt_boxes(record: dict) -> np.ndarray:
     return np.asarray(boxes, dtype=float).reshape(-1, 4)
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def count(number: int, what: str, plural: str = "") -> str:
+    """``1 image``, ``2 images``, ``2 boxes``."""
+    return f"{number} {what}" if number == 1 else f"{number} {plural or what + 's'}"
 
 
-def _positive_int(text: str) -> int:
+def positive_int(text: str) -> int:
+    """Type of an option."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")

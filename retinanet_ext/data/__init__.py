@@ -3,6 +3,7 @@
 Knows nothing of modeling.
 """
 
+from .augment import AugmentingMapper, build_train_mapper
 from .check import check_dataset_dicts, check_datasets, check_num_classes
 from .class_counts import count_classes
 from .extra import register_extra_datasets
@@ -11,7 +12,9 @@ from .register import load_class_names, register_builtin_datasets, register_coco
 from .synthetic import ensure_quickstart
 
 __all__ = [
+    "AugmentingMapper",
     "IgnoreRegionMapper",
+    "build_train_mapper",
     "check_dataset_dicts",
     "check_datasets",
     "check_num_classes",

@@ -10,7 +10,7 @@ from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 from detectron2.structures import Boxes
 
-__all__ = ["IgnoreRegionMapper"]
+__all__ = ["IgnoreRegionMapper", "is_ignored"]
 
 
 class IgnoreRegionMapper(DatasetMapper):
@@ -29,15 +29,16 @@ class IgnoreRegionMapper(DatasetMapper):
         self, dataset_dict: dict[str, Any], transforms: Any, image_shape: tuple[int, int]
     ) -> None:
         annotations = dataset_dict["annotations"]
-        ignored = [x for x in annotations if _is_ignored(x)]
+        ignored = [x for x in annotations if is_ignored(x)]
         boxes = [_transform_box(x, transforms, image_shape) for x in ignored]
         ignore_boxes = Boxes(torch.as_tensor(np.array(boxes)).reshape(-1, 4))
         dataset_dict["ignore_boxes"] = ignore_boxes[ignore_boxes.nonempty()]
-        dataset_dict["annotations"] = [x for x in annotations if not _is_ignored(x)]
+        dataset_dict["annotations"] = [x for x in annotations if not is_ignored(x)]
         super()._transform_annotations(dataset_dict, transforms, image_shape)
 
 
-def _is_ignored(annotation: dict[str, Any]) -> bool:
+def is_ignored(annotation: dict[str, Any]) -> bool:
+    """Whether an annotation marks a region that is not to be learned."""
     return bool(annotation.get("iscrowd", 0) or annotation.get("ignore", 0))
 
 

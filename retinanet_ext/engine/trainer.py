@@ -29,8 +29,8 @@ from detectron2.utils.logger import setup_logger
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..data.augment import build_train_mapper, needs_dataset
 from ..data.bad_images import LoadOrFail, LoadOrSkip
-from ..data.mapper import IgnoreRegionMapper
 from ..data.register import load_class_names
 from ..evaluation import build_evaluator
 from .checkpointer import SafeCheckpointer
@@ -39,6 +39,8 @@ from .hooks import ProgressLine, with_bar
 from .solver import build_lr_scheduler, build_optimizer
 
 logger = logging.getLogger(__name__)
+
+BAD_IMAGE_WAY_OUT = "mend or remove it, or set DATALOADER.ON_ERROR to skip"
 
 
 def wrap_ddp(model: nn.Module) -> nn.Module:
@@ -102,29 +104,24 @@ class RetinaNetTrainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
-        """Detectron2's training loader, with ignored regions where the config wants them.
+        """Detectron2's training loader, with ``INPUT.AUG`` and ignored regions.
 
         ``DATALOADER.ON_ERROR`` says what happens to an image that cannot be loaded; an error names
         its file.
         """
-        # Detectron2's RetinaNet would not see these regions, and lose the objects in them.
-        wants_ignored = (
-            cfg.MODEL.META_ARCHITECTURE == "RetinaNetExt"
-            and cfg.MODEL.RETINANET.IGNORE_IOF_THRESH <= 1
-        )
-        mapper = (IgnoreRegionMapper if wants_ignored else DatasetMapper)(cfg, is_train=True)
-        if cfg.DATALOADER.ON_ERROR == "fail":
-            way_out = "mend or remove it, or set DATALOADER.ON_ERROR to skip"
-            return build_detection_train_loader(cfg, mapper=LoadOrFail(mapper, way_out))
+        fails = cfg.DATALOADER.ON_ERROR == "fail"
+        if fails and not needs_dataset(cfg):
+            fail = LoadOrFail(build_train_mapper(cfg), BAD_IMAGE_WAY_OUT)
+            return build_detection_train_loader(cfg, mapper=fail)
         dataset = DatasetFromList(
             get_detection_dataset_dicts(
                 cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
             ),
             copy=False,
         )
-        return build_detection_train_loader(
-            cfg, mapper=LoadOrSkip(mapper, dataset), dataset=dataset
-        )
+        mapper = build_train_mapper(cfg, dataset)
+        wrapped = LoadOrFail(mapper, BAD_IMAGE_WAY_OUT) if fails else LoadOrSkip(mapper, dataset)
+        return build_detection_train_loader(cfg, mapper=wrapped, dataset=dataset)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:

@@ -15,7 +15,15 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["class_color", "draw_dashed_box", "draw_detections", "load_font"]
+__all__ = [
+    "class_color",
+    "draw_box",
+    "draw_dashed_box",
+    "draw_detections",
+    "draw_labels",
+    "load_font",
+    "pixel_boxes",
+]
 
 Color = tuple[int, int, int]
 Box = tuple[int, int, int, int]
@@ -63,20 +71,37 @@ def draw_detections(
     width = round(image.shape[1] * scale)
     canvas = Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS)
     pen = ImageDraw.Draw(canvas, "RGBA")
-    for box in _pixel_boxes(() if gt_boxes is None else gt_boxes, scale, width, height):
+    for box in pixel_boxes(() if gt_boxes is None else gt_boxes, scale, width, height):
         draw_dashed_box(pen, box)
-    found = list(_pixel_boxes(boxes, scale, width, height))
+    found = list(pixel_boxes(boxes, scale, width, height))
     surest_first = np.argsort(-np.asarray(scores, dtype=float), kind="stable").tolist()
     for i in reversed(surest_first):
-        _draw_box(pen, found[i], class_color(int(classes[i])))
+        draw_box(pen, found[i], class_color(int(classes[i])))
+    texts = [f"{class_names[int(classes[i])]} {float(scores[i]):.2f}" for i in surest_first]
+    colors = [class_color(int(classes[i])) for i in surest_first]
+    draw_labels(pen, texts, [found[i] for i in surest_first], colors, canvas.size)
+    return np.asarray(canvas)
+
+
+def draw_labels(
+    pen: ImageDraw.ImageDraw,
+    texts: Sequence[str],
+    boxes: Sequence[Box],
+    colors: Sequence[Color],
+    canvas: tuple[int, int],
+) -> None:
+    """Write a label at each box; the first one gets the best place.
+
+    Args:
+        pen: draws on a canvas of (width, height) ``canvas``, px.
+        texts, boxes, colors: of the labels.
+    """
     labels: list[tuple[str, Box, Color]] = []
-    for i in surest_first:  # which so gets the best place for its label
-        text = f"{class_names[int(classes[i])]} {float(scores[i]):.2f}"
-        place = _place_label(pen, text, found[i], [other for _, other, _ in labels], canvas.size)
-        labels.append((text, place, class_color(int(classes[i]))))
+    for text, box, color in zip(texts, boxes, colors, strict=True):
+        place = _place_label(pen, text, box, [other for _, other, _ in labels], canvas)
+        labels.append((text, place, color))
     for text, place, color in reversed(labels):
         _draw_label(pen, text, place, color)
-    return np.asarray(canvas)
 
 
 def draw_dashed_box(pen: ImageDraw.ImageDraw, box: Box, dash: int = 6) -> None:
@@ -100,17 +125,18 @@ def load_font(px: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), "fonts", "ttf", name), px)
 
 
-def _pixel_boxes(
+def pixel_boxes(
     boxes: np.ndarray | Sequence, scale: float, width: int, height: int
 ) -> Iterator[Box]:
-    """Scale to whole pixels inside of the picture."""
+    """Scale (N, 4) to whole pixels inside of a picture of this width and height."""
     for x0, y0, x1, y1 in np.asarray(boxes, dtype=float).reshape(-1, 4) * scale:
         left, top = min(max(round(x0), 0), width - 2), min(max(round(y0), 0), height - 2)
         right, bottom = min(round(x1), width) - 1, min(round(y1), height) - 1
         yield left, top, max(right, left + 1), max(bottom, top + 1)
 
 
-def _draw_box(pen: ImageDraw.ImageDraw, box: Box, color: Color) -> None:
+def draw_box(pen: ImageDraw.ImageDraw, box: Box, color: Color) -> None:
+    """Draw a rectangle with a shadow, so that it shows on any ground."""
     x0, y0, x1, y1 = box
     pen.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), outline=SHADOW, width=4)
     pen.rectangle(box, outline=(*color, 255), width=2)

@@ -44,14 +44,16 @@ def contact_sheet(
     captions: Sequence[str],
     class_names: Sequence[str],
     title: str = "",
+    dashed: str = GROUND_TRUTH,
 ) -> np.ndarray:
     """Lay pictures out in rows, each above its caption; title and legend come last.
 
     Args:
         tiles: (H, W, 3) uint8 pictures, RGB; best of the heights that `tile_heights` gives.
         captions: one line per tile.
-        class_names: shown in the legend in their colours, with the sign for ground truth.
+        class_names: shown in the legend in their colours, with the sign for dashed boxes.
         title: one line.
+        dashed: what dashed boxes are, for the legend.
 
     Returns:
         (H', W', 3) uint8, RGB.
@@ -68,7 +70,7 @@ def contact_sheet(
     rows = [range(i, min(i + columns, len(tiles))) for i in range(0, len(tiles), columns)]
     width = max(sum(tiles[i].shape[1] + GAP for i in row) - GAP for row in rows)
     heights = [max(tiles[i].shape[0] for i in row) + CAPTION_HEIGHT for row in rows]
-    legend = _legend(class_names, title, width)
+    legend = _legend(class_names, title, dashed, width)
     size = (width + 2 * MARGIN, sum(heights) + legend.height + 2 * MARGIN)
     sheet = Image.new("RGB", size, BACKGROUND)
     pen = ImageDraw.Draw(sheet)
@@ -91,9 +93,9 @@ def _columns(num_tiles: int) -> int:
     return math.ceil(math.sqrt(num_tiles))
 
 
-def _legend(class_names: Sequence[str], title: str, width: int) -> Image.Image:
-    """A strip ``width`` px wide: the title, a sign for each class and one for ground truth."""
-    words = [*([title] if title else []), *class_names, GROUND_TRUTH]
+def _legend(class_names: Sequence[str], title: str, dashed: str, width: int) -> Image.Image:
+    """A strip ``width`` px wide: the title, a sign for each class and one for dashed boxes."""
+    words = [*([title] if title else []), *class_names, dashed]
     fonts = [load_font(LEGEND_PX, bold=bool(title) and i == 0) for i in range(len(words))]
     signs = [0 if title and i == 0 else SIGN + 8 for i in range(len(words))]
     places: list[tuple[int, int]] = []
@@ -116,7 +118,7 @@ def _legend(class_names: Sequence[str], title: str, width: int) -> Image.Image:
 def _draw_sign(
     pen: ImageDraw.ImageDraw, box: tuple[int, int, int, int], class_index: int | None
 ) -> None:
-    """A patch in the colour of the class; a dashed box, for ground truth, if there is none."""
+    """A patch in the colour of the class; a dashed box if there is none."""
     if class_index is None:
         draw_dashed_box(pen, box, dash=4)
     else:
