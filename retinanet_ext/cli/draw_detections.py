@@ -24,6 +24,7 @@ from ..evaluation.draw import draw_detections
 from ..evaluation.sheet import contact_sheet, tile_heights
 from ..messages import did_you_mean
 from ..structures import RETINANET_ARCHITECTURES
+from .given_images import class_names_of, list_images
 
 __all__ = ["add_parser", "check_output", "count", "pick_images", "positive_int", "run"]
 
@@ -32,13 +33,19 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add the command and its options."""
     parser = subparsers.add_parser(
         "draw-detections",
-        help="draw a model's detections on images of a dataset",
-        description="Run a trained model on a few images of a dataset and write one picture of "
-        "its detections over the ground truth.",
+        help="draw a model's detections on images",
+        description="Run a trained model on a few images and write one picture of its detections; "
+        "on images of a dataset, over the ground truth.",
     )
     parser.add_argument("--config-file", required=True, metavar="FILE", help="the model's config")
     parser.add_argument("--weights", required=True, metavar="FILE", help="its checkpoint")
-    parser.add_argument("--dataset", required=True, metavar="NAME", help="a registered dataset")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--dataset", metavar="NAME", help="a registered dataset, or one of the config's own"
+    )
+    which.add_argument(
+        "--images", nargs="+", metavar="PATH", help="images without annotations, folders of them"
+    )
     parser.add_argument("--output", required=True, metavar="FILE", help="picture, .png or .jpg")
     parser.add_argument("--num", type=positive_int, default=6, help="images (default: 6)")
     parser.add_argument(
@@ -65,14 +72,19 @@ def run(args: argparse.Namespace) -> int:
     """
     check_output(args.output)
     cfg = _load_cfg(args)
-    dicts, class_names = _load_dataset(cfg, args.dataset, args.data_root)
-    _check_classes(cfg, args.dataset, class_names)
+    if args.images:
+        dicts = [{"file_name": path} for path in list_images(args.images)]
+        class_names, source = class_names_of(cfg, args.data_root), f"{len(dicts)} given"
+    else:
+        dicts, class_names = _load_dataset(cfg, args.dataset, args.data_root)
+        _check_classes(cfg, args.dataset, class_names)
+        source = args.dataset
     chosen = [dicts[i] for i in pick_images([len(_gt_boxes(d)) for d in dicts], args.num)]
     found = _detect(cfg, chosen, args.score_thresh)
-    title = f"{args.dataset}, scores from {args.score_thresh:.2f}"
+    title = f"{args.dataset or count(len(chosen), 'image')}, scores from {args.score_thresh:.2f}"
     _write_sheet(args.output, chosen, found, class_names, title)
     total = sum(len(detections.boxes) for detections in found)
-    print(f"{args.output}: {total} detections on {len(chosen)} images of {args.dataset}")
+    print(f"{args.output}: {total} detections on {count(len(chosen), 'image')} of {source}")
     return 0
 
 
@@ -181,17 +193,19 @@ def _write_sheet(
 ) -> None:
     tiles, captions = [], []
     heights = tile_heights([detections.image.shape for detections in found])
+    has_gt = any("annotations" in record for record in records)
     for record, d, height in zip(records, found, heights, strict=True):
         gt_boxes = _gt_boxes(record)
+        objects = f"{count(len(gt_boxes), 'object')}, " if has_gt else ""
         tiles.append(
             draw_detections(d.image, d.boxes, d.classes, d.scores, names, gt_boxes, height)
         )
         captions.append(
-            f"{Path(record['file_name']).name}    {count(len(gt_boxes), 'object')}, "
-            f"{count(len(d.boxes), 'detection')}"
+            f"{Path(record['file_name']).name}    {objects}{count(len(d.boxes), 'detection')}"
         )
+    dashed = "ground truth" if has_gt else ""
     Path(output).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(contact_sheet(tiles, captions, names, title)).save(output)
+    Image.fromarray(contact_sheet(tiles, captions, names, title, dashed)).save(output)
 
 
 def _gt_boxes(record: dict) -> np.ndarray:

@@ -53,7 +53,7 @@ def contact_sheet(
         captions: one line per tile.
         class_names: shown in the legend in their colours, with the sign for dashed boxes.
         title: one line.
-        dashed: what dashed boxes are, for the legend.
+        dashed: what dashed boxes are, for the legend; "" leaves them out of it.
 
     Returns:
         (H', W', 3) uint8, RGB.
@@ -94,8 +94,8 @@ def _columns(num_tiles: int) -> int:
 
 
 def _legend(class_names: Sequence[str], title: str, dashed: str, width: int) -> Image.Image:
-    """A strip ``width`` px wide: the title, a sign for each class and one for dashed boxes."""
-    words = [*([title] if title else []), *class_names, dashed]
+    """A strip ``width`` px wide: the title, a sign for each class and, if named, one for dashed boxes."""
+    words = [*([title] if title else []), *class_names, *([dashed] if dashed else [])]
     fonts = [load_font(LEGEND_PX, bold=bool(title) and i == 0) for i in range(len(words))]
     signs = [0 if title and i == 0 else SIGN + 8 for i in range(len(words))]
     places: list[tuple[int, int]] = []
@@ -110,7 +110,7 @@ def _legend(class_names: Sequence[str], title: str, dashed: str, width: int) -> 
     pen = ImageDraw.Draw(strip, "RGBA")
     for word, font, sign, (x, middle) in zip(words, fonts, signs, places, strict=True):
         pen.text((x + sign, middle), word, TEXT, font, anchor="lm")
-    for k, (x, middle) in enumerate(places[-len(class_names) - 1 :]):
+    for k, (x, middle) in enumerate(places[bool(title) :]):
         _draw_sign(pen, (x, middle - 9, x + SIGN, middle + 9), k if k < len(class_names) else None)
     return strip
 

@@ -1,4 +1,8 @@
-"""The same pictures and boxes written as COCO, VOC, YOLO and CSV, by code of its own."""
+"""The same pictures and boxes written as COCO, VOC, YOLO and CSV, by code of its own.
+
+What differs between them is the folder of the images alone: ids are the places of the pictures in
+the list, from 1, in COCO as in the formats that have none.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +39,20 @@ def some_pictures(count: int = 6, seed: int = 0) -> list[Picture]:
             picture.boxes.append((label, *box))
         pictures.append(picture)
     return pictures
+
+
+def pictures_of_coco(path: Path, count: int) -> list[Picture]:
+    """The first ``count`` pictures of a json, by file name."""
+    content = json.loads(path.read_text())
+    names = {c["id"]: c["name"] for c in content["categories"]}
+    images = sorted(content["images"], key=lambda image: image["file_name"])[:count]
+    pictures = {i["id"]: Picture(i["file_name"], i["width"], i["height"]) for i in images}
+    for annotation in content["annotations"]:
+        if annotation["image_id"] in pictures:
+            x, y, w, h = annotation["bbox"]
+            box = (names[annotation["category_id"]], x, y, round(x + w, 3), round(y + h, 3))
+            pictures[annotation["image_id"]].boxes.append(box)
+    return list(pictures.values())
 
 
 def write_images(folder: Path, pictures: list[Picture]) -> Path:

@@ -16,7 +16,7 @@ import train_net
 from retinanet_ext import get_cfg, load_config_file
 from retinanet_ext.data.register import load_class_names, register_builtin_datasets
 from retinanet_ext.engine.setup import build_cfg, default_argument_parser, setup
-from tests.data.four_formats import FORMATS, Picture, some_pictures, write
+from tests.data.four_formats import FORMATS, Picture, pictures_of_coco, some_pictures, write
 from tests.tiny import SETTINGS, restored_loggers
 
 NAMES = ["ant", "bee", "cat"]
@@ -147,28 +147,78 @@ def draw(root, pictures):
         image.save(path)
 
 
-@pytest.mark.slow
-def test_the_four_formats_train_alike(config_file, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    sets = {"train": coloured(4, 1), "val": coloured(2, 2)}
-    lines = {}
-    for kind in FORMATS:
+def train_each(config_file, roots, *opts):
+    """Train by one command per format; return its losses and metrics, and the dataset dicts.
+
+    Args:
+        roots: format -> what --train and --val name.
+    """
+    opts = ("TEST.DETECTIONS_PER_IMAGE", "1000", *opts)
+    opts = ("MODEL.RETINANET.SCORE_THRESH_TEST", "0.0", *opts)
+    lines, dicts = {}, {}
+    for kind, flags in roots.items():
         words = ["--config-file", str(config_file)]
-        for split, pictures in sets.items():
-            root = tmp_path / kind / split
-            words += [f"--{split}", write(kind, root, pictures, NAMES)]
-            draw(root, pictures)
-        opts = ["TEST.DETECTIONS_PER_IMAGE", "1000", "MODEL.RETINANET.SCORE_THRESH_TEST", "0.0"]
+        words += [word for split, flag in flags.items() for word in (f"--{split}", flag)]
         with restored_loggers():
             train_net.run([*words, *opts, "OUTPUT_DIR", f"output_{kind}"])
-        metrics = (tmp_path / f"output_{kind}" / "metrics.json").read_text().splitlines()
         lines[kind] = {
             key: value
-            for line in metrics
+            for line in Path(f"output_{kind}", "metrics.json").read_text().splitlines()
             for key, value in json.loads(line).items()
             if key.startswith(("bbox/A", "loss", "total_loss"))
         }
-    first = lines["coco"]
-    assert first["loss_box_reg"] > 0 and "bbox/AP-bee" in first and first["bbox/AR100"] > 0
+        dicts[kind] = [record for split in flags for record in dicts_of(f"custom_{split}")]
+    return lines, dicts
+
+
+def dicts_of(name):
+    """Dataset dicts without the folder of the images, the one thing in which formats differ."""
+    return [
+        {**record, "file_name": Path(record["file_name"]).name}
+        for record in DatasetCatalog.get(name)
+    ]
+
+
+def assert_alike(lines, dicts):
+    assert list(lines) == list(FORMATS)
     for kind in FORMATS:
-        assert lines[kind] == pytest.approx(first, nan_ok=True), kind
+        assert dicts[kind] == dicts["coco"], kind
+        assert lines[kind] == pytest.approx(lines["coco"], nan_ok=True), kind
+
+
+@pytest.mark.slow
+def test_the_four_formats_train_alike(config_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    roots = {kind: {} for kind in FORMATS}
+    for split, pictures in {"train": coloured(4, 1), "val": coloured(2, 2)}.items():
+        for kind in FORMATS:
+            roots[kind][split] = write(kind, tmp_path / kind / split, pictures, NAMES)
+            draw(tmp_path / kind / split, pictures)
+    lines, dicts = train_each(config_file, roots)
+    assert lines["coco"]["loss_box_reg"] > 0 and lines["coco"]["bbox/AR100"] > 0
+    assert "bbox/AP-bee" in lines["coco"]
+    assert_alike(lines, dicts)
+
+
+@pytest.mark.slow
+def test_real_pictures_in_four_formats_train_alike(
+    config_file, tmp_path, monkeypatch, shared_datasets
+):
+    monkeypatch.chdir(tmp_path)
+    names = ["Platelets", "RBC", "WBC"]
+    roots = {kind: {} for kind in FORMATS}
+    for split, count in {"train": 12, "val": 6}.items():
+        annotations = shared_datasets / "bccd" / "annotations" / f"instances_{split}.json"
+        pictures = pictures_of_coco(annotations, count)
+        folder = tmp_path / f"pictures_{split}"  # of these alone: YOLO takes what is in a folder
+        folder.mkdir()
+        for picture in pictures:
+            (folder / picture.name).symlink_to(shared_datasets / "bccd" / split / picture.name)
+        for kind in FORMATS:
+            root = tmp_path / kind / split
+            roots[kind][split] = write(kind, root, pictures, names, folder)
+    lines, dicts = train_each(config_file, roots, "SOLVER.MAX_ITER", "3")
+    assert len(dicts["coco"]) == 18 and sum(len(x["annotations"]) for x in dicts["coco"]) > 150
+    assert lines["coco"]["loss_box_reg"] > 0 and lines["coco"]["bbox/AR100"] > 0
+    assert {f"bbox/AP-{name}" for name in names} <= set(lines["coco"])
+    assert_alike(lines, dicts)
