@@ -61,7 +61,7 @@ class AugmentingMapper:
 
     The result is that of :class:`~retinanet_ext.data.IgnoreRegionMapper`. Boxes are checked and
     clipped after each augmentation, so that none grows into what is filled later. Random numbers
-    come from numpy's global generator, which Detectron2's loader seeds in each worker.
+    come from numpy's global generator, which the training stream seeds for each sample.
     """
 
     def __init__(
