@@ -7,10 +7,14 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer
 
 from .fine_tune import ClassTransfer, match_classes
+from .last_checkpoint import TAG, candidates, read_last_checkpoint
+from .safe_files import remove_unfinished, write_checked, write_text
 from .weights import (
     CLASSES_KEY,
     WeightsError,
@@ -34,7 +38,8 @@ class SafeCheckpointer(DetectionCheckpointer, _SafeFiles):
     """Detectron2's checkpointer; a file can run no code, and a kill at any moment does no harm.
 
     It reads what Detectron2's reads, and .safetensors; see :mod:`.weights`. What it saves holds
-    ``thing_classes``, and loads with ``torch.load(..., weights_only=True)``.
+    ``thing_classes``, loads with ``torch.load(..., weights_only=True)``, and has its checksum
+    beside it, by which damage is found on resuming.
     """
 
     thing_classes: Sequence[str] = ()
@@ -46,28 +51,70 @@ class SafeCheckpointer(DetectionCheckpointer, _SafeFiles):
     checkpointables: dict[str, Any]
     _source = ""
     _resuming = False
+    _tags = True
+    _resumed_from = ""
+    _read: dict[str, Any] | None = None  # what the next load takes instead of a file
 
-    def save(self, name: str, **kwargs: Any) -> None:
-        """See Detectron2; numpy's numbers become Python's."""
+    def save(self, name: str, tag: bool = True, **kwargs: Any) -> None:
+        """Save ``name.pth`` and its checksum as :mod:`.safe_files` does, then ``last_checkpoint``.
+
+        A ``save_dir`` with an address ("://") is left to Detectron2, without a checksum.
+
+        Args:
+            name: without folder and ending.
+            tag: whether a later run resumes from this file.
+            kwargs: further data to save; numpy's numbers become Python's.
+
+        Raises:
+            OSError: it cannot be written. What was there before still is.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
         if self.thing_classes:
             kwargs.setdefault(CLASSES_KEY, list(self.thing_classes))
-        checkpointables = self.checkpointables
-        self.checkpointables = {key: _PlainState(x) for key, x in checkpointables.items()}
+        states = {key: x.state_dict() for key, x in self.checkpointables.items()}
+        extra = plain_types({**states, **kwargs})
+        if self._is_remote():
+            self._save_by_detectron2(name, tag, extra)
+            return
+        content = {"model": self.model.state_dict(), **extra}
+        os.makedirs(self.save_dir, exist_ok=True)
+        remove_unfinished(self.save_dir)
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        logger.info("saving checkpoint to %s", path)
+        write_checked(path, lambda file: torch.save(content, file))
+        if tag:
+            self.tag_last_checkpoint(f"{name}.pth")
+
+    def _save_by_detectron2(self, name: str, tag: bool, extra: dict[str, Any]) -> None:
+        checkpointables, self.checkpointables, self._tags = self.checkpointables, {}, tag
         try:
-            super().save(name, **plain_types(kwargs))
+            super().save(name, **extra)
         finally:
-            self.checkpointables = checkpointables
+            self.checkpointables, self._tags = checkpointables, True
+
+    def _is_remote(self) -> bool:
+        return "://" in self.save_dir
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Name the checkpoint to resume from, which must be written completely by now."""
-        if "://" in self.save_dir:
-            super().tag_last_checkpoint(last_filename_basename)
+        if not self._tags:
             return
-        tag = os.path.join(self.save_dir, "last_checkpoint")
-        with open(f"{tag}.tmp", "w") as file:
-            file.write(last_filename_basename)
-        # In one step: opening the tag for writing would empty it first.
-        os.replace(f"{tag}.tmp", tag)
+        if self._is_remote():
+            super().tag_last_checkpoint(last_filename_basename)
+        else:
+            write_text(os.path.join(self.save_dir, TAG), last_filename_basename)
+        self._resumed_from = ""
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is something to resume from, be it with or without ``last_checkpoint``."""
+        if not self.save_dir or self._is_remote():
+            return super().has_checkpoint()
+        return bool(candidates(self.save_dir))
+
+    def get_checkpoint_file(self) -> str:
+        """Path of the checkpoint that was resumed from or, since a new one, of the newest."""
+        return self._resumed_from or super().get_checkpoint_file()
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """See Detectron2.
@@ -83,14 +130,54 @@ class SafeCheckpointer(DetectionCheckpointer, _SafeFiles):
             self._parsed_url_during_load = None  # else a second call would fail after an error
 
     def _load_file(self, filename: str) -> dict[str, Any]:
+        content, self._read = self._read, None
+        if content is not None:
+            return content
         if filename.endswith((".pkl", ".pyth")):
             return read_zoo_file(filename)
         return super()._load_file(filename)
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """See Detectron2; what is resumed has the same classes, so these are not compared."""
-        self._resuming = resume and self.has_checkpoint()
-        return super().resume_or_load(path, resume=resume)
+        """Resume from the last intact checkpoint in ``save_dir``, or else load ``path``.
+
+        A damaged or missing checkpoint is named in a warning, and the one before it taken, see
+        :func:`.last_checkpoint.candidates`. The main process chooses for all. What is resumed has
+        the same classes, so these are not compared.
+
+        Args:
+            path: weights to start from; see :meth:`load`.
+            resume: whether to look for a checkpoint.
+
+        Raises:
+            WeightsError: there are checkpoints and none of them is intact, or some process does not
+                see the one that the main process chose. Also what :meth:`load` raises.
+        """
+        self._resuming = resume and comm.all_gather(self.has_checkpoint())[0]
+        if not self._resuming or not self.save_dir or self._is_remote():
+            return super().resume_or_load(path, resume=self._resuming)
+        self._resumed_from = self._choose_checkpoint()
+        try:
+            return self.load(self._resumed_from)
+        finally:
+            self._read = None
+
+    def _choose_checkpoint(self) -> str:
+        """Path of the checkpoint to resume from, the same in all processes."""
+        chosen, error = "", None
+        if comm.is_main_process():
+            try:
+                chosen, self._read = read_last_checkpoint(self.save_dir, self.checkpointables)
+            except WeightsError as caught:
+                error = caught
+        chosen, error = comm.all_gather((chosen, error))[0]
+        if error is not None:
+            raise error
+        if not all(comm.all_gather(os.path.isfile(chosen))):
+            raise WeightsError(
+                f"not all processes of this job see '{chosen}': OUTPUT_DIR must be one folder that "
+                "all machines share"
+            )
+        return chosen
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         names = list(checkpoint["model"])
@@ -164,13 +251,3 @@ class SafeCheckpointer(DetectionCheckpointer, _SafeFiles):
         if transfer is not None:
             parts.append(str(transfer))
         logger.info("%s", "; ".join(parts))
-
-
-class _PlainState:
-    """Something checkpointable whose state has no numpy numbers."""
-
-    def __init__(self, source: Any):
-        self._source = source
-
-    def state_dict(self) -> Any:
-        return plain_types(self._source.state_dict())

@@ -9,6 +9,7 @@ import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
+from iopath.common.file_io import PathHandler, PathManager
 
 from retinanet_ext.engine.checkpointer import SafeCheckpointer
 from retinanet_ext.engine.trainer import RetinaNetTrainer
@@ -131,18 +132,58 @@ def test_no_path_means_no_weights():
     assert SafeCheckpointer(linear()).load("") == {}
 
 
-def test_the_tag_of_the_last_checkpoint_changes_in_one_step(tmp_path, monkeypatch):
+def test_the_tag_changes_in_one_step_after_the_checkpoint(tmp_path, monkeypatch):
     checkpointer = SafeCheckpointer(torch.nn.Linear(1, 1), str(tmp_path))
     checkpointer.save("first")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["first.pth", "last_checkpoint"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["first.pth", "first.pth.sha256", "last_checkpoint"]
+    replace = os.replace
 
-    def killed(*args):
-        raise KeyboardInterrupt
+    def killed(source, target):
+        if target.endswith("last_checkpoint"):
+            raise KeyboardInterrupt
+        replace(source, target)
 
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         checkpointer.save("second")
     assert checkpointer.get_checkpoint_file() == str(tmp_path / "first.pth")
+    assert (tmp_path / "second.pth.sha256").exists()
+
+
+def test_a_save_without_tag_is_not_resumed_from(tmp_path):
+    checkpointer = SafeCheckpointer(linear(), str(tmp_path))
+    checkpointer.save("first")
+    checkpointer.save("best", tag=False, metric=np.float64(0.5))
+    assert (tmp_path / "last_checkpoint").read_text() == "first.pth"
+    assert torch.load(tmp_path / "best.pth", weights_only=True)["metric"] == 0.5
+
+
+def test_what_a_killed_save_left_goes_with_the_next(tmp_path):
+    (tmp_path / "model_0000004.pth.unfinished").write_bytes(b"half")
+    (tmp_path / "notes.tmp").touch()
+    SafeCheckpointer(linear(), str(tmp_path)).save("w")
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["last_checkpoint", "notes.tmp", "w.pth", "w.pth.sha256"]
+
+
+def test_other_file_systems_are_left_to_detectron2(tmp_path, monkeypatch):
+    class Handler(PathHandler):
+        def _get_supported_prefixes(self):
+            return ["remote://"]
+
+        def _open(self, path, mode="r", buffering=-1, **kwargs):
+            return open(tmp_path / path.rpartition("/")[2], mode)
+
+    checkpointer = SafeCheckpointer(linear(), "remote://folder", numbers=Numbers())
+    checkpointer.path_manager = PathManager()
+    checkpointer.path_manager.register_handler(Handler())
+    checkpointer.save("first", iteration=3)
+    checkpointer.save("best", tag=False)
+    assert (tmp_path / "last_checkpoint").read_text() == "first.pth"
+    content = torch.load(tmp_path / "first.pth", weights_only=True)
+    assert content["iteration"] == 3 and content["numbers"]["best"] == 0.5
+    assert not list(tmp_path.glob("*.sha256")) and (tmp_path / "best.pth").exists()
 
 
 class Numbers:

@@ -1,0 +1,157 @@
+"""Files that are complete or not there, whatever happens while they are written, with checksums."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+UNFINISHED = ".unfinished"
+"""Ending of a file that is being written."""
+
+CHECKSUM = ".sha256"
+"""Ending of the file that holds the checksum of the one beside it, as ``sha256sum`` writes it."""
+
+
+def write_checked(path: str, write: Callable[[Any], Any]) -> None:
+    """Write ``path`` and, beside it, ``path.sha256``, which ``sha256sum -c`` can check.
+
+    Whenever the process or the machine dies, ``path`` holds all of its old or all of its new
+    content, and a checksum is there only beside the content that it belongs to.
+
+    Args:
+        path: a local file; its folder exists.
+        write: is called with a binary file, open for writing, that cannot seek.
+
+    Raises:
+        OSError: the file cannot be written; what was there before still is, and nothing else.
+    """
+    new, checksum = f"{path}{UNFINISHED}", f"{path}{CHECKSUM}"
+    new_checksum = f"{checksum}{UNFINISHED}"
+    try:
+        line = f"{_write_through(new, write)}  {os.path.basename(path)}\n"
+        _write_through(new_checksum, lambda file: file.write(line.encode()))
+        if os.path.exists(checksum):
+            # It is not that of the new content, which it would make look damaged after a kill.
+            os.remove(checksum)
+            sync_folder(os.path.dirname(path))
+        os.replace(new, path)
+        os.replace(new_checksum, checksum)
+    except BaseException:
+        _remove_if_there(new, new_checksum)
+        raise
+    sync_folder(os.path.dirname(path))
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a small local file in one step that survives a crash of the machine.
+
+    Raises:
+        OSError: it cannot be written; what was there before still is.
+    """
+    new = f"{path}{UNFINISHED}"
+    try:
+        _write_through(new, lambda file: file.write(text.encode()))
+        os.replace(new, path)
+    except BaseException:
+        _remove_if_there(new)
+        raise
+    sync_folder(os.path.dirname(path))
+
+
+def find_damage(path: str) -> str:
+    """Compare a file with the checksum beside it.
+
+    Returns:
+        What is wrong, as in "... differs from its checksum"; "" if nothing is, or there is no
+        checksum.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    checksum = f"{path}{CHECKSUM}"
+    if not os.path.exists(checksum):
+        return ""
+    with open(checksum, errors="replace") as text:
+        expected = text.read().partition(" ")[0].strip().lower()
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    if digest.hexdigest() == expected:
+        return ""
+    return f"differs from its checksum in {os.path.basename(checksum)}"
+
+
+def remove_checked(path: str) -> None:
+    """Remove a file and its checksum.
+
+    Raises:
+        OSError: one of them cannot be removed.
+    """
+    # The checksum last: alone, it harms nothing.
+    for each in (path, f"{path}{CHECKSUM}"):
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(each)
+
+
+def remove_unfinished(folder: str) -> None:
+    """Remove what writers that were killed left in ``folder``; none may be at work there."""
+    _remove_if_there(*(x.path for x in os.scandir(folder) if x.name.endswith(UNFINISHED)))
+
+
+def sync_folder(folder: str) -> None:
+    """Make renames in ``folder`` survive a crash, where the system can do that for a folder."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder or ".", os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _write_through(path: str, write: Callable[[Any], Any]) -> str:
+    """Write a file down to the disk and return its SHA-256."""
+    with open(path, "wb") as file:
+        sink = _HashingFile(file)
+        write(sink)
+        sink.flush()
+        os.fsync(file.fileno())
+    return sink.digest.hexdigest()
+
+
+class _HashingFile:
+    """A file to write to, which computes the checksum on the way.
+
+    An error of the disk is kept until :meth:`flush`: inside of ``torch.save`` it would pass through
+    C++, and come out as a RuntimeError about something else.
+    """
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self._error: OSError | None = None
+        self.digest = hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        size = memoryview(data).nbytes
+        if self._error is None:
+            try:
+                self._file.write(data)
+            except OSError as error:
+                self._error = error
+        if self._error is None:
+            self.digest.update(data)
+        return size
+
+    def flush(self) -> None:
+        if self._error is not None:
+            raise self._error
+        self._file.flush()
+
+
+def _remove_if_there(*paths: str) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            os.remove(path)
