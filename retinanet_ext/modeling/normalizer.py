@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,6 +16,37 @@ from ..messages import did_you_mean
 
 NORMALIZERS = ("running_mean", "positives", "anchors", "constant")
 """Values of MODEL.RETINANET.LOSS_NORMALIZER, see :class:`LossNormalizer`."""
+
+
+class StepInParts:
+    """One training step whose batch goes through the network part by part.
+
+    The number to divide by is known after the last part only. Until then, losses are divided by a
+    ``provisional`` one; gradients and losses of the whole step, times ``factor``, are those of the
+    whole batch.
+    """
+
+    def __init__(self, num_parts: int):
+        self.num_parts = num_parts
+        self.total: Tensor | None = None
+        self.provisional: Tensor | None = None
+        self.factor: Tensor | None = None
+        """Scalar, once all parts are through; None where nothing is to be corrected."""
+
+    def add(self, count: Tensor, provisional: Tensor | None) -> Tensor:
+        """Count a part; return the provisional number.
+
+        Args:
+            count: anchors of the part over all processes.
+            provisional: what to take; None: as if all parts had as many anchors as the first.
+        """
+        if self.provisional is None or self.total is None:
+            if provisional is None:
+                provisional = (count * self.num_parts).clamp(min=1.0)
+            self.total, self.provisional = count, provisional.clone()
+        else:
+            self.total = self.total + count
+        return self.provisional
 
 
 class LossNormalizer(nn.Module):
@@ -62,6 +95,8 @@ class LossNormalizer(nn.Module):
         self.value = float(value)
         self.register_buffer("mean", torch.tensor(float(initial)))
         self.mean: Tensor
+        self._parts: StepInParts | None = None
+        self._counts: list[int] | None = None
 
     @torch.no_grad()
     def forward(self, num_pos: int, num_anchors: int = 0) -> Tensor:
@@ -78,6 +113,9 @@ class LossNormalizer(nn.Module):
         Raises:
             ValueError: if ``anchors`` is not told their number.
         """
+        if self._counts is not None:
+            self._counts.append(num_pos)
+            return torch.ones_like(self.mean)
         if self.kind == "anchors" and num_anchors < 1:
             raise ValueError(
                 "LOSS_NORMALIZER 'anchors' divides by num_anchors, the anchors of all images of "
@@ -87,6 +125,9 @@ class LossNormalizer(nn.Module):
         if self.kind == "constant":
             return torch.full_like(self.mean, self.value / world_size)
         count = num_anchors if self.kind == "anchors" else num_pos
+        if self._parts is not None and self.training:
+            provisional = self.mean if self.kind == "running_mean" else None
+            return self._parts.add(self._sum(count), provisional) / world_size
         if self.kind == "running_mean":
             if self.training:
                 self.mean.lerp_(self._over_processes(count), 1.0 - self.momentum)
@@ -97,10 +138,54 @@ class LossNormalizer(nn.Module):
 
     def _over_processes(self, count: int) -> Tensor:
         """Sum of ``count`` over processes, at least 1."""
+        return self._sum(count).clamp(min=1.0)
+
+    def _sum(self, count: int) -> Tensor:
         total = torch.full_like(self.mean, count)
         if comm.get_world_size() > 1:
             dist.all_reduce(total)
-        return total.clamp(min=1.0)
+        return total
+
+    @contextlib.contextmanager
+    def in_parts(self, num_parts: int) -> Iterator[StepInParts]:
+        """Count the calls in training mode as parts of one step: gradient accumulation.
+
+        The running mean moves once, when all parts are through.
+
+        Args:
+            num_parts: how many calls will follow.
+
+        Yields:
+            The step; its ``factor`` is there after the block.
+        """
+        step = self._parts = StepInParts(num_parts)
+        try:
+            yield step
+        finally:
+            self._parts = None
+        if step.total is None or step.provisional is None:
+            return
+        true = step.total.clamp(min=1.0)
+        if self.kind == "running_mean":
+            with torch.no_grad():
+                true = self.mean.lerp_(true, 1.0 - self.momentum)
+        step.factor = step.provisional / true
+
+    @contextlib.contextmanager
+    def counting(self) -> Iterator[list[int]]:
+        """Divide by 1 and count instead, in any mode, for sums over a whole dataset.
+
+        The running mean stays as it is, and processes do not wait for each other.
+
+        Yields:
+            The positive anchors of each call so far; grows with each.
+        """
+        counts: list[int] = []
+        before, self._counts = self._counts, counts
+        try:
+            yield counts
+        finally:
+            self._counts = before
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any

@@ -116,3 +116,33 @@ def test_unknown_kind_is_refused_with_the_choices():
 def test_value_out_of_range_is_refused_by_its_key(value: float):
     with pytest.raises(ValueError, match="LOSS_NORMALIZER_VALUE must be"):
         build("constant", value=value)
+
+
+def through(normalizer: LossNormalizer, counts: list[int]) -> tuple[list[float], float]:
+    """Provisional numbers of the parts of a step, and the factor that corrects them."""
+    with normalizer.in_parts(len(counts)) as step:
+        provisional = [normalizer(count, 10 * count).item() for count in counts]
+    return provisional, 1.0 if step.factor is None else step.factor.item()
+
+
+@pytest.mark.parametrize("kind", NORMALIZERS)
+def test_a_step_in_parts_divides_by_what_the_whole_batch_does(kind: str):
+    whole, parts = build(kind), build(kind)
+    for counts in ([5, 0, 30], [0, 0, 0], [7]):  # the running mean moves once per step
+        expected = whole(sum(counts), 10 * sum(counts) or 1).item()
+        if kind == "anchors" and 0 in counts:
+            counts = [sum(counts)] if sum(counts) else [1]
+            expected = 10.0 * counts[0]
+        provisional, factor = through(parts, counts)
+        assert len(set(provisional)) == 1
+        assert provisional[0] / factor == pytest.approx(expected)
+    assert parts.mean.item() == pytest.approx(whole.mean.item())
+
+
+def test_a_step_in_parts_that_fails_leaves_the_mean_alone():
+    normalizer = LossNormalizer()
+    with pytest.raises(KeyError), normalizer.in_parts(2):
+        normalizer(20)
+        raise KeyError
+    assert normalizer.mean.item() == 100.0
+    assert normalizer(20).item() == pytest.approx(92.0)
