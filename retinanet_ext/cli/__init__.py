@@ -11,7 +11,7 @@ from .. import __version__
 
 __all__ = ["main"]
 
-COMMANDS = ("draw_detections", "benchmark", "check_data", "show_data", "anchors")
+COMMANDS = ("draw_detections", "benchmark", "check_data", "show_data", "anchors", "replay_step")
 
 # What a mistake in the command line, the config or the data raises; everything else is a bug.
 USER_ERRORS = (ValueError, KeyError, OSError, ImportError)

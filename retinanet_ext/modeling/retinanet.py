@@ -175,13 +175,24 @@ class RetinaNetExt(DenseDetector):
             maps = self.backbone(images.tensor)
             features = [maps[name] for name in self.head_in_features]
         anchors = self.anchor_generator(features)
-        targets = self.label_anchors(anchors, batched_inputs)
+        with self._own_precision():
+            targets = self.label_anchors(anchors, batched_inputs)
         with self.speedups.precision(self.device):
             classified, deltas, *rest = self._predict(features, targets)
         quality_logits = rest[0] if rest else None
-        return self.losses(
-            anchors, classified, deltas, targets, quality_logits, from_features=self.fuse_cls_loss
-        )
+        with self._own_precision():
+            return self.losses(
+                anchors,
+                classified,
+                deltas,
+                targets,
+                quality_logits,
+                from_features=self.fuse_cls_loss,
+            )
+
+    def _own_precision(self) -> torch.autocast:
+        """The context of all that is computed in float32, whatever autocast is on outside."""
+        return torch.autocast(self.device.type, enabled=False)
 
     def label_anchors(
         self, anchors: list[Boxes], batched_inputs: list[dict[str, Any]]
@@ -293,7 +304,8 @@ class RetinaNetExt(DenseDetector):
         """Detections of N images in pixels of the network's input."""
         logits, deltas, *rest = predictions
         anchors = self.anchor_generator(features)
-        return self.decoder(anchors, logits, deltas, images.image_sizes, *rest)
+        with self._own_precision():
+            return self.decoder(anchors, logits, deltas, images.image_sizes, *rest)
 
     def _visualize_periodically(self, batched_inputs: list[dict[str, Any]]) -> None:
         """Draw ground truth and detections of the first image, as evaluation would see it."""
