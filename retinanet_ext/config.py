@@ -9,6 +9,7 @@ import yaml
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as get_detectron2_cfg
 
+from .engine_keys import add_engine_keys
 from .validate import validate_cfg
 
 __all__ = ["add_retinanet_ext_config", "get_cfg", "load_config_file", "validate_cfg"]
@@ -207,6 +208,8 @@ def add_retinanet_ext_config(cfg: CfgNode) -> None:
     # LR_SCHEDULER_NAME also takes OneCycleLR: a cosine rise from WARMUP_FACTOR * BASE_LR to BASE_LR
     # over this share of MAX_ITER, then a cosine fall to BASE_LR_END.
     _add(solver, "ONE_CYCLE_PCT_START", 0.3)
+
+    add_engine_keys(cfg)
 
 
 def _add(node: CfgNode, key: str, default: Any) -> None:

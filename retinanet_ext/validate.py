@@ -13,6 +13,7 @@ from detectron2.modeling import (
 )
 
 from .data.augment import check_augmentations
+from .evaluation_keys import check_evaluation
 from .ignored_keys import check_added_keys, check_component_keys, check_two_stage_keys
 from .losses.kernels.dispatch import KERNELS
 from .messages import did_you_mean
@@ -34,8 +35,10 @@ from .registry import (
     CLS_LOSS_REGISTRY,
     DENSE_HEAD_REGISTRY,
 )
-from .schedule_keys import LR_SCHEDULERS, OPTIMIZERS, check_schedule
+from .schedule_keys import LR_SCHEDULERS, OPTIMIZERS, check_determinism, check_schedule
+from .step_keys import check_step
 from .structures import RETINANET_ARCHITECTURES
+from .writer_keys import check_writers
 
 __all__ = ["LR_SCHEDULERS", "OPTIMIZERS", "flatten", "validate_cfg"]
 
@@ -91,6 +94,10 @@ def validate_cfg(cfg: CfgNode, reference: CfgNode | None = None) -> None:
     if cfg.MODEL.META_ARCHITECTURE == "RetinaNetExt":
         check_component_keys(cfg, defaults)
     check_schedule(cfg, values, defaults)
+    check_evaluation(cfg, values, defaults)
+    check_writers(cfg)
+    check_step(cfg, values, defaults)
+    check_determinism(cfg)
 
 
 def _check_unknown_keys(cfg: CfgNode, values: dict[str, Any], defaults: dict[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from detectron2.config import CfgNode
 from detectron2.solver import LRMultiplier, get_default_optimizer_params
@@ -12,6 +14,7 @@ from fvcore.common.param_scheduler import CompositeParamScheduler, CosineParamSc
 from torch import nn
 
 from ..validate import LR_SCHEDULERS, OPTIMIZERS
+from .layer_decay import layer_lr_factors
 
 ADAMW_BETA2 = 0.999
 
@@ -25,15 +28,83 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     ``WEIGHT_DECAY_NORM``, ``WEIGHT_DECAY_BIAS``, ``BIAS_LR_FACTOR``, ``CLIP_GRADIENTS``, and
     ``MOMENTUM`` as its first beta.
 
+    Both also take ``LAYER_LR_DECAY``, see :mod:`.layer_decay`, and the ``CLIP_TYPE``
+    ``"full_model"``, see :func:`clip_full_model`.
+
     Raises:
-        ValueError: the name is unknown, or ``NESTEROV`` is asked of AdamW.
+        ValueError: the name is unknown, ``NESTEROV`` is asked of AdamW, or ``LAYER_LR_DECAY`` of a
+            backbone without layers.
     """
-    name = cfg.SOLVER.OPTIMIZER
-    if name == "SGD":
+    name, clipping = cfg.SOLVER.OPTIMIZER, cfg.SOLVER.CLIP_GRADIENTS
+    if name not in OPTIMIZERS:
+        raise ValueError(f"SOLVER.OPTIMIZER is {name!r}; choose one of {', '.join(OPTIMIZERS)}")
+    full_model = clipping.ENABLED and clipping.CLIP_TYPE == "full_model"
+    if full_model:  # which Detectron2 does not know
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.SOLVER.CLIP_GRADIENTS.ENABLED = False
+    optimizer = _build_sgd(cfg, model) if name == "SGD" else _build_adamw(cfg, model)
+    if full_model:
+        clip_full_model(optimizer, clipping.CLIP_VALUE, clipping.NORM_TYPE)
+    return optimizer
+
+
+def clip_full_model(
+    optimizer: torch.optim.Optimizer, max_norm: float, norm_type: float = 2.0
+) -> None:
+    """Have each step of ``optimizer`` first clip the norm of all its gradients together, in place.
+
+    The optimizer and its state stay what they are. A ``GradScaler`` divides the gradients by its
+    scale before that step, so the norm is the true one.
+
+    Args:
+        optimizer: its parameters of all groups count as one vector.
+        max_norm: a longer one is scaled down to this norm.
+        norm_type: p of the p-norm; ``inf`` for the largest absolute value.
+    """
+
+    def clip(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type)
+
+    optimizer.register_step_pre_hook(clip)
+
+
+def _parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
+    """Parameters with the learning rate and weight decay of each."""
+    solver = cfg.SOLVER
+    bias_lr_factor, lr_factor = solver.BIAS_LR_FACTOR, None
+    if solver.LAYER_LR_DECAY != 1:
+        factors = layer_lr_factors(model, solver.LAYER_LR_DECAY)
+        bias_lr_factor = 1.0  # Detectron2 would put it in place of the layer's factor
+
+        def lr_factor(name: str) -> float:
+            factor = factors[name.removeprefix(".")]
+            return factor * solver.BIAS_LR_FACTOR if name.endswith(".bias") else factor
+
+    return get_default_optimizer_params(
+        model,
+        base_lr=solver.BASE_LR,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        bias_lr_factor=bias_lr_factor,
+        weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+        lr_factor_func=lr_factor,
+    )
+
+
+def _build_sgd(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    solver = cfg.SOLVER
+    if solver.LAYER_LR_DECAY == 1:
         return build_detectron2_optimizer(cfg, model)
-    if name == "AdamW":
-        return _build_adamw(cfg, model)
-    raise ValueError(f"SOLVER.OPTIMIZER is {name!r}; choose one of {', '.join(OPTIMIZERS)}")
+    optimizer = torch.optim.SGD(
+        _parameter_groups(cfg, model),
+        lr=solver.BASE_LR,
+        momentum=solver.MOMENTUM,
+        nesterov=solver.NESTEROV,
+        weight_decay=solver.WEIGHT_DECAY,
+        foreach=True,
+    )
+    return maybe_add_gradient_clipping(cfg, optimizer)
 
 
 def _build_adamw(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -43,15 +114,8 @@ def _build_adamw(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
             "SOLVER.NESTEROV is True but SOLVER.OPTIMIZER is 'AdamW', which has no Nesterov "
             "momentum; set SOLVER.NESTEROV False or SOLVER.OPTIMIZER SGD"
         )
-    params = get_default_optimizer_params(
-        model,
-        base_lr=solver.BASE_LR,
-        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
-        bias_lr_factor=solver.BIAS_LR_FACTOR,
-        weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
-    )
     optimizer = torch.optim.AdamW(
-        params,
+        _parameter_groups(cfg, model),
         lr=solver.BASE_LR,
         betas=(solver.MOMENTUM, ADAMW_BETA2),
         weight_decay=solver.WEIGHT_DECAY,

@@ -95,6 +95,89 @@ def test_gradients_are_clipped_when_asked(cfg, name):
     assert model.weight.grad.tolist() == [[0.25, pytest.approx(-0.1)]]
 
 
+def clipped(cfg, norm_type):
+    """A network of three parameters in two groups, and its optimizer that clips to norm 1."""
+    clipping = cfg.SOLVER.CLIP_GRADIENTS
+    clipping.ENABLED, clipping.CLIP_TYPE = True, "full_model"
+    clipping.CLIP_VALUE, clipping.NORM_TYPE = 1.0, norm_type
+    cfg.SOLVER.BIAS_LR_FACTOR = 2.0
+    model = nn.Sequential(nn.Linear(2, 1), nn.Linear(1, 1, bias=False))
+    optimizer = build_optimizer(cfg, model)
+    assert len(optimizer.param_groups) == 2
+    return model, optimizer
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+@pytest.mark.parametrize("norm_type, norm", [(2.0, 10.0), (1.0, 16.0), (math.inf, 8.0)])
+def test_the_norm_of_all_gradients_together_is_clipped(cfg, name, norm_type, norm):
+    cfg.SOLVER.OPTIMIZER = name
+    (first, second), optimizer = clipped(cfg, norm_type)
+    build_lr_scheduler(cfg, optimizer)
+    first.weight.grad = torch.tensor([[0.0, 8.0]])
+    first.bias.grad = torch.tensor([-4.0])
+    second.weight.grad = torch.tensor([[math.sqrt(20.0)]] if norm_type == 2 else [[4.0]])
+    # 2-norm: sqrt(64 + 16 + 20) = 10; 1-norm: 8 + 4 + 4 = 16; the largest: 8.
+    optimizer.step()
+    assert first.weight.grad.tolist() == [[0.0, pytest.approx(8 / norm, rel=1e-5)]]
+    assert first.bias.grad.tolist() == [pytest.approx(-4 / norm, rel=1e-5)]
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_a_short_gradient_is_left_as_it_is(cfg, name):
+    cfg.SOLVER.OPTIMIZER = name
+    (first, _), optimizer = clipped(cfg, 2.0)
+    first.weight.grad = torch.tensor([[0.3, -0.4]])
+    optimizer.step()
+    assert torch.equal(first.weight.grad, torch.tensor([[0.3, -0.4]]))
+
+
+def test_sgd_steps_by_the_clipped_gradient(cfg):
+    cfg.SOLVER.MOMENTUM, cfg.SOLVER.WEIGHT_DECAY = 0.0, 0.0
+    (first, second), optimizer = clipped(cfg, 2.0)
+    before = first.weight.detach().clone()
+    first.weight.grad = torch.tensor([[3.0, 0.0]])
+    second.weight.grad = torch.tensor([[4.0]])
+    optimizer.step()
+    # Norm 5, so the gradient is 0.6, and the learning rate 0.5.
+    step = (before - first.weight.detach()).tolist()
+    assert step == [[pytest.approx(0.3, rel=1e-5), 0.0]]
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_clipping_changes_neither_the_optimizer_nor_its_state(cfg, name):
+    cfg.SOLVER.OPTIMIZER = name
+    model, optimizer = clipped(cfg, 2.0)
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = False
+    plain = build_optimizer(cfg, model)
+    assert type(optimizer) is type(plain)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 0.01)
+    optimizer.step()
+    state = optimizer.state_dict()
+    plain.load_state_dict(state)
+    assert plain.state_dict().keys() == state.keys()
+    assert plain.state_dict()["param_groups"] == state["param_groups"]
+    clipped(cfg, 2.0)[1].load_state_dict(plain.state_dict())
+
+
+def test_building_an_optimizer_leaves_a_frozen_config_alone(cfg):
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
+    before = cfg.clone()
+    cfg.freeze()
+    build_optimizer(cfg, network())
+    assert cfg == before and cfg.is_frozen()
+
+
+def test_a_gradient_scaler_divides_before_clipping(cfg):
+    (first, second), optimizer = clipped(cfg, 2.0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    loss = 0.3 * first.weight.sum() + 0.0 * (first.bias.sum() + second.weight.sum())
+    scaler.scale(loss).backward()
+    scaler.step(optimizer)
+    assert first.weight.grad.flatten().tolist() == pytest.approx([0.3, 0.3], rel=1e-6)
+
+
 def test_frozen_parameters_are_left_out(cfg):
     cfg.SOLVER.OPTIMIZER = "AdamW"
     model = network()

@@ -1,0 +1,70 @@
+"""Settings of SOLVER that contradict each other are refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from retinanet_ext import get_cfg, validate_cfg
+
+
+def cfg_with(*settings):
+    cfg = get_cfg()
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNetExt"
+    cfg.merge_from_list(list(settings))
+    return cfg
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (("SOLVER.BASE_LR_BATCH", -1), "BASE_LR_BATCH is -1; set it to the number of images"),
+        (
+            ("SOLVER.BASE_LR_BATCH", 16, "SOLVER.REFERENCE_WORLD_SIZE", 8),
+            "BASE_LR_BATCH is 16 and SOLVER.REFERENCE_WORLD_SIZE is 8.*one of them to 0",
+        ),
+        (("SOLVER.LAYER_LR_DECAY", 0.0), r"LAYER_LR_DECAY must be in \(0, 1\], got 0.0"),
+        (("SOLVER.LAYER_LR_DECAY", 1.5), r"LAYER_LR_DECAY must be in \(0, 1\], got 1.5"),
+        (
+            (
+                *("SOLVER.CLIP_GRADIENTS.ENABLED", True),
+                *("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "fullmodel"),
+            ),
+            "CLIP_TYPE is 'fullmodel'.*Did you mean 'full_model'.*Known: value, norm, full_model",
+        ),
+        (
+            ("SOLVER.CLIP_GRADIENTS.ENABLED", True, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 0.0),
+            "CLIP_VALUE must be positive, got 0.0",
+        ),
+        (
+            ("SOLVER.CLIP_GRADIENTS.ENABLED", True, "SOLVER.CLIP_GRADIENTS.NORM_TYPE", -1.0),
+            "NORM_TYPE must be positive, got -1.0",
+        ),
+        (("DETERMINISTIC", True), "DETERMINISTIC is True but SEED is -1.*set SEED to 0 or more"),
+        (
+            ("DETERMINISTIC", True, "SEED", 0, "CUDNN_BENCHMARK", True),
+            "so is CUDNN_BENCHMARK.*set CUDNN_BENCHMARK False",
+        ),
+        (("SOLVER.CHECKPOINT_PERIOD", 0), "CHECKPOINT_PERIOD must be positive, got 0"),
+    ],
+)
+def test_stops_and_says_what_to_set(settings, words):
+    with pytest.raises((KeyError, ValueError), match=words):
+        validate_cfg(cfg_with(*settings))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("SOLVER.BASE_LR_BATCH", 16),
+        ("SOLVER.LAYER_LR_DECAY", 0.75),
+        (
+            *("SOLVER.CLIP_GRADIENTS.ENABLED", True),
+            *("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_model"),
+        ),
+        # Switched off on the command line, after a file has chosen how.
+        ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_model"),
+        ("DETERMINISTIC", True, "SEED", 0),
+    ],
+)
+def test_passes_what_works(settings):
+    validate_cfg(cfg_with(*settings))
