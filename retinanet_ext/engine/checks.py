@@ -7,22 +7,34 @@ import logging
 import os
 
 import torch
+import torch.distributed as dist
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
+from ..step_keys import check_parts
+from .cluster import find_job
+from .last_checkpoint import TAG, candidates
+from .launching import check_job_arguments
 from .weights import require_safetensors
 
 logger = logging.getLogger(__name__)
 
 
 def check_launch(args: argparse.Namespace) -> None:
-    """Check the process arguments before any process is started.
+    """Check the process arguments before any process is started, or joins torchrun's or Slurm's.
 
     Raises:
-        ValueError: more processes than GPUs, a negative number, or a rank without its machine.
+        ValueError: more processes than GPUs, a negative number, a rank without its machine, or
+            something else than torchrun or Slurm has started.
     """
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    job = find_job()
+    if job is not None:
+        check_job_arguments(args, job)
+        if gpus and args.num_gpus:
+            job.gpu(gpus)
+        return
     if args.num_gpus < 0 or args.num_machines < 1:
         raise ValueError(
             f"--num-gpus is {args.num_gpus} and --num-machines is {args.num_machines}; the first "
@@ -58,6 +70,7 @@ def check_processes(cfg: CfgNode) -> None:
             f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH} but {what} {divisor}; the batch "
             "is the total over all processes and must be a multiple of it"
         )
+    check_parts(cfg, world_size)
     if world_size == 1:
         return
     kind, _, index = cfg.MODEL.DEVICE.partition(":")
@@ -66,10 +79,12 @@ def check_processes(cfg: CfgNode) -> None:
             f"MODEL.DEVICE is '{cfg.MODEL.DEVICE}' but {world_size} processes run, each with a "
             f"device of its own; use '{kind}'"
         )
-    if kind == "cpu" and torch.cuda.is_available():
+    by_gloo = dist.is_initialized() and dist.get_backend() == "gloo"
+    if kind == "cpu" and torch.cuda.is_available() and not by_gloo:
         raise ValueError(
-            f"MODEL.DEVICE is cpu but Detectron2 connected the {world_size} processes for GPUs; "
-            "hide them with CUDA_VISIBLE_DEVICES= in front of the command"
+            f"MODEL.DEVICE is cpu but the {world_size} processes are connected for GPUs; hide "
+            "them with CUDA_VISIBLE_DEVICES= in front of the command, or under torchrun and Slurm "
+            "add --num-gpus 0"
         )
 
 
@@ -108,15 +123,18 @@ def check_weights(cfg: CfgNode, resume: bool = False, eval_only: bool = False) -
 
 
 def _has_checkpoint(output_dir: str) -> bool:
-    """Whether ``output_dir`` has a checkpoint to resume from; fails on a tag without its file."""
-    tag = os.path.join(output_dir, "last_checkpoint")
-    if not PathManager.isfile(tag):
-        return False
-    with PathManager.open(tag, "r") as file:
-        checkpoint = os.path.join(output_dir, file.read().strip())
-    if not PathManager.isfile(checkpoint):
+    """Whether ``output_dir`` has a checkpoint to resume from; fails on a tag without any file."""
+    tag = os.path.join(output_dir, TAG)
+    if "://" not in output_dir:
+        paths = candidates(output_dir)
+    elif PathManager.isfile(tag):
+        with PathManager.open(tag, "r") as file:
+            paths = [os.path.join(output_dir, file.read().strip())]
+    else:
+        paths = []
+    if paths and not any(PathManager.isfile(path) for path in paths):
         raise FileNotFoundError(
-            f"{tag} names '{checkpoint}', which does not exist; write the name of an existing "
+            f"{tag} names '{paths[0]}', which does not exist; write the name of an existing "
             "checkpoint into it, or delete it to start again"
         )
-    return True
+    return bool(paths)

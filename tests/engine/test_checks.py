@@ -136,10 +136,19 @@ def test_a_checkpoint_to_resume_from_makes_weights_irrelevant(cfg, tmp_path):
 
 
 @pytest.mark.parametrize("tag", ["model_0000009.pth", ""])
-def test_a_tag_without_its_checkpoint_is_refused(cfg, tmp_path, tag):
+def test_a_tag_without_any_checkpoint_is_refused(cfg, tmp_path, tag):
     (tmp_path / "last_checkpoint").write_text(tag)
     with pytest.raises(FileNotFoundError, match=f"last_checkpoint names '.*{tag}'"):
         check_weights(cfg, resume=True)
+
+
+@pytest.mark.parametrize("tag", ["model_0000009.pth", None])
+def test_other_checkpoints_stand_in_for_a_missing_one(cfg, tmp_path, tag):
+    cfg.MODEL.WEIGHTS = "no.pth"
+    (tmp_path / "model_0000004.pth").touch()
+    if tag:
+        (tmp_path / "last_checkpoint").write_text(tag)
+    check_weights(cfg, resume=True)
 
 
 @pytest.mark.parametrize("freeze_at, warnings", [(2, 1), (0, 0)])
