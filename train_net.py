@@ -17,15 +17,30 @@ from typing import Any
 from torch.multiprocessing import ProcessRaisedException
 
 from retinanet_ext.data.bad_images import BadImageError
-from retinanet_ext.engine import RetinaNetTrainer, evaluate, launch
+from retinanet_ext.engine import RetinaNetTrainer, evaluate, launch_job
+from retinanet_ext.engine.best_metric import MetricError
+from retinanet_ext.engine.checkpoint_hook import CheckpointError
 from retinanet_ext.engine.checks import check_launch
 from retinanet_ext.engine.dry_run import dry_run
+from retinanet_ext.engine.launching import LaunchError
 from retinanet_ext.engine.setup import USER_ERRORS, default_argument_parser, setup
+from retinanet_ext.engine.trouble import NonFiniteLoss, TrainingTrouble
 from retinanet_ext.engine.weights import WeightsError
+
+MISTAKES = (BadImageError, WeightsError, MetricError)
+TROUBLES = (NonFiniteLoss, TrainingTrouble, CheckpointError)
 
 
 class UserError(Exception):
     """A mistake in the command line, the config or the data, told in one sentence."""
+
+    exit_code = 2
+
+
+class TrainingFailed(Exception):
+    """A training that could not go on, told in one or two sentences."""
+
+    exit_code = 1
 
 
 def checked(function: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> Any:
@@ -51,33 +66,40 @@ def main(args: argparse.Namespace) -> Any:
         trainer = RetinaNetTrainer(cfg)
         trainer.resume_or_load(resume=args.resume)
         return trainer.train()
-    except (BadImageError, WeightsError) as error:
+    except MISTAKES as error:
         raise UserError(str(error)) from error
+    except TROUBLES as error:
+        raise TrainingFailed(str(error)) from error
 
 
 def run(argv: list[str] | None = None) -> None:
-    """Start the processes that the command line asks for; exit with code 2 on a user's mistake."""
+    """Start the processes that the command line asks for, or join those of torchrun or Slurm.
+
+    Exits with code 2 on a user's mistake, 1 where training failed, and after a signal with 0
+    (SIGTERM, SIGUSR1) or 130 (Ctrl-C).
+    """
     args = default_argument_parser().parse_args(argv)
     try:
         checked(check_launch, args)
-        launch(
-            main,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(args,),
-        )
+        launch_job(main, args)
         return
-    except UserError as error:
-        message = str(error)
+    except (UserError, TrainingFailed) as error:
+        kind, message = type(error), str(error)
+    except LaunchError as error:
+        kind, message = TrainingFailed, str(error)
     except ProcessRaisedException as failure:
         # The exception of a process that launch started arrives as the text of its traceback.
-        _, mistake, message = str(failure).rpartition(f"{UserError.__name__}: ")
-        if not mistake:
+        found = [
+            (kind, message)
+            for kind in (UserError, TrainingFailed)
+            for _, known, message in [str(failure).rpartition(f"{kind.__name__}: ")]
+            if known
+        ]
+        if not found:
             raise
+        kind, message = found[0]
     print(f"error: {message.strip()}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(kind.exit_code)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,7 @@ def _shrunk(cfg: CfgNode, folder: str) -> CfgNode:
     if cfg.MODEL.DEVICE == "cpu" and batch > limit:
         logger.info("on a CPU a dry run takes %d of the batch's %d images", limit, batch)
         cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE = limit, 0
+        cfg.SOLVER.ACCUM_STEPS = min(cfg.SOLVER.ACCUM_STEPS, MAX_CPU_IMAGES)
     cfg.freeze()
     return cfg
 
@@ -80,6 +81,7 @@ def _train_step(trainer: RetinaNetTrainer) -> dict[str, float]:
             yield batch
 
     trainer._trainer.reset_data_loader(watched)
+    trainer._trainer.on_trouble = None  # its report would go with the temporary folder
     started = time.perf_counter()
     with EventStorage(0) as trainer.storage:
         trainer.run_step()

@@ -22,10 +22,17 @@ from ..data.class_counts import count_classes
 from ..data.extra import register_extra_datasets
 from ..data.flags import name_datasets
 from ..data.register import load_class_names, register_builtin_datasets
+from ..epoch_keys import counts_epochs
 from ..messages import did_you_mean
+from ..step_keys import check_amp_device
 from ..structures import RETINANET_ARCHITECTURES
 from ..validate import flatten
 from .checks import check_processes, check_weights
+from .determinism import make_deterministic
+from .launching import add_launch_arguments, launch_line
+from .remote_writers import check_remote_writers
+from .restarts import continues_job, job_starts
+from .schedule import count_training_images, resolve_epochs, scale_learning_rate
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +45,7 @@ USER_ERRORS = (ValueError, KeyError, OSError, ImportError)
 def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
     """Detectron2's argument parser plus this package's flags."""
     parser = detectron2_argument_parser(epilog)
+    add_launch_arguments(parser)
     for name, use in (("train", "train on"), ("val", "evaluate on")):
         parser.add_argument(
             f"--{name}",
@@ -80,7 +88,12 @@ def setup(args: argparse.Namespace) -> CfgNode:
     register_builtin_datasets(args.data_root)
     cfg = build_cfg(args)
     validate_cfg(cfg)
+    make_deterministic(cfg)  # before anything is computed on a GPU
     _start_logging(cfg, args)
+    logger.info("%s", launch_line())
+    if not (args.resume or args.eval_only or args.dry_run):
+        starts = job_starts()
+        args.resume = on_main_process(lambda: continues_job(cfg.OUTPUT_DIR, starts))
     trains = args.dry_run or not args.eval_only  # a dry run does, for a step
     add_extra_datasets(cfg, eval_only=not trains, fill=not _sets_num_classes(args))
     resolve_device(cfg)
@@ -88,7 +101,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
     check_weights(cfg, resume=args.resume, eval_only=args.eval_only)
     on_main_process(lambda: check_data(cfg, eval_only=not trains))
     if trains:  # else the training data may not even exist, and there is no loss
+        check_remote_writers(cfg)
         fill_class_counts(cfg)
+        settle_schedule(cfg)
     cfg.freeze()
     if args.dry_run:
         seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
@@ -189,11 +204,7 @@ def resolve_device(cfg: CfgNode) -> None:
     if absent:
         logger.info("MODEL.DEVICE is %s but torch finds none: running on the CPU", kind)
         cfg.MODEL.DEVICE = kind = "cpu"
-    if cfg.SOLVER.AMP.ENABLED and kind != "cuda":
-        raise ValueError(
-            f"SOLVER.AMP.ENABLED is True but the model runs on '{kind}'; Detectron2's mixed "
-            "precision needs CUDA, so set SOLVER.AMP.ENABLED False"
-        )
+    check_amp_device(cfg, kind)
 
 
 def check_data(cfg: CfgNode, eval_only: bool = False) -> None:
@@ -224,6 +235,17 @@ def fill_class_counts(cfg: CfgNode) -> None:
             "dataset, or set MODEL.RETINANET.CLASS_COUNTS"
         )
     node.CLASS_COUNTS = on_main_process(lambda: count_classes(cfg.DATASETS.TRAIN, node.NUM_CLASSES))
+
+
+def settle_schedule(cfg: CfgNode) -> None:
+    """Turn lengths in epochs into iterations, and fit the learning rate to the batch.
+
+    Raises:
+        ValueError: a length is given twice, or the lengths do not fit together.
+    """
+    if counts_epochs(cfg):
+        resolve_epochs(cfg, on_main_process(lambda: count_training_images(cfg)))
+    scale_learning_rate(cfg)
 
 
 def on_main_process(function: Callable[[], T]) -> T:

@@ -2,45 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import inspect
 import logging
 import os
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import (
-    DatasetFromList,
-    DatasetMapper,
-    build_detection_test_loader,
-    build_detection_train_loader,
-    get_detection_dataset_dicts,
-)
-from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase
-from detectron2.evaluation import DatasetEvaluator, verify_results
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, hooks
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
+from detectron2.utils.events import EventWriter, JSONWriter
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..data.augment import build_train_mapper, needs_dataset
-from ..data.bad_images import LoadOrFail, LoadOrSkip
-from ..data.register import load_class_names
+from ..data.stream import TrainStream
 from ..evaluation import build_evaluator
+from .checkpoint_hook import CheckpointHook
 from .checkpointer import SafeCheckpointer
+from .config_changes import config_changes
+from .ema import EMAHook, ModelEMA
+from .evaluation_hook import EarlyStop, build_evaluation_hook
+from .event_state import restore_storage, storage_state
 from .freeze import freeze
-from .hooks import ProgressLine, with_bar
+from .hooks import ProgressLine
+from .loaders import build_test_loader, build_train_loader, draw_run_seed
+from .measure import measure
+from .precise_bn import build_precise_bn
+from .remote_writers import build_remote_writers
+from .results import class_names, verify
+from .run_summary import RunSummary
+from .seeding import SeedEachStep
+from .snapshot import TroubleReporter
 from .solver import build_lr_scheduler, build_optimizer
+from .step import build_train_step
+from .stopping import StopHook, StopSignals
+from .trouble import NonFiniteLoss, TrainingTrouble, explain
+from .writer_hook import WriterHook
+from .writers import MetricsFile, TensorBoard
 
 logger = logging.getLogger(__name__)
-
-BAD_IMAGE_WAY_OUT = "mend or remove it, or set DATALOADER.ON_ERROR to skip"
 
 
 def wrap_ddp(model: nn.Module) -> nn.Module:
@@ -62,11 +70,19 @@ def wrap_ddp(model: nn.Module) -> nn.Module:
 
 
 class RetinaNetTrainer(DefaultTrainer):
-    """:class:`detectron2.engine.DefaultTrainer` that also runs on CPUs and returns its results.
+    """:class:`detectron2.engine.DefaultTrainer` that loses nothing, on GPUs and CPUs.
 
-    The evaluator of each dataset in ``DATASETS.TEST`` follows from the dataset's metadata;
-    ``SOLVER.OPTIMIZER`` and ``SOLVER.LR_SCHEDULER_NAME`` choose from :mod:`.solver`.
+    A run that was killed and resumed ends with the weights of one that was not: its checkpoints
+    hold the position in the data, the curves, the evaluations and the average of the weights, and
+    each iteration draws its random numbers from the run's seed. The evaluator of each dataset in
+    ``DATASETS.TEST`` follows from the dataset's metadata.
+
+    Attributes:
+        run_seed: ``SEED``, or the one that was drawn for this run.
+        ema: the average of the weights, with ``SOLVER.EMA.ENABLED``; else None.
     """
+
+    iter: int
 
     def __init__(self, cfg: CfgNode):
         """Build model, optimizer, schedule, data loader and hooks for ``cfg``."""
@@ -79,10 +95,22 @@ class RetinaNetTrainer(DefaultTrainer):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        loop = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
-        self._trainer = loop(wrap_ddp(model), self.build_train_loader(cfg), optimizer)
-        self.checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
-        self.checkpointer.thing_classes = _class_names(cfg.DATASETS.TRAIN)
+        loader = self.build_train_loader(cfg)
+        self.run_seed = loader.seed if isinstance(loader, TrainStream) else draw_run_seed(cfg)
+        self._reporter = TroubleReporter(cfg, self.run_seed)
+        self._trainer = build_train_step(cfg, wrap_ddp(model), loader, optimizer, self._reporter)
+        self.ema: ModelEMA | None = None
+        averaged: dict[str, Any] = {}
+        if cfg.SOLVER.EMA.ENABLED:
+            self.ema = ModelEMA(model, cfg.SOLVER.EMA.DECAY, cfg.SOLVER.EMA.WARMUP)
+            averaged["ema"] = self.ema
+        self.checkpointer = SafeCheckpointer(
+            model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self), **averaged
+        )
+        self.checkpointer.thing_classes = class_names(cfg.DATASETS.TRAIN)
+        self._signals = StopSignals()
+        self._events: dict[str, Any] = {}
+        self._position: dict[str, int] = {}
         self.register_hooks(self.build_hooks())
 
     @classmethod
@@ -104,34 +132,18 @@ class RetinaNetTrainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
-        """Detectron2's training loader, with ``INPUT.AUG`` and ignored regions.
+        """The training images, with ``INPUT.AUG`` and ignored regions, see :class:`TrainStream`.
 
         ``DATALOADER.ON_ERROR`` says what happens to an image that cannot be loaded; an error names
-        its file.
+        its file. Another kind of iterable of batches may be returned instead; a resumed run then
+        starts it anew.
         """
-        fails = cfg.DATALOADER.ON_ERROR == "fail"
-        if fails and not needs_dataset(cfg):
-            fail = LoadOrFail(build_train_mapper(cfg), BAD_IMAGE_WAY_OUT)
-            return build_detection_train_loader(cfg, mapper=fail)
-        dataset = DatasetFromList(
-            get_detection_dataset_dicts(
-                cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-            ),
-            copy=False,
-        )
-        mapper = build_train_mapper(cfg, dataset)
-        wrapped = LoadOrFail(mapper, BAD_IMAGE_WAY_OUT) if fails else LoadOrSkip(mapper, dataset)
-        return build_detection_train_loader(cfg, mapper=wrapped, dataset=dataset)
+        return build_train_loader(cfg)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
         """Detectron2's test loader, with a progress bar on a terminal; errors name the file."""
-        # Never skipped: the results would be those of another dataset.
-        mapper = LoadOrFail(
-            DatasetMapper(cfg, is_train=False), "mend it, or remove it from the set"
-        )
-        loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
-        return with_bar(loader, f"evaluate {dataset_name}")
+        return build_test_loader(cfg, dataset_name)
 
     @classmethod
     def build_evaluator(
@@ -140,17 +152,48 @@ class RetinaNetTrainer(DefaultTrainer):
         """See :func:`retinanet_ext.evaluation.build_evaluator`."""
         return build_evaluator(cfg, dataset_name, output_folder)
 
+    def build_hooks(self) -> list[HookBase]:
+        """What happens around the steps, in the order in which it depends on each other.
+
+        The state is saved before the evaluation of the same iteration, which a resumed run makes
+        up for, so that nothing is lost where an evaluation fails or is killed.
+        """
+        cfg = self.cfg
+        self._checkpoints = CheckpointHook(
+            self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.CHECKPOINTS_KEPT
+        )
+        evaluation = build_evaluation_hook(
+            cfg,
+            lambda: measure(cfg, self.model, self.test, self.ema),
+            self._save_best,
+        )
+        found = [
+            hooks.IterationTimer(),
+            SeedEachStep(),
+            hooks.LRScheduler(),
+            EMAHook(self.ema, self.checkpointer) if self.ema else None,
+            build_precise_bn(cfg, self.model, self.build_train_loader),
+            self._checkpoints,
+            StopHook(self._checkpoints.save_now, lambda: self._checkpoints.is_saved, self._signals),
+            evaluation,
+            WriterHook(self.build_writers()),
+            RunSummary(cfg, self.run_seed, evaluation, self._num_images(), self._signals),
+        ]
+        return [hook for hook in found if hook is not None]
+
     def build_writers(self) -> list[EventWriter]:
-        """A progress line, ``metrics.json``, and TensorBoard files where it is installed."""
+        """A progress line, ``metrics.json``, TensorBoard where it is installed, and ``WRITERS``."""
         output_dir = self.cfg.OUTPUT_DIR
         PathManager.mkdirs(output_dir)
+        path = os.path.join(output_dir, "metrics.json")
         writers = [
+            # First, since it adds the remaining time and the speed.
             ProgressLine(self.max_iter, self.cfg.SOLVER.IMS_PER_BATCH),
-            JSONWriter(os.path.join(output_dir, "metrics.json")),
+            JSONWriter(path) if "://" in output_dir else MetricsFile(path),
         ]
         if importlib.util.find_spec("tensorboard"):
-            writers.append(TensorboardXWriter(output_dir))
-        return writers
+            writers.append(TensorBoard(output_dir))
+        return [*writers, *build_remote_writers(self.cfg)]
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Continue from the last checkpoint in ``OUTPUT_DIR``, or start from ``MODEL.WEIGHTS``.
@@ -159,6 +202,7 @@ class RetinaNetTrainer(DefaultTrainer):
             resume: whether to look for a checkpoint; without one, ``MODEL.WEIGHTS`` is loaded.
 
         Raises:
+            WeightsError: no checkpoint, or not the weights, can be used.
             RuntimeError: the processes of this job found different checkpoints.
         """
         super().resume_or_load(resume=resume)
@@ -170,49 +214,134 @@ class RetinaNetTrainer(DefaultTrainer):
             )
         _log_start(self, resume)
 
+    def before_train(self) -> None:
+        """Continue the curves of the checkpoint."""
+        restore_storage(self.storage, self._events)
+        self._events = {}
+        super().before_train()
+
+    def after_train(self) -> None:
+        """Let every hook end its work, also where one of them fails."""
+        self.storage.iter = self.iter
+        first: BaseException | None = None
+        for hook in self._hooks:
+            try:
+                hook.after_train()
+            except BaseException as error:  # a signal, too
+                first = first or error
+        if first is not None:
+            raise first
+
+    def run_step(self) -> None:
+        """One step, before which the position in the data is noted."""
+        if isinstance(self.data_loader, TrainStream):
+            self._position = self.data_loader.state_dict()
+        super().run_step()
+
     def train(self) -> OrderedDict[str, Any]:
         """Train until ``SOLVER.MAX_ITER`` and return the last evaluation's results.
 
         Returns:
             Results as from :meth:`test`, checked against ``TEST.EXPECTED_RESULTS``; empty without
             ``DATASETS.TEST``. Processes other than the main one get no metrics.
+
+        Raises:
+            NonFiniteLoss: a loss is not finite; a report is written.
+            TrainingTrouble: memory, disk, a worker or another process failed, told in a sentence.
+            TrainingStopped: after a signal; the state is saved.
+            CheckpointError: the final state could not be saved.
         """
-        TrainerBase.train(self, self.start_iter, self.max_iter)
-        results = OrderedDict(getattr(self, "_last_eval_results", {}))
-        _verify(self.cfg, results)
+        with self._signals:
+            try:
+                TrainerBase.train(self, self.start_iter, self.max_iter)
+            except EarlyStop as end:
+                logger.info("%s", end)
+            except Exception as error:
+                text = None if isinstance(error, NonFiniteLoss) else explain(error, self.cfg)
+                self._rescue()
+                if text is None:
+                    raise
+                raise TrainingTrouble(text) from error
+            finally:
+                if isinstance(self.data_loader, TrainStream):
+                    self.data_loader.close()
+        self._checkpoints.require_saved()
+        results = OrderedDict(getattr(self, "_last_eval_results", None) or {})
+        verify(self.cfg, results)
         return results
+
+    def state_dict(self) -> dict[str, Any]:
+        """Detectron2's, and what a resumed run needs to be the run that was not stopped."""
+        state = super().state_dict()
+        state["seed"] = self.run_seed
+        state["events"] = storage_state(self.storage)
+        state["config"] = self.cfg.dump()
+        if isinstance(self.data_loader, TrainStream):
+            state["data"] = self.data_loader.state_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`state_dict`; what a checkpoint of Detectron2 lacks starts anew."""
+        super().load_state_dict(state)
+        self._events = state.get("events", {})
+        self.run_seed = self._reporter.run_seed = state.get("seed", self.run_seed)
+        if isinstance(self.data_loader, TrainStream) and "data" in state:
+            self.data_loader.load_state_dict(state["data"])
+        else:
+            logger.warning(
+                "the checkpoint does not say which images come next: training starts again at the "
+                "first ones"
+            )
+        changes = config_changes(state["config"], self.cfg) if "config" in state else []
+        if changes and comm.is_main_process():
+            logger.warning(
+                "this run continues with another config than its checkpoint has:\n  %s",
+                "\n  ".join(changes),
+            )
+
+    def _save_best(self, metric: str, value: float, iteration: int) -> None:
+        """Save the weights that ``metric`` was measured of under "model"."""
+        averaged = self.ema is not None and "ema" in metric.split("/")
+        with self.ema.applied() if self.ema and averaged else contextlib.nullcontext():
+            self._checkpoints.save_best(metric, value, iteration)
+
+    def _rescue(self) -> None:
+        """After an error in training, save what was reached, where that still can be done."""
+        step = self._trainer
+        if self.iter < self.start_iter or not hasattr(self, "storage"):
+            return
+        if step.finished_iter < self.iter:  # the error came in the middle of a step
+            if step.finished_iter < self.start_iter or not step.roll_back():
+                return
+            if self._position and isinstance(self.data_loader, TrainStream):
+                self.data_loader.load_state_dict(self._position)
+            self.iter = self.storage.iter = step.finished_iter
+        if not self._checkpoints.is_saved:
+            self._checkpoints.save_now("after the error")
+
+    def _num_images(self) -> dict[str, int]:
+        """Images of the training set, where that is one set alone."""
+        names, loader = self.cfg.DATASETS.TRAIN, self.data_loader
+        if len(names) != 1 or not isinstance(loader, TrainStream):
+            return {}
+        return {names[0]: loader.dataset_size}
 
 
 def evaluate(cfg: CfgNode, resume: bool = False) -> OrderedDict[str, Any]:
     """Evaluate ``MODEL.WEIGHTS``, or with ``resume`` the last checkpoint, on ``DATASETS.TEST``.
 
     Returns:
-        Results as from :meth:`RetinaNetTrainer.test`, checked against ``TEST.EXPECTED_RESULTS``.
+        Results as from :meth:`RetinaNetTrainer.test`, with ``TEST.VAL_LOSS`` also ``val_loss``,
+        checked against ``TEST.EXPECTED_RESULTS``.
     """
     model = RetinaNetTrainer.build_model(cfg)
     checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
-    checkpointer.thing_classes = _class_names(cfg.DATASETS.TEST)
+    checkpointer.thing_classes = class_names(cfg.DATASETS.TEST)
     checkpointer.allow_new_classes = False
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
-    results = RetinaNetTrainer.test(cfg, model)
-    _verify(cfg, results)
+    results = OrderedDict(measure(cfg, model, RetinaNetTrainer.test))
+    verify(cfg, results)
     return results
-
-
-def _class_names(datasets: Sequence[str]) -> Sequence[str]:
-    """Names of the classes of a run's datasets, which agree; () if there are none."""
-    return (load_class_names(datasets[0]) if datasets else None) or ()
-
-
-def _verify(cfg: CfgNode, results: OrderedDict[str, Any]) -> None:
-    """Compare with ``TEST.EXPECTED_RESULTS`` in the main process; a miss ends it with code 1."""
-    if not comm.is_main_process() or not cfg.TEST.EXPECTED_RESULTS:
-        return
-    if not results:
-        raise RuntimeError(
-            "TEST.EXPECTED_RESULTS is set but nothing was evaluated: DATASETS.TEST is empty"
-        )
-    verify_results(cfg, results)
 
 
 def _ensure_logging() -> None:

@@ -94,7 +94,7 @@ def _columns(num_tiles: int) -> int:
 
 
 def _legend(class_names: Sequence[str], title: str, dashed: str, width: int) -> Image.Image:
-    """A strip ``width`` px wide: the title, a sign for each class and, if named, one for dashed boxes."""
+    """A strip ``width`` px wide: the title, and signs for the classes and dashed boxes."""
     words = [*([title] if title else []), *class_names, *([dashed] if dashed else [])]
     fonts = [load_font(LEGEND_PX, bold=bool(title) and i == 0) for i in range(len(words))]
     signs = [0 if title and i == 0 else SIGN + 8 for i in range(len(words))]
