@@ -7,6 +7,7 @@ checkpoint; ``--force`` (``make quickstart FORCE=1``) removes the results and st
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shutil
 import subprocess
@@ -47,7 +48,12 @@ def last_results(metrics_file: Path) -> dict[str, float]:
 
 def run_step(what: str, *arguments: str) -> None:
     """Run Python with ``arguments`` in the repository; StepFailed unless it succeeds."""
-    status = subprocess.call([sys.executable, *arguments], cwd=ROOT)
+    process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT)
+    status = None
+    while status is None:
+        # Ctrl-C reaches the child too, which saves what it has and ends.
+        with contextlib.suppress(KeyboardInterrupt):
+            status = process.wait()
     if status != 0:
         raise StepFailed(
             f"{what} stopped with exit status {status}; its output above says why, and the same "

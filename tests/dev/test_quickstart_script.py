@@ -78,12 +78,35 @@ def test_quickstart_redraws_for_a_newer_model(
     assert [command[0] for command in commands] == ["-m"]
 
 
+class Child:
+    """A process whose ``wait`` answers, one after another, with these statuses or exceptions."""
+
+    def __init__(self, answers: list[int | BaseException]):
+        self.answers = answers
+
+    def wait(self) -> int:
+        answer = self.answers.pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+
 def test_quickstart_failure_is_one_sentence(
     output: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(quickstart.subprocess, "call", lambda *_, **__: 3)
+    monkeypatch.setattr(quickstart.subprocess, "Popen", lambda *_, **__: Child([3]))
     assert quickstart.main([]) == 1
     assert "training stopped with exit status 3" in capsys.readouterr().err
+
+
+def test_ctrl_c_waits_for_training_to_save(
+    output: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    child = Child([KeyboardInterrupt(), 130])
+    monkeypatch.setattr(quickstart.subprocess, "Popen", lambda *_, **__: child)
+    assert quickstart.main([]) == 1
+    assert not child.answers, "the script ended before its child"
+    assert "goes on from the last checkpoint" in capsys.readouterr().err
 
 
 def test_results_come_from_the_last_line_that_has_them(tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ def discard_training_state(run: Run, keep_model: bool) -> None:
             kept = {key: content[key] for key in ("model", "thing_classes") if key in content}
             torch.save(kept, final.with_suffix(".tmp"))
             os.replace(final.with_suffix(".tmp"), final)
-    for path in checkpoints:
+    for path in [*checkpoints, *run.folder.glob("model_*.sha256")]:
         path.unlink()
 
 

@@ -98,10 +98,19 @@ def tables_markdown(tables: dict[str, Table], summary: dict[str, Any]) -> str:
         f"{changes}. {compare} **Bold** is the best of a column; - was not run, or "
         "is not in the paper.",
     ]
+    # One row alone, as of settings that two tables share, compares nothing.
+    absent = [name for name in tables if _num_run(summary["tables"][name]) < 2]
     for name, table in tables.items():
-        parts += [f"## Table {name}: {table.title}", table.question]
-        parts.append(_table(summary["tables"][name], table))
+        if name not in absent:
+            parts += [f"## Table {name}: {table.title}", table.question]
+            parts.append(_table(summary["tables"][name], table))
+    if absent:
+        parts.append(f"Not run: table {', '.join(absent)}.")
     return "\n\n".join(parts) + "\n"
+
+
+def _num_run(rows: list[dict[str, Any]]) -> int:
+    return sum(bool(row["seeds"]) for row in rows)
 
 
 def _table(rows: list[dict[str, Any]], table: Table) -> str:
