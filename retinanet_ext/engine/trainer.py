@@ -284,6 +284,9 @@ class RetinaNetTrainer(DefaultTrainer):
         """See :meth:`state_dict`; what a checkpoint of Detectron2 lacks starts anew."""
         super().load_state_dict(state)
         self._events = state.get("events", {})
+        # Detectron2's timer leaves out the first iterations of each start. An old time would come
+        # as a line of its own, and this may be another machine.
+        self._events.get("scalars", {}).pop("time", None)
         self.run_seed = self._reporter.run_seed = state.get("seed", self.run_seed)
         if isinstance(self.data_loader, TrainStream) and "data" in state:
             self.data_loader.load_state_dict(state["data"])

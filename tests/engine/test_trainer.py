@@ -11,6 +11,7 @@ from detectron2.utils.events import EventStorage
 
 from retinanet_ext.engine import trainer as trainer_module
 from retinanet_ext.engine.trainer import RetinaNetTrainer, evaluate, wrap_ddp
+from retinanet_ext.engine.trouble import TrainingTrouble
 
 
 def train(cfg, resume=False, until=None):
@@ -173,3 +174,61 @@ def test_ignored_regions_are_loaded_where_the_config_wants_them(cfg, thresh, kep
     cfg.MODEL.RETINANET.IGNORE_IOF_THRESH = thresh
     batch = next(iter(RetinaNetTrainer.build_train_loader(cfg)))
     assert [("ignore_boxes" in sample) for sample in batch] == [kept] * len(batch)
+
+
+def test_an_error_in_a_step_saves_the_state_before_it(cfg):
+    cfg.DATASETS.TEST = ()
+    straight = cfg.clone()
+    straight.OUTPUT_DIR += "_straight"
+    train(straight)
+
+    torch.manual_seed(cfg.SEED)
+    trainer = RetinaNetTrainer(cfg)
+    trainer.resume_or_load(resume=False)
+    step, forward = trainer._trainer, trainer.model.loss_normalizer.forward
+
+    def fail_in_iteration_3(*args):
+        divisor = forward(*args)  # which moves the running mean
+        if step.iter == 3:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return divisor
+
+    trainer.model.loss_normalizer.forward = fail_in_iteration_3
+    with pytest.raises(TrainingTrouble, match="memory is full"):
+        trainer.train()
+    assert state(cfg, "model_0000002.pth")["iteration"] == 2
+    train(cfg, resume=True)
+    for name, value in state(straight)["model"].items():
+        assert torch.equal(state(cfg)["model"][name], value), name
+
+
+def test_averages_are_evaluated_saved_and_chosen(cfg):
+    cfg.SOLVER.EMA.ENABLED, cfg.TEST.EVAL_PERIOD, cfg.TEST.VAL_LOSS = True, 2, True
+    cfg.TEST.BEST_METRIC = "ema/val_loss/total"
+    train(cfg)
+    record = json.loads((Path(cfg.OUTPUT_DIR) / "evaluations.json").read_text())
+    assert [x["iteration"] for x in record] == [1, 3, 4]
+    losses = [x["metrics"]["ema/val_loss/total"] for x in record]
+    assert metrics(cfg)[-1]["ema/val_loss/total"] == losses[-1]
+    assert state(cfg, "model_best.pth")["best_value"] == min(losses)
+    final, averages = state(cfg), state(cfg, "model_final_ema.pth")["model"]
+    for name, average in final["ema"]["averages"].items():
+        assert torch.equal(averages[name], average), name
+    name = "head.cls_score.weight"
+    assert not torch.equal(averages[name], final["model"][name])
+
+
+def test_training_stops_early_and_ends_as_a_whole_run(cfg):
+    cfg.SOLVER.MAX_ITER, cfg.TEST.EVAL_PERIOD, cfg.TEST.EARLY_STOPPING_PATIENCE = 50, 1, 2
+    cfg.SOLVER.BASE_LR = 1e-12  # nothing gets better
+    _, results = train(cfg)
+    assert state(cfg)["iteration"] == 2 and "AP" in results["bbox"]
+
+
+def test_a_resume_with_another_config_lists_the_differences(cfg, caplog):
+    train(cfg, until=2)
+    cfg.SOLVER.BASE_LR = 0.0005
+    with caplog.at_level(logging.WARNING):
+        train(cfg, resume=True)
+    (text,) = [x for x in caplog.messages if "another config" in x]
+    assert text.splitlines()[1:] == ["  SOLVER.BASE_LR: 0.001 -> 0.0005"]
