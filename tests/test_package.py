@@ -58,7 +58,16 @@ MAY_IMPORT = {
     "evaluation": {"messages", "modeling", "data", "config"},
     "export": {"modeling", "data", "config"},
     "anchor_tools": {"modeling", "data", "evaluation"},
-    "benchmark": {"messages", "structures", "losses", "modeling", "data", "config", "evaluation"},
+    "benchmark": {
+        "messages",
+        "structures",
+        "losses",
+        "modeling",
+        "data",
+        "config",
+        "engine",
+        "evaluation",
+    },
     "cli": {
         "messages",
         "structures",

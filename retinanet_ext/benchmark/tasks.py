@@ -15,6 +15,7 @@ from .parts import labelling_work, loss_work, run_decode, run_labelling, run_los
 from .peers import available_variants
 from .runner import Benchmark
 from .settings import Settings
+from .training_loop import run_training_loop
 from .whole import run_inference, run_training_step, training_step_work
 
 __all__ = ["MEMORY_WORKS", "run_tasks", "task_names"]
@@ -24,6 +25,7 @@ TASKS: dict[str, Callable[[Benchmark], None]] = {
     "labelling": run_labelling,
     "decode": run_decode,
     "training-step": run_training_step,
+    "training-loop": run_training_loop,
     "inference": run_inference,
     "evaluation": run_evaluation,
     "many-classes": run_many_classes,

@@ -32,7 +32,7 @@ from .peers import (
 from .runner import Benchmark
 from .settings import Settings
 
-__all__ = ["run_inference", "run_training_step", "training_step_work"]
+__all__ = ["run_inference", "run_training_step", "slow_learning", "training_step_work"]
 
 LARGE_BATCH = 8
 
@@ -86,7 +86,7 @@ def training_step_work(settings: Settings, side: str) -> Work:
 def training_step(model: Any, settings: Settings, batch: list[dict[str, Any]]) -> Work:
     """A training step of Detectron2's model or ours."""
     model.train()
-    optimizer = build_optimizer(_slow_learning(settings.cfg), model)
+    optimizer = build_optimizer(slow_learning(settings.cfg), model)
 
     def step() -> None:
         with EventStorage():
@@ -100,7 +100,7 @@ def training_step(model: Any, settings: Settings, batch: list[dict[str, Any]]) -
 
 def _torchvision_step(model: Any, settings: Settings, batch: list[dict[str, Any]]) -> Work:
     images, targets = torchvision_inputs(batch, settings.device)
-    optimizer = build_optimizer(_slow_learning(settings.cfg), model)
+    optimizer = build_optimizer(slow_learning(settings.cfg), model)
 
     def step() -> None:
         sum(model(images, targets).values()).backward()
@@ -110,7 +110,8 @@ def _torchvision_step(model: Any, settings: Settings, batch: list[dict[str, Any]
     return step
 
 
-def _slow_learning(cfg: CfgNode) -> CfgNode:
+def slow_learning(cfg: CfgNode) -> CfgNode:
+    """The config with a learning rate that leaves the weights as they are, but for rounding."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.SOLVER.BASE_LR = SMALL_LEARNING_RATE

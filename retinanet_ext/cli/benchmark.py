@@ -80,7 +80,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         nargs="+",
         metavar="NAME",
         help="measure these alone: loss, labelling, decode, "
-        "training-step, inference, evaluation, many-classes, ...",
+        "training-step, training-loop, inference, evaluation, many-classes, ...",
     )
     parser.add_argument(
         "--repeats", type=_positive_int, metavar="N", help="rounds (default: by their duration)"

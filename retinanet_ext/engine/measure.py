@@ -8,14 +8,16 @@ from collections.abc import Callable
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.layers import FrozenBatchNorm2d
 from detectron2.utils import comm
+from torch import distributed as dist
 from torch import nn
 
 from ..evaluation.val_loss import build_val_loss_loader, validation_losses
 from .ema import ModelEMA
 from .hooks import with_bar
 
-__all__ = ["measure"]
+__all__ = ["measure", "share_buffers"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,22 @@ def measure(cfg: CfgNode, model: nn.Module, test: Test, ema: ModelEMA | None = N
     return results
 
 
+def share_buffers(model: nn.Module) -> None:
+    """Give all processes the buffers of the main one, which a checkpoint would hold.
+
+    Running statistics of batch norms are each process's own in training. What is evaluated should
+    be one model, and the same one after a resume.
+    """
+    if comm.get_world_size() == 1:
+        return
+    for module in model.modules():
+        if not isinstance(module, FrozenBatchNorm2d):
+            for buffer in module.buffers(recurse=False):
+                dist.broadcast(buffer, src=0)
+
+
 def _measure(cfg: CfgNode, model: nn.Module, test: Test) -> Any:
+    share_buffers(model)
     results = test(cfg, model)
     if not cfg.TEST.VAL_LOSS:
         return results

@@ -27,7 +27,16 @@ SMALL_MODEL = [
     "MODEL.FPN.OUT_CHANNELS", "32", "MODEL.RETINANET.NUM_CONVS", "1",
 ]
 # fmt: on
-TASKS = ["loss", "labelling", "decode", "training-step", "inference", "evaluation", "many-classes"]
+TASKS = [
+    "loss",
+    "labelling",
+    "decode",
+    "training-step",
+    "training-loop",
+    "inference",
+    "evaluation",
+    "many-classes",
+]
 
 
 def benchmark(*words: str) -> int:

@@ -11,9 +11,10 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.modeling import build_model
 
 from retinanet_ext.engine.ema import ModelEMA
-from retinanet_ext.engine.measure import measure
+from retinanet_ext.engine.measure import measure, share_buffers
 from retinanet_ext.engine.trainer import RetinaNetTrainer
 from retinanet_ext.evaluation.val_loss import build_val_loss_loader, validation_losses
+from tests.two_ranks import run_on_two_ranks
 
 
 @pytest.fixture
@@ -62,3 +63,19 @@ def test_of_several_sets_each_has_its_loss(cfg, model):
     flat = flatten_results_dict(measure(cfg, model, lambda *args: results))
     assert {"tiny_val/bbox/AP", "tiny_val/val_loss/total", "tiny_train/val_loss/cls"} <= set(flat)
     assert flat["tiny_val/val_loss/total"] != flat["tiny_train/val_loss/total"]
+
+
+def normalized(rank):
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2))
+    torch.manual_seed(rank)
+    model(torch.rand(3, 1, 4, 4))
+    before = model[1].running_mean.clone()
+    share_buffers(model)
+    share_buffers(model)
+    return before.tolist(), model[1].running_mean.tolist()
+
+
+def test_all_processes_evaluate_with_the_statistics_of_the_main_one():
+    (main, kept), (other, received) = run_on_two_ranks(normalized)
+    assert main != other
+    assert kept == received == main

@@ -16,7 +16,7 @@ from .figures import (
 from .loss_distribution import collect_samples, loss_curves
 from .rows import PROJECT, Table, build_cfg
 from .runs import FINISHED, Run, RunBook, read_json, write_json, write_text
-from .tables import summarize, tables_markdown
+from .tables import summarize, tables_markdown, was_run
 
 RESULTS = "results.json"
 TABLES = "tables.md"
@@ -55,7 +55,7 @@ def write_figures(
         draw_focal_loss(folder / "figure1_focal_loss.png")
     for name, table in tables.items():
         rows = summary["tables"][name]
-        if before is not None and before["tables"][name] == rows:
+        if not was_run(rows) or (before is not None and before["tables"][name] == rows):
             continue
         draw_table(folder / f"table_{name}.png", table, rows, dataset)
         if name == "1e":

@@ -98,8 +98,7 @@ def tables_markdown(tables: dict[str, Table], summary: dict[str, Any]) -> str:
         f"{changes}. {compare} **Bold** is the best of a column; - was not run, or "
         "is not in the paper.",
     ]
-    # One row alone, as of settings that two tables share, compares nothing.
-    absent = [name for name in tables if _num_run(summary["tables"][name]) < 2]
+    absent = [name for name in tables if not was_run(summary["tables"][name])]
     for name, table in tables.items():
         if name not in absent:
             parts += [f"## Table {name}: {table.title}", table.question]
@@ -109,8 +108,9 @@ def tables_markdown(tables: dict[str, Table], summary: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _num_run(rows: list[dict[str, Any]]) -> int:
-    return sum(bool(row["seeds"]) for row in rows)
+def was_run(rows: list[dict[str, Any]]) -> bool:
+    """Whether a table has results beside those of rows that it shares with another one."""
+    return any(seed["config"] == row["config"] for row in rows for seed in row["seeds"])
 
 
 def _table(rows: list[dict[str, Any]], table: Table) -> str:
