@@ -57,7 +57,8 @@ class RunSummary(HookBase):
         """
         Args:
             cfg: the run's config.
-            seed: the one that was used, also where ``SEED`` is -1.
+            seed: the one that is used, also where ``SEED`` is -1, unless the trainer has another
+                ``run_seed`` by then, of a checkpoint.
             evaluation: has the results; None where there are none.
             num_images: images of each dataset by name, where known; else they are counted if that
                 is quick.
@@ -111,7 +112,7 @@ class RunSummary(HookBase):
                 ]
                 for key in ("TRAIN", "TEST")
             },
-            "seed": self._seed,
+            "seed": getattr(self.trainer, "run_seed", self._seed),
             "config": self._cfg,
         }
         self._write(start)

@@ -77,7 +77,7 @@ def test_everything_is_measured_printed_and_written(quick, tmp_path, capsys):
         "last conv + loss, K = 3: memory",
     ):
         assert f"\n{row}" in out, row
-    assert "R-50.pkl of the config is left out" in out and "[7/7] many-classes" in out
+    assert "R-50.pkl of the config is left out" in out and "[8/8] many-classes" in out
     content = json.loads(files["json"].read_text())
     assert content["complete"] is True and set(content["agreement"]) == set(TASKS)
     rows = content["rows"]

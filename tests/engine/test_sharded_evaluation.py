@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from detectron2.data import DatasetCatalog
 from detectron2.engine import launch
 from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
@@ -75,7 +76,10 @@ def evaluate_here(root: Path, folder: Path, num_images: int, real: bool) -> dict
     model.register_forward_pre_hook(
         lambda _, args: seen.extend(sample["image_id"] for sample in args[0])
     )
-    results = RetinaNetTrainer.test(cfg, model)
+    try:
+        results = RetinaNetTrainer.test(cfg, model)
+    finally:
+        DatasetCatalog.remove(name)  # the next test has one of this name
     return {"seen": seen, "results": results}
 
 

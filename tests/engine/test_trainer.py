@@ -4,6 +4,7 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -232,3 +233,19 @@ def test_a_resume_with_another_config_lists_the_differences(cfg, caplog):
         train(cfg, resume=True)
     (text,) = [x for x in caplog.messages if "another config" in x]
     assert text.splitlines()[1:] == ["  SOLVER.BASE_LR: 0.001 -> 0.0005"]
+
+
+def test_without_a_seed_a_resumed_run_keeps_the_one_it_drew(cfg):
+    cfg.SEED, cfg.DATASETS.TEST, cfg.INPUT.RANDOM_FLIP = -1, (), "horizontal"
+    straight = cfg.clone()
+    straight.OUTPUT_DIR += "_straight"
+    np.random.seed(5)
+    train(straight)
+    np.random.seed(5)
+    train(cfg, until=3)
+    np.random.seed(99)
+    train(cfg, resume=True)
+    for name, value in state(straight)["model"].items():
+        assert torch.equal(state(cfg)["model"][name], value), name
+    runs = [json.loads((Path(x.OUTPUT_DIR) / "run.json").read_text()) for x in (straight, cfg)]
+    assert runs[0]["seed"] == runs[1]["seed"]
