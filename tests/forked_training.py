@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -120,6 +121,8 @@ def _fork(run: Callable[[list[str]], None], job: dict[str, Any], environment: di
     code = 1
     try:
         os.environ.update(environment)
+        # A shell that runs tests in the background has SIGINT ignored, and runs keep it so.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
