@@ -39,7 +39,7 @@ OPTS = {
     "MODEL.REGNET.GROUP_WIDTH": "8",
     "MODEL.REGNET.NORM": "BN",
     "MODEL.FPN.NORM": "BN",
-    "TEST.EVAL_PERIOD": "10",
+    "TEST.EVAL_PERIOD": "20",
     "TEST.VAL_LOSS": "True",
 }
 TIMES = ("time", "eta_seconds", "images_per_second", "data_time", "rank_data_time")
