@@ -1,4 +1,4 @@
-"""Shared fixtures: a fixed seed for every test, real data sets where there are any, CUDA skips."""
+"""Shared fixtures: seed, catalogs, cache, data sets, training processes; skips without CUDA."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.forked_training import TrainingServer
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL_DATASETS = ("bccd", "dice")
@@ -53,3 +57,40 @@ def shared_datasets() -> Iterator[Path]:
     pytest.skip(
         f"no real data sets: DETECTRON2_DATASETS names no folder with {' and '.join(REAL_DATASETS)}"
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder for ``--data-root`` with 12 training and 3 validation images."""
+    from tests.tiny import write_dataset
+
+    return write_dataset(tmp_path_factory.mktemp("datasets"))
+
+
+@pytest.fixture
+def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where annotations are cached by default, of each test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "retinanet_ext"
+
+
+@pytest.fixture
+def clean_catalogs() -> Iterator[None]:
+    """Undo what a test does to Detectron2's global catalogs."""
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    before = dict(DatasetCatalog), dict(MetadataCatalog)
+    yield
+    for catalog, entries in zip((DatasetCatalog, MetadataCatalog), before, strict=True):
+        catalog.clear()
+        catalog.update(entries)
+
+
+@pytest.fixture(scope="module")
+def training_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainingServer]:
+    """Starts training processes at once."""
+    from tests.forked_training import TrainingServer
+
+    server = TrainingServer(tmp_path_factory.mktemp("log") / "console.txt")
+    yield server
+    server.close()

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.forked_training import TrainingServer
-from tests.tiny import write_config, write_dataset
+from tests.tiny import write_config
 
 # Everything that draws random numbers or keeps a state.
 OPTS = {
@@ -43,18 +42,6 @@ OPTS = {
     "TEST.VAL_LOSS": "True",
 }
 TIMES = ("time", "eta_seconds", "images_per_second", "data_time", "rank_data_time")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = TrainingServer(tmp_path_factory.mktemp("log") / "console.txt")
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="module")
-def tiny_root(tmp_path_factory):
-    return write_dataset(tmp_path_factory.mktemp("datasets"))
 
 
 @pytest.fixture
@@ -163,9 +150,9 @@ def check_resumes(server, command_line, tmp_path, kills, iterations, workers, en
 
 
 @pytest.mark.slow
-def test_20_kills_of_a_run_with_2_workers_change_nothing(server, command_line, tmp_path):
+def test_20_kills_of_a_run_with_2_workers_change_nothing(training_server, command_line, tmp_path):
     check_resumes(
-        server,
+        training_server,
         command_line,
         tmp_path,
         kills=20,
@@ -176,9 +163,9 @@ def test_20_kills_of_a_run_with_2_workers_change_nothing(server, command_line, t
 
 
 @pytest.mark.slow
-def test_5_kills_of_two_processes_change_nothing(server, command_line, tmp_path):
+def test_5_kills_of_two_processes_change_nothing(training_server, command_line, tmp_path):
     check_resumes(
-        server,
+        training_server,
         command_line,
         tmp_path,
         kills=5,

@@ -12,14 +12,9 @@ import torch
 
 import train_net
 from retinanet_ext.data.register import register_builtin_datasets
-from tests.tiny import restored_loggers, write_config, write_dataset
+from tests.tiny import restored_loggers, write_config
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture(scope="module")
-def tiny_root(tmp_path_factory):
-    return write_dataset(tmp_path_factory.mktemp("datasets"))
 
 
 @pytest.fixture

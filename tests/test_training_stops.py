@@ -10,32 +10,19 @@ import pytest
 import torch
 
 from retinanet_ext.cli import main as command
-from tests.forked_training import TrainingServer
-from tests.tiny import write_config, write_dataset
+from tests.tiny import write_config
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = TrainingServer(tmp_path_factory.mktemp("log") / "console.txt")
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="module")
-def tiny_root(tmp_path_factory):
-    return write_dataset(tmp_path_factory.mktemp("datasets"))
-
-
 @pytest.fixture
-def run(server, tmp_path, tiny_root):
+def run(training_server, tmp_path, tiny_root):
     """Start a run in ``tmp_path / "output"``; the console holds what it prints."""
-    server.log = tmp_path / "console.txt"
+    training_server.log = tmp_path / "console.txt"
     arguments = ["--config-file", str(write_config(tmp_path)), "--data-root", str(tiny_root)]
 
     def start(*words: str):
-        return server.start([*arguments, *words, "DATASETS.TEST", "()"])
+        return training_server.start([*arguments, *words, "DATASETS.TEST", "()"])
 
     return start
 

@@ -35,6 +35,7 @@ from ..data.flags import name_datasets
 from ..data.register import load_class_names, register_builtin_datasets
 from ..messages import did_you_mean
 from .check_data import anchor_levels
+from .options import add_data_root, add_training_set
 
 __all__ = ["add_parser", "run"]
 
@@ -78,16 +79,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def _add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config-file", required=True, metavar="FILE", help="the model's config")
-    data = parser.add_mutually_exclusive_group()
-    data.add_argument(
-        "--dataset", metavar="NAME", help="a registered dataset (default: DATASETS.TRAIN)"
-    )
-    data.add_argument(
-        "--train",
-        metavar="ANN[:IMAGES]",
-        help="COCO json, folder of VOC xml, YOLO data.yaml or CSV, as of train_net.py",
-    )
-    parser.add_argument("--classes", metavar="FILE", help="class names where VOC or CSV list none")
+    add_training_set(parser, default="DATASETS.TRAIN")
     parser.add_argument(
         "--samples",
         type=int,
@@ -100,11 +92,7 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--verbose", action="store_true", help="show where in the code an error came up"
     )
-    parser.add_argument(
-        "--data-root",
-        metavar="DIR",
-        help="folder of the built-in datasets (default: $DETECTRON2_DATASETS, else ./datasets)",
-    )
+    add_data_root(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -32,6 +32,7 @@ from ..data.doctor import (
     write_json,
 )
 from ..data.register import register_builtin_datasets
+from .options import add_data_root
 
 __all__ = ["add_parser", "anchor_levels", "run"]
 
@@ -71,11 +72,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "changes, OUT.changes.json; the original stays as it is",
     )
     parser.add_argument("--force", action="store_true", help="overwrite the files of --fix")
-    parser.add_argument(
-        "--data-root",
-        metavar="DIR",
-        help="folder of the built-in datasets (default: $DETECTRON2_DATASETS, else ./datasets)",
-    )
+    add_data_root(parser)
     return parser
 
 

@@ -25,6 +25,7 @@ from ..evaluation.sheet import contact_sheet, tile_heights
 from ..messages import did_you_mean
 from ..structures import RETINANET_ARCHITECTURES
 from .given_images import class_names_of, list_images
+from .options import add_data_root
 
 __all__ = ["add_parser", "check_output", "count", "pick_images", "positive_int", "run"]
 
@@ -55,11 +56,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         metavar="S",
         help="draw detections with at least this score (default: 0.5)",
     )
-    parser.add_argument(
-        "--data-root",
-        metavar="DIR",
-        help="folder of the built-in datasets (default: $DETECTRON2_DATASETS, else ./datasets)",
-    )
+    add_data_root(parser)
     parser.add_argument("--device", metavar="NAME", help="cpu or cuda (default: the config's)")
     return parser
 

@@ -30,6 +30,7 @@ from ..modeling.assignment_debug import describe_assignment
 from ..registry import ASSIGNER_REGISTRY
 from ..structures import RETINANET_ARCHITECTURES
 from .draw_detections import check_output, count, pick_images, positive_int
+from .options import add_data_root, add_training_set
 
 __all__ = ["AnchorMaker", "add_parser", "run"]
 
@@ -46,26 +47,13 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--config-file", required=True, metavar="FILE", help="a config")
     parser.add_argument("--output", required=True, metavar="FILE", help="picture, .png or .jpg")
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument(
-        "--dataset", metavar="NAME", help="a registered dataset (default: the config's first)"
-    )
-    which.add_argument(
-        "--train", metavar="ANN[:IMAGES]", help="annotations and images, as for train_net.py"
-    )
-    parser.add_argument(
-        "--classes", metavar="FILE", help="with --train: class names where VOC or CSV list none"
-    )
+    add_training_set(parser, default="the config's first")
     parser.add_argument("--num", type=positive_int, default=12, help="images (default: 12)")
     parser.add_argument("--seed", type=int, default=0, help="of the augmentations (default: 0)")
     parser.add_argument(
         "--anchors", action="store_true", help="draw the positive anchors of each box, too"
     )
-    parser.add_argument(
-        "--data-root",
-        metavar="DIR",
-        help="folder of the built-in datasets (default: $DETECTRON2_DATASETS, else ./datasets)",
-    )
+    add_data_root(parser)
     return parser
 
 

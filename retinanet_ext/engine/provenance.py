@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -18,6 +17,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 
 from .. import __version__
+from .safe_files import file_sha256
 
 __all__ = ["code_revision", "dataset_fingerprint", "machine", "versions"]
 
@@ -98,11 +98,7 @@ def dataset_fingerprint(name: str, num_images: int | None = None) -> dict[str, A
     try:
         if path is None or not os.path.isfile(path):
             return found
-        digest = hashlib.sha256()
-        with open(path, "rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-        found["sha256"] = digest.hexdigest()
+        found["sha256"] = file_sha256(path)
         if num_images is None and os.path.getsize(path) <= COUNTED_BYTES:
             with open(path, encoding="utf-8") as text:
                 found["images"] = len(json.load(text)["images"])

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 from detectron2.utils import comm
 
+from .safe_files import write_text
+
 START_FILE = "last_start"
 """In ``OUTPUT_DIR``: the job that started there last without ``--resume``."""
 
@@ -96,12 +98,7 @@ def _read(path: str) -> frozenset[str]:
 
 
 def _write(path: str, names: frozenset[str], time_ns: int | None = None) -> None:
-    temporary = f"{path}.tmp"
-    with open(temporary, "w") as file:
-        file.write("".join(f"{name}\n" for name in sorted(names)))
-    if time_ns is not None:
-        os.utime(temporary, ns=(time_ns, time_ns))
-    os.replace(temporary, path)
+    write_text(path, "".join(f"{name}\n" for name in sorted(names)), time_ns)
 
 
 def _is_newer(path: str, than: str) -> bool:

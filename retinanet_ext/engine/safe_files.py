@@ -45,8 +45,13 @@ def write_checked(path: str, write: Callable[[Any], Any]) -> None:
     sync_folder(os.path.dirname(path))
 
 
-def write_text(path: str, text: str) -> None:
+def write_text(path: str, text: str, time_ns: int | None = None) -> None:
     """Write a small local file in one step that survives a crash of the machine.
+
+    Args:
+        path: of the file; its folder exists.
+        text: the content.
+        time_ns: when it counts as modified, in nanoseconds since the epoch; now by default.
 
     Raises:
         OSError: it cannot be written; what was there before still is.
@@ -54,6 +59,8 @@ def write_text(path: str, text: str) -> None:
     new = f"{path}{UNFINISHED}"
     try:
         _write_through(new, lambda file: file.write(text.encode()))
+        if time_ns is not None:
+            os.utime(new, ns=(time_ns, time_ns))
         os.replace(new, path)
     except BaseException:
         _remove_if_there(new)
@@ -76,13 +83,22 @@ def find_damage(path: str) -> str:
         return ""
     with open(checksum, errors="replace") as text:
         expected = text.read().partition(" ")[0].strip().lower()
+    if file_sha256(path) == expected:
+        return ""
+    return f"differs from its checksum in {os.path.basename(checksum)}"
+
+
+def file_sha256(path: str) -> str:
+    """SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
-    if digest.hexdigest() == expected:
-        return ""
-    return f"differs from its checksum in {os.path.basename(checksum)}"
+    return digest.hexdigest()
 
 
 def remove_checked(path: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,15 +21,7 @@ from retinanet_ext.data.doctor import CODES
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data" / "doctor"))
 from broken import good_content, write
 
-
-@pytest.fixture(autouse=True)
-def catalogs() -> Iterator[None]:
-    """Undo what the command does to Detectron2's global catalogs."""
-    before = dict(DatasetCatalog), dict(MetadataCatalog)
-    yield
-    for catalog, entries in zip((DatasetCatalog, MetadataCatalog), before, strict=True):
-        catalog.clear()
-        catalog.update(entries)
+pytestmark = pytest.mark.usefixtures("clean_catalogs")
 
 
 def spec(tmp_path: Path, content=None, name: str = "train") -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 from PIL import Image
 
@@ -16,14 +15,7 @@ from retinanet_ext.cli import main
 from retinanet_ext.cli.given_images import class_names_of, list_images
 from tests.data.four_formats import some_pictures, write
 
-
-@pytest.fixture(autouse=True)
-def catalogs():
-    before = dict(DatasetCatalog), dict(MetadataCatalog)
-    yield
-    for catalog, entries in zip((DatasetCatalog, MetadataCatalog), before, strict=True):
-        catalog.clear()
-        catalog.update(entries)
+pytestmark = pytest.mark.usefixtures("clean_catalogs")
 
 
 @pytest.fixture

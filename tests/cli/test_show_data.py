@@ -16,12 +16,7 @@ from retinanet_ext.data.register import register_builtin_datasets
 from retinanet_ext.evaluation.draw import class_color, load_font
 from retinanet_ext.evaluation.draw_sample import draw_sample
 from retinanet_ext.evaluation.sheet import CAPTION_PX
-from tests.tiny import SETTINGS, restored_loggers, tiny_cfg, write_config, write_dataset
-
-
-@pytest.fixture(scope="module")
-def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp("datasets"))
+from tests.tiny import SETTINGS, restored_loggers, tiny_cfg, write_config
 
 
 @pytest.fixture(autouse=True)

@@ -16,14 +16,7 @@ from retinanet_ext.data.check import check_dataset_dicts, check_datasets, check_
 CLASSES = ["cat", "dog", "bird"]
 
 
-@pytest.fixture(autouse=True)
-def catalogs():
-    """Undo what a test does to Detectron2's global catalogs."""
-    before = dict(DatasetCatalog), dict(MetadataCatalog)
-    yield
-    for catalog, entries in zip((DatasetCatalog, MetadataCatalog), before, strict=True):
-        catalog.clear()
-        catalog.update(entries)
+pytestmark = pytest.mark.usefixtures("clean_catalogs")
 
 
 def record(*category_ids, name="a.png", bbox=(1.0, 2.0, 3.0, 4.0), **more):

@@ -24,14 +24,7 @@ BUILTIN = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def catalogs():
-    """Undo what a test does to Detectron2's global catalogs."""
-    before = dict(DatasetCatalog), dict(MetadataCatalog)
-    yield
-    for catalog, entries in zip((DatasetCatalog, MetadataCatalog), before, strict=True):
-        catalog.clear()
-        catalog.update(entries)
+pytestmark = pytest.mark.usefixtures("clean_catalogs")
 
 
 def write_coco(folder, split="train", categories=((1, "cat"), (2, "dog")), category_id=2):

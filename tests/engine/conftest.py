@@ -9,7 +9,7 @@ import pytest
 from detectron2.config import CfgNode
 
 from retinanet_ext.data.register import register_coco_dataset
-from tests.tiny import restored_loggers, tiny_cfg, write_dataset
+from tests.tiny import restored_loggers, tiny_cfg
 
 
 @pytest.fixture(autouse=True)
@@ -17,12 +17,6 @@ def quiet_loggers() -> Iterator[None]:
     """Leave no log handlers behind."""
     with restored_loggers():
         yield
-
-
-@pytest.fixture(scope="session")
-def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder for ``--data-root`` with 12 training and 3 validation images."""
-    return write_dataset(tmp_path_factory.mktemp("datasets"))
 
 
 @pytest.fixture

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from broken import HEIGHT, WIDTH, edited, findings_of_table, good_content, write
-from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from retinanet_ext import get_cfg
 from retinanet_ext.data import register_coco_dataset
 from retinanet_ext.data.doctor import load_table
 
-
-@pytest.fixture(autouse=True)
-def catalogs() -> Iterator[None]:
-    """Undo what a test does to Detectron2's global catalogs."""
-    before = dict(DatasetCatalog), dict(MetadataCatalog)
-    yield
-    for catalog, entries in zip((DatasetCatalog, MetadataCatalog), before, strict=True):
-        catalog.clear()
-        catalog.update(entries)
+pytestmark = pytest.mark.usefixtures("clean_catalogs")
 
 
 def write_voc(folder, content, names):
