@@ -58,6 +58,7 @@ setup(
             *SAFETENSORS,
             *ANCHORS,
             "pytest>=8",
+            "pytest-xdist",
             "ruff==0.17.5",
             "mypy==2.4.1",
         ],

@@ -16,16 +16,16 @@ from typing import Any
 
 from torch.multiprocessing import ProcessRaisedException
 
-from retinanet_ext.data.bad_images import BadImageError
+from retinanet_ext.data.loading.bad_images import BadImageError
 from retinanet_ext.engine import RetinaNetTrainer, evaluate, launch_job
-from retinanet_ext.engine.best_metric import MetricError
-from retinanet_ext.engine.checkpoint_hook import CheckpointError
-from retinanet_ext.engine.checks import check_launch
+from retinanet_ext.engine.checkpoint.hook import CheckpointError
+from retinanet_ext.engine.checkpoint.weights import WeightsError
 from retinanet_ext.engine.dry_run import dry_run
-from retinanet_ext.engine.launching import LaunchError
+from retinanet_ext.engine.evaluating.best_metric import MetricError
+from retinanet_ext.engine.failures.reports import NonFiniteLoss, TrainingTrouble
+from retinanet_ext.engine.launch.checks import check_launch
+from retinanet_ext.engine.launch.launching import LaunchError
 from retinanet_ext.engine.setup import USER_ERRORS, default_argument_parser, setup
-from retinanet_ext.engine.trouble import NonFiniteLoss, TrainingTrouble
-from retinanet_ext.engine.weights import WeightsError
 
 MISTAKES = (BadImageError, WeightsError, MetricError)
 TROUBLES = (NonFiniteLoss, TrainingTrouble, CheckpointError)

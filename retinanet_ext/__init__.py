@@ -37,7 +37,7 @@ else:
         warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)
         from . import modeling  # noqa: F401  (registers the components)
         from .config import add_retinanet_ext_config, get_cfg, load_config_file, validate_cfg
-        from .data.register import register_builtin_datasets
+        from .data.datasets.register import register_builtin_datasets
 
     register_builtin_datasets()
 

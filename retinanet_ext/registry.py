@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from fvcore.common.registry import Registry
 
-from .messages import did_you_mean
+from .errors import did_you_mean
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -95,7 +95,7 @@ Label every anchor with a ground-truth box. Called with ``(cfg)``. ``entry(ancho
 takes L :class:`detectron2.structures.Boxes` and N ``Instances`` with ``gt_boxes`` and
 ``gt_classes``, and returns :class:`retinanet_ext.structures.DenseTargets`. It may have
 ``debug_targets(anchors, gt_instances)``, for tools that draw; for any entry that is
-:func:`retinanet_ext.modeling.assignment_debug.describe_assignment`.
+:func:`retinanet_ext.modeling.assigners.debug.describe_assignment`.
 """
 
 CLS_LOSS_REGISTRY = ComponentRegistry("classification loss", "MODEL.RETINANET.CLS_LOSS")

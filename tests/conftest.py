@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.forked_training import TrainingServer
+    from tests.helpers.forked_training import TrainingServer
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL_DATASETS = ("bccd", "dice")
@@ -62,7 +62,7 @@ def shared_datasets() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder for ``--data-root`` with 12 training and 3 validation images."""
-    from tests.tiny import write_dataset
+    from tests.helpers.tiny import write_dataset
 
     return write_dataset(tmp_path_factory.mktemp("datasets"))
 
@@ -89,7 +89,7 @@ def clean_catalogs() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def training_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainingServer]:
     """Starts training processes at once."""
-    from tests.forked_training import TrainingServer
+    from tests.helpers.forked_training import TrainingServer
 
     server = TrainingServer(tmp_path_factory.mktemp("log") / "console.txt")
     yield server

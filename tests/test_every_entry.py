@@ -24,25 +24,26 @@ from detectron2.modeling import (
 )
 
 from retinanet_ext import get_cfg, validate_cfg
-from retinanet_ext.data.register import register_coco_dataset
-from retinanet_ext.data.synthetic import CLASS_NAMES, ensure_quickstart
+from retinanet_ext.config import flatten
+from retinanet_ext.config.solver_rules import OPTIMIZERS
+from retinanet_ext.data.datasets.register import register_coco_dataset
+from retinanet_ext.data.quickstart.dataset import CLASS_NAMES, ensure_quickstart
 from retinanet_ext.engine import RetinaNetTrainer
 from retinanet_ext.engine.setup import fill_class_counts
 from retinanet_ext.losses.cross_entropy import CLASS_BALANCES
 from retinanet_ext.modeling import OHEM
-from retinanet_ext.modeling.backbones import TOP_BLOCK_INPUTS
-from retinanet_ext.modeling.decode import NMS_KINDS
-from retinanet_ext.modeling.normalizer import NORMALIZERS
-from retinanet_ext.modeling.quality_branch import QUALITY_BRANCHES
-from retinanet_ext.modeling.soft_nms import SOFT_NMS_METHODS
-from retinanet_ext.modeling.towers import NORM_PER_LEVEL
+from retinanet_ext.modeling.backbones.build import TOP_BLOCK_INPUTS
+from retinanet_ext.modeling.criteria.normalizer import NORMALIZERS
+from retinanet_ext.modeling.criteria.quality_branch import QUALITY_BRANCHES
+from retinanet_ext.modeling.heads.towers import NORM_PER_LEVEL
+from retinanet_ext.modeling.postprocess.decode import NMS_KINDS
+from retinanet_ext.modeling.postprocess.soft_nms import SOFT_NMS_METHODS
 from retinanet_ext.registry import (
     ASSIGNER_REGISTRY,
     BOX_LOSS_REGISTRY,
     CLS_LOSS_REGISTRY,
     DENSE_HEAD_REGISTRY,
 )
-from retinanet_ext.validate import OPTIMIZERS, flatten
 
 SCENES, TWO_CLASSES = "every_entry_scenes", "every_entry_two_classes"
 ITERATIONS = 20

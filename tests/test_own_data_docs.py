@@ -18,11 +18,11 @@ from PIL import Image
 
 from retinanet_ext import get_cfg, load_config_file, validate_cfg
 from retinanet_ext.cli import main
-from retinanet_ext.data.extra import register_extra_datasets
-from retinanet_ext.data.register import load_class_names, register_builtin_datasets
+from retinanet_ext.data.datasets.by_path import register_extra_datasets
+from retinanet_ext.data.datasets.register import load_class_names, register_builtin_datasets
 from retinanet_ext.engine.setup import build_cfg, default_argument_parser
-from tests.data.four_formats import Picture, some_pictures, write
-from tests.tiny import CLASSES, restored_loggers, write_dataset
+from tests.helpers.four_formats import Picture, some_pictures, write
+from tests.helpers.tiny import CLASSES, restored_loggers, write_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "own-data.md").read_text()

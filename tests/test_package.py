@@ -12,93 +12,95 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "retinanet_ext"
 
-# Room -> the rooms of the package that it may import (its own is always allowed). A file directly
-# in the package or in modeling/ is a room of its own.
+# A room is a file or folder directly in the package or, in the wings, directly in a wing.
+WINGS = {"data", "engine", "losses", "modeling"}
+GROUND_FLOOR = {"errors", "files", "registry", "structures"}
+# Room -> the rooms that it may import, beside the ground floor and itself. A wing by name stands
+# for all of its rooms.
 MAY_IMPORT = {
-    "losses": set(),
-    "messages": set(),
-    "registry": {"messages"},
-    "structures": set(),
-    "step_keys": {"messages"},
-    "modeling": {"messages", "registry", "structures", "losses"},
-    "ignored_keys": {"registry"},
-    "epoch_keys": set(),
-    "schedule_keys": {"messages", "epoch_keys"},
-    "evaluation_keys": set(),
-    "validate": {
-        "messages",
-        "evaluation_keys",
-        "step_keys",
-        "structures",
-        "losses",
-        "data",
-        "registry",
-        "ignored_keys",
-        "schedule_keys",
-        "writer_keys",
-        "modeling",
-        "config",
-    },
-    "engine_keys": set(),
-    "writer_keys": {"messages"},
-    "config": {"validate", "engine_keys"},
-    "data": {"messages", "structures"},
-    "engine": {
-        "messages",
-        "step_keys",
-        "structures",
-        "validate",
-        "epoch_keys",
-        "schedule_keys",
-        "modeling",
-        "data",
-        "config",
-        "evaluation",
-    },
-    "evaluation": {"messages", "modeling", "data", "config"},
-    "export": {"modeling", "data", "config"},
-    "anchor_tools": {"modeling", "data", "evaluation"},
-    "benchmark": {
-        "messages",
-        "structures",
-        "losses",
-        "modeling",
-        "data",
-        "config",
-        "engine",
-        "evaluation",
-    },
-    "cli": {
-        "messages",
-        "structures",
-        "validate",
-        "engine",
-        "evaluation",
-        "export",
-        "benchmark",
-        "anchor_tools",
-        "data",
-        "config",
-        "modeling",
-        "registry",
-    },
+    "__init__": {"config", "data", "modeling"},
     "__main__": {"cli"},
-    "__init__": {"modeling", "config", "data"},
+    "anchor_tools": {"data", "modeling", "visualization"},
+    "benchmark": {"config", "data", "engine", "evaluation", "losses", "modeling"},
+    "cli": {
+        "anchor_tools",
+        "benchmark",
+        "config",
+        "data",
+        "engine",
+        "evaluation",
+        "modeling",
+        "visualization",
+    },
+    "config": {"data/augment", "losses", "modeling"},
+    "data/__init__": {"data"},
+    "data/augment": {"data/loading"},
+    "data/datasets": {"data/formats", "data/quickstart"},
+    "data/doctor": {"data/datasets", "data/formats", "data/parallel"},
+    "data/quickstart": {"data/parallel"},
+    "engine/__init__": {"engine"},
+    "engine/dry_run": {"engine/trainer"},
+    "engine/evaluating": {
+        "config",
+        "data/datasets",
+        "engine/optim",
+        "engine/progress",
+        "evaluation",
+    },
+    "engine/failures": {"engine/checkpoint"},
+    "engine/launch": {"config", "engine/checkpoint"},
+    "engine/loaders": {"data", "engine/progress"},
+    "engine/optim": {"config", "data/loading", "engine/checkpoint"},
+    "engine/records": {"config", "engine/evaluating", "engine/launch"},
+    "engine/replay": {
+        "config",
+        "engine/checkpoint",
+        "engine/failures",
+        "engine/step",
+        "engine/trainer",
+    },
+    "engine/setup": {
+        "config",
+        "data/datasets",
+        "engine/launch",
+        "engine/optim",
+        "engine/records",
+        "engine/step",
+    },
+    "engine/step": {"config", "engine/failures", "modeling"},
+    "engine/trainer": {
+        "data/loading",
+        "engine/checkpoint",
+        "engine/evaluating",
+        "engine/failures",
+        "engine/launch",
+        "engine/loaders",
+        "engine/optim",
+        "engine/progress",
+        "engine/records",
+        "engine/step",
+        "evaluation",
+    },
+    "evaluation": {"data/loading", "modeling"},
+    "losses/__init__": {"losses"},
+    "losses/box": {"losses/precision"},
+    "losses/conv_focal": {"losses/focal", "losses/kernels", "losses/precision"},
+    "losses/cross_entropy": {"losses/focal", "losses/layout", "losses/precision"},
+    "losses/elementwise": {"losses/precision"},
+    "losses/focal": {"losses/kernels", "losses/layout", "losses/precision"},
+    "losses/fvcore": {"losses/focal", "losses/kernels", "losses/precision"},
+    "losses/kernels": {"losses/layout", "losses/precision"},
+    "losses/multi_label": {"losses/elementwise"},
+    "losses/quality": {"losses/elementwise", "losses/focal", "losses/precision"},
+    "losses/star": {"losses/focal", "losses/layout", "losses/precision"},
+    "modeling/__init__": {"modeling"},
+    "modeling/criteria": {"losses"},
+    "modeling/postprocess": {"losses/precision"},
+    "modeling/retinanet": {"modeling"},
+    "modeling/speedups": {"modeling/heads"},
+    "visualization": set(),
 }
-# The parts of the detector do not know each other; retinanet.py wires them.
-PARTS = {
-    "heads",
-    "anchors",
-    "assigners",
-    "backbones",
-    "box_criteria",
-    "criteria",
-    "mining",
-    "quality_criteria",
-    "normalizer",
-    "decode",
-    "speedups",
-}
+MOST_FILES = 14  # of one folder
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -119,20 +121,69 @@ def sources() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
+def room_of(path: Path) -> str:
+    """The room of a source file or folder."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return "/".join(parts[:2]) if parts[0] in WINGS else parts[0]
+
+
+def room_of_module(name: str) -> str:
+    """The room of a module or of a name in it, as :func:`imported_modules` gives it."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        path = PACKAGE.joinpath(*parts[:length])
+        if path.is_dir():
+            return room_of(path / "__init__.py" if length == 1 else path)
+        if path.with_suffix(".py").is_file():
+            return room_of(path.with_suffix(".py"))
+    return "__init__"  # a name that the package itself gives, such as __version__
+
+
+def arrows() -> dict[str, set[str]]:
+    """Room -> the rooms that it imports."""
+    found: dict[str, set[str]] = {}
+    for path in sources():
+        room = room_of(path)
+        targets = {room_of_module(name) for name in imported_modules(path)}
+        found.setdefault(room, set()).update(targets - {room})
+    return found
+
+
+def may_import(room: str, target: str) -> bool:
+    wing = target.split("/")[0]
+    allowed = MAY_IMPORT.get(room, set())
+    return target in GROUND_FLOOR or target == "__init__" or bool({target, wing} & allowed)
+
+
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_downwards(path: Path):
-    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    room = room_of(path)
     for name in imported_modules(path):
-        target = name.split(".")[0]
-        if target != room and (PACKAGE / target).exists() | (PACKAGE / f"{target}.py").exists():
-            assert target in MAY_IMPORT[room], f"{path} imports {name}"
+        target = room_of_module(name)
+        assert target == room or may_import(room, target), f"{room} imports {name}"
 
 
-@pytest.mark.parametrize("part", sorted(PARTS))
-def test_parts_of_the_detector_do_not_import_each_other(part: str):
-    imported = imported_modules(PACKAGE / "modeling" / f"{part}.py")
-    others = {f"modeling.{other}" for other in PARTS - {part}}
-    assert not [name for name in imported if name.startswith(tuple(others))]
+def test_rooms_are_no_circle():
+    left = {room: targets - {"__init__"} for room, targets in arrows().items()}
+    while ground := {room for room, targets in left.items() if not targets & left.keys()}:
+        left = {room: targets for room, targets in left.items() if room not in ground}
+    assert left == {}
+
+
+def test_the_ground_floor_imports_nothing_above_it():
+    for room in GROUND_FLOOR:
+        assert arrows()[room] <= GROUND_FLOOR
+
+
+def test_rules_are_about_rooms_that_exist():
+    rooms = {room_of(path) for path in sources()}
+    named = {*MAY_IMPORT, *GROUND_FLOOR, *(x for targets in MAY_IMPORT.values() for x in targets)}
+    assert named - rooms - WINGS == set()
+
+
+def test_no_folder_is_crowded():
+    for folder in {path.parent for path in sources()}:
+        assert len(list(folder.glob("*.py"))) <= MOST_FILES, folder
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -181,7 +232,7 @@ def test_losses_work_where_detectron2_is_absent():
 def test_everything_imports_without_pkg_resources():
     script = BLOCK.format(name="pkg_resources") + (
         "import retinanet_ext.modeling, retinanet_ext.engine.trainer\n"
-        "import retinanet_ext.evaluation, retinanet_ext.data.register, retinanet_ext.cli\n"
+        "import retinanet_ext.evaluation, retinanet_ext.data.datasets.register, retinanet_ext.cli\n"
         "print('fine')\n"
     )
     assert run(script).splitlines()[-1] == "fine"

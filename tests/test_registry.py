@@ -8,7 +8,7 @@ import pytest
 from detectron2.modeling import ANCHOR_GENERATOR_REGISTRY, META_ARCH_REGISTRY
 
 import retinanet_ext.modeling.anchors
-import retinanet_ext.modeling.heads
+import retinanet_ext.modeling.heads.build
 import retinanet_ext.modeling.retinanet
 from retinanet_ext.registry import (
     ASSIGNER_REGISTRY,
@@ -38,7 +38,7 @@ def test_import_registers_the_components(registry, names: list[str]):
     "module",
     [
         retinanet_ext.modeling.anchors,
-        retinanet_ext.modeling.heads,
+        retinanet_ext.modeling.heads.build,
         retinanet_ext.modeling.retinanet,
     ],
     ids=lambda module: module.__name__,

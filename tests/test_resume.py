@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tiny import write_config
+from tests.helpers.tiny import write_config
 
 # Everything that draws random numbers or keeps a state.
 OPTS = {

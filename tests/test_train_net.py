@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import train_net
-from retinanet_ext.data.register import register_builtin_datasets
-from tests.tiny import restored_loggers, write_config
+from retinanet_ext.data.datasets.register import register_builtin_datasets
+from tests.helpers.tiny import restored_loggers, write_config
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from retinanet_ext.cli import main as command
-from tests.tiny import write_config
+from tests.helpers.tiny import write_config
 
 pytestmark = pytest.mark.slow
 

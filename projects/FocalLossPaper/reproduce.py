@@ -18,7 +18,7 @@ from focal_loss_paper.rows import ROOT, Setting, Table, default_base, load_table
 from focal_loss_paper.runs import Run, RunBook
 from focal_loss_paper.training import train_runs
 
-from retinanet_ext.data.register import register_builtin_datasets
+from retinanet_ext.data.datasets.register import register_builtin_datasets
 from retinanet_ext.engine.setup import USER_ERRORS
 
 SET_BY_OPTIONS = {

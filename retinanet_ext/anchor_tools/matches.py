@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..data.doctor import AnchorLevel
-from ..modeling.matching import ChunkedMatcher
+from ..modeling.assigners.matching import ChunkedMatcher
 from .training_boxes import TrainingBoxes
 
 __all__ = ["Matches", "count_matches"]

@@ -10,8 +10,8 @@ from detectron2.data.detection_utils import read_image
 
 from ..data.doctor import AnchorLevel, DatasetTable, best_anchor_iou
 from ..data.doctor.boxes import usable_boxes
-from ..evaluation.draw import draw_detections
-from ..evaluation.sheet import contact_sheet, tile_heights
+from ..visualization.draw import draw_detections
+from ..visualization.sheet import contact_sheet, tile_heights
 from .coverage import IOUS
 from .training_boxes import TrainingBoxes
 

@@ -7,7 +7,7 @@ from .report import as_json, machine, run_words, table, versions
 from .results import Disagreement, Row
 from .runner import Benchmark
 from .settings import Settings
-from .tasks import run_tasks, task_names
+from .tasks.build import run_tasks, task_names
 
 __all__ = [
     "Benchmark",

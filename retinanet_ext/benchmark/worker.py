@@ -14,7 +14,7 @@ import torch
 
 from .measure import Peak, peak_memory
 from .settings import Settings
-from .tasks import MEMORY_WORKS
+from .tasks.build import MEMORY_WORKS
 
 __all__ = ["main", "measure"]
 

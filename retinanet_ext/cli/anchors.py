@@ -29,13 +29,13 @@ from ..anchor_tools import (
 )
 from ..config import get_cfg, load_config_file, validate_cfg
 from ..data.augment import build_train_mapper
+from ..data.datasets.by_path import register_extra_datasets
+from ..data.datasets.command_line import name_datasets
+from ..data.datasets.register import load_class_names, register_builtin_datasets
 from ..data.doctor import DatasetTable, from_dataset_dicts, write_json
-from ..data.extra import register_extra_datasets
-from ..data.flags import name_datasets
-from ..data.register import load_class_names, register_builtin_datasets
-from ..messages import did_you_mean
+from ..errors import did_you_mean
 from .check_data import anchor_levels
-from .options import add_data_root, add_training_set
+from .common import add_data_root, add_training_set
 
 __all__ = ["add_parser", "run"]
 

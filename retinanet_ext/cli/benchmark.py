@@ -27,7 +27,7 @@ from ..benchmark.plot import check_matplotlib, draw_ratios
 from ..benchmark.settings import LVIS_CLASSES
 from ..config import get_cfg, load_config_file, validate_cfg
 from ..engine.setup import merge_opts, resolve_device
-from ..messages import did_you_mean
+from ..errors import did_you_mean
 from ..structures import RETINANET_ARCHITECTURES
 
 __all__ = ["add_parser", "run"]

@@ -17,6 +17,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_anchor_generator, build_backbone
 
 from ..config import get_cfg, load_config_file
+from ..data.datasets.register import register_builtin_datasets
 from ..data.doctor import (
     AnchorLevel,
     DatasetTable,
@@ -31,8 +32,7 @@ from ..data.doctor import (
     to_coco,
     write_json,
 )
-from ..data.register import register_builtin_datasets
-from .options import add_data_root
+from .common import add_data_root
 
 __all__ = ["add_parser", "anchor_levels", "run"]
 

@@ -17,15 +17,15 @@ from detectron2.structures import BoxMode
 from PIL import Image
 
 from ..config import get_cfg, load_config_file, validate_cfg
-from ..data.extra import register_extra_datasets
-from ..data.register import register_builtin_datasets
+from ..data.datasets.by_path import register_extra_datasets
+from ..data.datasets.register import register_builtin_datasets
 from ..engine.setup import resolve_device
-from ..evaluation.draw import draw_detections
-from ..evaluation.sheet import contact_sheet, tile_heights
-from ..messages import did_you_mean
+from ..errors import did_you_mean
 from ..structures import RETINANET_ARCHITECTURES
+from ..visualization.draw import draw_detections
+from ..visualization.sheet import contact_sheet, tile_heights
+from .common import add_data_root
 from .given_images import class_names_of, list_images
-from .options import add_data_root
 
 __all__ = ["add_parser", "check_output", "count", "pick_images", "positive_int", "run"]
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 
 from detectron2.config import CfgNode
 
-from ..data.extra import register_extra_datasets
+from ..data.datasets.by_path import register_extra_datasets
+from ..data.datasets.register import load_class_names, register_builtin_datasets
 from ..data.formats.images import IMAGE_SUFFIXES, is_image
-from ..data.register import load_class_names, register_builtin_datasets
-from ..engine.weights import CLASSES_KEY, read_torch
+from ..engine.checkpoint.weights import CLASSES_KEY, read_torch
 
 __all__ = ["class_names_of", "list_images"]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from ..engine.failures.reports import files_of
 from ..engine.replay import Replay, load_snapshot, replay
-from ..engine.trouble import files_of
 
 __all__ = ["add_parser", "run"]
 

@@ -18,19 +18,19 @@ from PIL import Image
 
 from ..config import get_cfg, load_config_file, validate_cfg
 from ..data.augment import build_train_mapper
-from ..data.bad_images import LoadOrFail
-from ..data.extra import register_extra_datasets
-from ..data.flags import NAMES, name_datasets
-from ..data.register import register_builtin_datasets
-from ..evaluation.draw import PALETTE, load_font
-from ..evaluation.draw_sample import draw_sample
-from ..evaluation.sheet import CAPTION_PX, contact_sheet, tile_heights
-from ..messages import did_you_mean
-from ..modeling.assignment_debug import describe_assignment
+from ..data.datasets.by_path import register_extra_datasets
+from ..data.datasets.command_line import NAMES, name_datasets
+from ..data.datasets.register import register_builtin_datasets
+from ..data.loading.bad_images import LoadOrFail
+from ..errors import did_you_mean
+from ..modeling.assigners.debug import describe_assignment
 from ..registry import ASSIGNER_REGISTRY
 from ..structures import RETINANET_ARCHITECTURES
+from ..visualization.draw import PALETTE, load_font
+from ..visualization.draw_sample import draw_sample
+from ..visualization.sheet import CAPTION_PX, contact_sheet, tile_heights
+from .common import add_data_root, add_training_set
 from .draw_detections import check_output, count, pick_images, positive_int
-from .options import add_data_root, add_training_set
 
 __all__ = ["AnchorMaker", "add_parser", "run"]
 

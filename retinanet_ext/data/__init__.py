@@ -4,13 +4,13 @@ Knows nothing of modeling.
 """
 
 from .augment import AugmentingMapper, build_train_mapper
-from .check import check_dataset_dicts, check_datasets, check_num_classes
-from .class_counts import count_classes
-from .extra import register_extra_datasets
-from .mapper import IgnoreRegionMapper
-from .register import load_class_names, register_builtin_datasets, register_coco_dataset
-from .stream import TrainStream, build_train_stream
-from .synthetic import ensure_quickstart
+from .datasets.by_path import register_extra_datasets
+from .datasets.check import check_dataset_dicts, check_datasets, check_num_classes
+from .datasets.class_counts import count_classes
+from .datasets.register import load_class_names, register_builtin_datasets, register_coco_dataset
+from .loading.stream import TrainStream, build_train_stream
+from .loading.test_mapper import IgnoreRegionMapper
+from .quickstart.dataset import ensure_quickstart
 
 __all__ = [
     "AugmentingMapper",

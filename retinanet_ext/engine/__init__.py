@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from detectron2.engine import launch
 
-from .launching import launch_job
+from .launch.launching import launch_job
 from .trainer import RetinaNetTrainer, evaluate
 
 __all__ = ["RetinaNetTrainer", "evaluate", "launch", "launch_job"]

@@ -15,9 +15,9 @@ from detectron2.data import (
 from detectron2.utils import comm
 
 from ..data.augment import build_train_mapper, needs_dataset
-from ..data.bad_images import LoadOrFail, LoadOrSkip
-from ..data.stream import TrainStream, build_train_stream
-from .hooks import with_bar
+from ..data.loading.bad_images import LoadOrFail, LoadOrSkip
+from ..data.loading.stream import TrainStream, build_train_stream
+from .progress import with_bar
 
 __all__ = ["build_test_loader", "build_train_loader", "draw_run_seed"]
 

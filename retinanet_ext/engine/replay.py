@@ -16,11 +16,11 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from ..config import get_cfg
-from .seeding import step_seed
-from .snapshot import unpack_batch
-from .step import TrainStep
+from .checkpoint.weights import read_torch
+from .failures.snapshot import unpack_batch
+from .step.seeding import step_seed
+from .step.train_step import TrainStep
 from .trainer import RetinaNetTrainer
-from .weights import read_torch
 
 __all__ = ["Replay", "load_snapshot", "replay"]
 

@@ -17,22 +17,22 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
 from ..config import get_cfg, load_config_file, validate_cfg
-from ..data.check import check_datasets
-from ..data.class_counts import count_classes
-from ..data.extra import register_extra_datasets
-from ..data.flags import name_datasets
-from ..data.register import load_class_names, register_builtin_datasets
-from ..epoch_keys import counts_epochs
-from ..messages import did_you_mean
-from ..step_keys import check_amp_device
+from ..config.epochs import counts_epochs
+from ..config.load import flatten
+from ..config.step_rules import check_amp_device
+from ..data.datasets.by_path import register_extra_datasets
+from ..data.datasets.check import check_datasets
+from ..data.datasets.class_counts import count_classes
+from ..data.datasets.command_line import name_datasets
+from ..data.datasets.register import load_class_names, register_builtin_datasets
+from ..errors import did_you_mean
 from ..structures import RETINANET_ARCHITECTURES
-from ..validate import flatten
-from .checks import check_processes, check_weights
-from .determinism import make_deterministic
-from .launching import add_launch_arguments, launch_line
-from .remote_writers import check_remote_writers
-from .restarts import continues_job, job_starts
-from .schedule import count_training_images, resolve_epochs, scale_learning_rate
+from .launch.checks import check_processes, check_weights
+from .launch.launching import add_launch_arguments, launch_line
+from .launch.restarts import continues_job, job_starts
+from .optim.schedule import count_training_images, resolve_epochs, scale_learning_rate
+from .records.remote_writers import check_remote_writers
+from .step.determinism import make_deterministic
 
 logger = logging.getLogger(__name__)
 

@@ -23,30 +23,30 @@ from detectron2.utils.logger import setup_logger
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..data.stream import TrainStream
+from ..data.loading.stream import TrainStream
 from ..evaluation import build_evaluator
-from .checkpoint_hook import CheckpointHook
-from .checkpointer import SafeCheckpointer
-from .config_changes import config_changes
-from .ema import EMAHook, ModelEMA
-from .evaluation_hook import EarlyStop, build_evaluation_hook
-from .event_state import restore_storage, storage_state
-from .freeze import freeze
-from .hooks import ProgressLine
+from .checkpoint.checkpointer import SafeCheckpointer
+from .checkpoint.hook import CheckpointHook
+from .evaluating.hook import EarlyStop, build_evaluation_hook
+from .evaluating.results import class_names, verify
+from .evaluating.run import measure
+from .failures.reports import NonFiniteLoss, TrainingTrouble, explain
+from .failures.snapshot import TroubleReporter
+from .launch.stopping import StopHook, StopSignals
 from .loaders import build_test_loader, build_train_loader, draw_run_seed
-from .measure import measure
-from .precise_bn import build_precise_bn
-from .remote_writers import build_remote_writers
-from .results import class_names, verify
-from .run_summary import RunSummary
-from .seeding import SeedEachStep
-from .snapshot import TroubleReporter
-from .solver import build_lr_scheduler, build_optimizer
-from .step import build_train_step
-from .stopping import StopHook, StopSignals
-from .trouble import NonFiniteLoss, TrainingTrouble, explain
-from .writer_hook import WriterHook
-from .writers import MetricsFile, TensorBoard
+from .optim.ema import EMAHook, ModelEMA
+from .optim.freeze import freeze
+from .optim.precise_bn import build_precise_bn
+from .optim.solver import build_lr_scheduler, build_optimizer
+from .progress import ProgressLine
+from .records.config_changes import config_changes
+from .records.event_state import restore_storage, storage_state
+from .records.hook import WriterHook
+from .records.remote_writers import build_remote_writers
+from .records.run_summary import RunSummary
+from .records.writers import MetricsFile, TensorBoard
+from .step.seeding import SeedEachStep
+from .step.train_step import build_train_step
 
 logger = logging.getLogger(__name__)
 
@@ -122,12 +122,12 @@ class RetinaNetTrainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        """See :func:`retinanet_ext.engine.solver.build_optimizer`."""
+        """See :func:`retinanet_ext.engine.optim.solver.build_optimizer`."""
         return build_optimizer(cfg, model)
 
     @classmethod
     def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
-        """See :func:`retinanet_ext.engine.solver.build_lr_scheduler`."""
+        """See :func:`retinanet_ext.engine.optim.solver.build_lr_scheduler`."""
         return build_lr_scheduler(cfg, optimizer)
 
     @classmethod

@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, LVISEvaluator, PascalVOCDetectionEvaluator
 
-from ..messages import did_you_mean
+from ..errors import did_you_mean
 from .coco import COCODetectionEvaluator
 
 __all__ = ["build_evaluator"]

@@ -16,7 +16,7 @@ from detectron2.data.datasets import convert_to_coco_json
 from detectron2.utils.file_io import PathManager
 from pycocotools.coco import COCO
 
-from ..messages import did_you_mean
+from ..errors import did_you_mean
 
 __all__ = ["class_table", "complete_annotations", "ground_truth_json"]
 

@@ -20,9 +20,9 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parallel import DistributedDataParallel
 
-from ..data.bad_images import LoadOrFail
-from ..data.mapper import IgnoreRegionMapper
-from ..modeling.normalizer import LossNormalizer
+from ..data.loading.bad_images import LoadOrFail
+from ..data.loading.test_mapper import IgnoreRegionMapper
+from ..modeling.criteria.normalizer import LossNormalizer
 
 __all__ = ["build_val_loss_loader", "validation_losses"]
 

@@ -1,9 +1,9 @@
 """Losses for dense detectors in plain PyTorch: no config, no registry, no Detectron2."""
 
 from .box import BOX_IOU_LOSSES, iou_box_loss, smooth_l1_box_loss
+from .conv_focal import conv_focal_loss
 from .cross_entropy import anchor_cross_entropy, class_alphas, class_balanced_focal_loss
 from .focal import focal_loss, sigmoid_focal_loss
-from .kernels.conv_focal import conv_focal_loss
 from .layout import level_views
 from .multi_label import conv_extra_positive_loss, extra_positive_loss
 from .quality import (

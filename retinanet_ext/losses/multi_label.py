@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .entries import conv_entry_logits, entry_logits
+from .elementwise import conv_entry_logits, entry_logits
 
 EntryLoss = Callable[[Tensor, Tensor], Tensor]
 """Elementwise, of logits and of where their truth is 1, both (E,)."""

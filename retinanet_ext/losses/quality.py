@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .entries import entry_logits
+from .elementwise import entry_logits
 from .focal import sigmoid_focal_loss
 from .precision import at_least_float32
 

@@ -1,18 +1,18 @@
 """Detector and parts; importing this registers all of them."""
 
 from .anchors import RetinaNetAnchorGenerator
-from .assigners import IoUAssigner
-from .assignment_debug import AssignmentDebug, describe_assignment
-from .atss import ATSSAssigner
-from .backbones import build_fpn_backbone_p6p7, build_regnet_backbone
-from .box_criteria import L1, CIoU, DIoU, GIoU, IoU, SmoothL1, WeightedBoxLoss
-from .criteria import BCE, BalancedBCE, ClassBalancedFocal, FocalLoss, FocalLossStar
-from .decode import DenseDecoder
-from .dense_head import DenseHead
-from .heads import RetinaNetHead, SharedTowerHead
-from .mining import OHEM
-from .normalizer import LossNormalizer, build_loss_normalizer
-from .quality_criteria import QualityFocalLoss, VarifocalLoss, box_quality
+from .assigners.atss import ATSSAssigner
+from .assigners.debug import AssignmentDebug, describe_assignment
+from .assigners.iou import IoUAssigner
+from .backbones.build import build_fpn_backbone_p6p7, build_regnet_backbone
+from .criteria.box import L1, CIoU, DIoU, GIoU, IoU, SmoothL1, WeightedBoxLoss
+from .criteria.classification import BCE, BalancedBCE, ClassBalancedFocal, FocalLoss, FocalLossStar
+from .criteria.normalizer import LossNormalizer, build_loss_normalizer
+from .criteria.ohem import OHEM
+from .criteria.quality import QualityFocalLoss, VarifocalLoss, box_quality
+from .heads.build import RetinaNetHead, SharedTowerHead
+from .heads.dense_head import DenseHead
+from .postprocess.decode import DenseDecoder
 from .retinanet import RetinaNetExt
 
 __all__ = [

@@ -22,24 +22,20 @@ from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor, nn
 
-from ..messages import did_you_mean
-from ..registry import (
-    ASSIGNER_REGISTRY,
-    CLS_LOSS_REGISTRY,
-    register_once,
-)
+from ..errors import did_you_mean
+from ..registry import ASSIGNER_REGISTRY, CLS_LOSS_REGISTRY, register_once
 from ..structures import DenseTargets
-from .box_criteria import build_box_loss
-from .decode import DenseDecoder, gather_deltas, gather_quality, pick_class
-from .heads import build_dense_head
-from .ignore_regions import ignore_anchors
+from .assigners.ignore_regions import ignore_anchors
+from .criteria.box import build_box_loss
+from .criteria.normalizer import LossNormalizer, build_loss_normalizer
+from .criteria.quality import box_quality
+from .criteria.quality_branch import quality_branch_loss
+from .heads.build import build_dense_head
 from .input_check import check_training_inputs
-from .normalizer import LossNormalizer, build_loss_normalizer
-from .quality_branch import quality_branch_loss
-from .quality_criteria import box_quality
-from .shortcuts import fuses_cls_loss
-from .sparse_tower import outputs_at, subnet_convs
-from .speedups import Speedups
+from .postprocess.decode import DenseDecoder, gather_deltas, gather_quality, pick_class
+from .speedups.fused_loss import fuses_cls_loss
+from .speedups.settings import Speedups
+from .speedups.sparse_tower import outputs_at, subnet_convs
 
 
 @register_once(META_ARCH_REGISTRY)

@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from anchor_scenes import IOU_BANDS, PAPER, STRIDES, levels, scene, tall_scene
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.matcher import Matcher
 from detectron2.structures import Boxes, pairwise_iou
@@ -21,6 +20,7 @@ from retinanet_ext.anchor_tools import (
 )
 from retinanet_ext.anchor_tools.coverage import size_classes
 from retinanet_ext.modeling.anchors import octave_sizes
+from tests.helpers.anchor_scenes import IOU_BANDS, PAPER, STRIDES, levels, scene, tall_scene
 
 NAMES = ("p3", "p4", "p5")
 

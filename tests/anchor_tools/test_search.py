@@ -6,17 +6,11 @@ import sys
 
 import numpy as np
 import pytest
-from anchor_scenes import PAPER, STRIDES, levels, scene, table_of, tall_scene
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 
-from retinanet_ext.anchor_tools import (
-    METHODS,
-    AnchorShape,
-    coverage,
-    resized_boxes,
-    search_anchors,
-)
+from retinanet_ext.anchor_tools import METHODS, AnchorShape, coverage, resized_boxes, search_anchors
 from retinanet_ext.modeling.anchors import octave_sizes
+from tests.helpers.anchor_scenes import PAPER, STRIDES, levels, scene, table_of, tall_scene
 
 pytest.importorskip("scipy", reason="the search is SciPy's")
 

@@ -7,12 +7,12 @@ import random
 import numpy as np
 import pytest
 import torch
-from anchor_scenes import random_images, table_of
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.structures import BoxMode
 
 from retinanet_ext.anchor_tools import resized_boxes, sampled_boxes
+from tests.helpers.anchor_scenes import random_images, table_of
 
 
 @pytest.mark.parametrize("size", [(333, 251), (640, 97)])  # the second one hits the longer side

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from anchor_scenes import levels, random_images, table_of
 from PIL import Image
 
 from retinanet_ext.anchor_tools import draw_unmatched, resized_boxes
 from retinanet_ext.anchor_tools.picture import _crop, unmatched_rows
 from retinanet_ext.data.doctor import best_anchor_iou
+from tests.helpers.anchor_scenes import levels, random_images, table_of
 
 
 def test_worst_objects_first_each_once():

@@ -11,7 +11,7 @@ import pytest
 
 from retinanet_ext.benchmark import worker
 from retinanet_ext.benchmark.measure import Peak
-from retinanet_ext.benchmark.tasks import MEMORY_WORKS, MemoryWork
+from retinanet_ext.benchmark.tasks.build import MEMORY_WORKS, MemoryWork
 from retinanet_ext.benchmark.worker import main, measure
 
 

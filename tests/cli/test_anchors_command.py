@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,7 @@ from retinanet_ext import get_cfg
 from retinanet_ext.cli import main
 from retinanet_ext.cli.check_data import anchor_levels
 from retinanet_ext.config import load_config_file, validate_cfg
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data" / "doctor"))
-from broken import good_content, write
+from tests.helpers.broken import good_content, write
 
 needs_scipy = pytest.mark.skipif(
     importlib.util.find_spec("scipy") is None, reason="the search is SciPy's"

@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from retinanet_ext.benchmark import measure, runner, whole
+from retinanet_ext.benchmark import measure, runner
 from retinanet_ext.benchmark.measure import Peak
+from retinanet_ext.benchmark.tasks import end_to_end
 from retinanet_ext.cli import main
 from retinanet_ext.cli.benchmark import run_tasks
 
@@ -48,7 +49,7 @@ def quick(monkeypatch):
     """No further processes, fewer rounds."""
     monkeypatch.setattr(runner, "measure_in_own_process", lambda *order: Peak(2**20, "m"))
     monkeypatch.setattr(measure, "WARM_UP_ROUNDS", 1)
-    monkeypatch.setattr(whole, "LARGE_BATCH", 2)
+    monkeypatch.setattr(end_to_end, "LARGE_BATCH", 2)
 
 
 def test_the_number_of_many_classes_can_be_chosen(quick, capsys):
@@ -111,7 +112,7 @@ def test_only_and_keys_and_no_torchvision(quick, capsys):
 
 
 def test_a_disagreement_is_named_and_nothing_is_compared(quick, monkeypatch, tmp_path, capsys):
-    build_pair = whole.build_pair
+    build_pair = end_to_end.build_pair
 
     def perturbed(*args):
         theirs, ours = build_pair(*args)
@@ -119,7 +120,7 @@ def test_a_disagreement_is_named_and_nothing_is_compared(quick, monkeypatch, tmp
             ours.head.cls_score.weight *= 1.01
         return theirs, ours
 
-    monkeypatch.setattr(whole, "build_pair", perturbed)
+    monkeypatch.setattr(end_to_end, "build_pair", perturbed)
     path = tmp_path / "out.json"
     assert benchmark("--no-torchvision", "--json", str(path), "--only", "training-step") == 1
     out = capsys.readouterr().out

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,7 @@ from retinanet_ext.cli import main
 from retinanet_ext.cli.check_data import anchor_levels
 from retinanet_ext.data import register_coco_dataset
 from retinanet_ext.data.doctor import CODES
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data" / "doctor"))
-from broken import good_content, write
+from tests.helpers.broken import good_content, write
 
 pytestmark = pytest.mark.usefixtures("clean_catalogs")
 

@@ -19,7 +19,7 @@ from PIL import Image
 from retinanet_ext import get_cfg
 from retinanet_ext.cli import main
 from retinanet_ext.cli.draw_detections import pick_images
-from retinanet_ext.data.register import register_builtin_datasets
+from retinanet_ext.data.datasets.register import register_builtin_datasets
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from PIL import Image
 from retinanet_ext import get_cfg
 from retinanet_ext.cli import main
 from retinanet_ext.cli.given_images import class_names_of, list_images
-from tests.data.four_formats import some_pictures, write
+from tests.helpers.four_formats import some_pictures, write
 
 pytestmark = pytest.mark.usefixtures("clean_catalogs")
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from retinanet_ext.cli import main
-from retinanet_ext.engine.snapshot import pack_batch
-from tests.engine.steps import make_batch, make_cfg, make_model
+from retinanet_ext.engine.failures.snapshot import pack_batch
+from tests.helpers.steps import make_batch, make_cfg, make_model
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ from PIL import Image
 
 from retinanet_ext.cli import main
 from retinanet_ext.cli.show_data import AnchorMaker, _caption, _View
-from retinanet_ext.data.register import register_builtin_datasets
-from retinanet_ext.evaluation.draw import class_color, load_font
-from retinanet_ext.evaluation.draw_sample import draw_sample
-from retinanet_ext.evaluation.sheet import CAPTION_PX
-from tests.tiny import SETTINGS, restored_loggers, tiny_cfg, write_config
+from retinanet_ext.data.datasets.register import register_builtin_datasets
+from retinanet_ext.visualization.draw import class_color, load_font
+from retinanet_ext.visualization.draw_sample import draw_sample
+from retinanet_ext.visualization.sheet import CAPTION_PX
+from tests.helpers.tiny import SETTINGS, restored_loggers, tiny_cfg, write_config
 
 
 @pytest.fixture(autouse=True)

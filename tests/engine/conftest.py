@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from detectron2.config import CfgNode
 
-from retinanet_ext.data.register import register_coco_dataset
-from tests.tiny import restored_loggers, tiny_cfg
+from retinanet_ext.data.datasets.register import register_coco_dataset
+from tests.helpers.tiny import restored_loggers, tiny_cfg
 
 
 @pytest.fixture(autouse=True)

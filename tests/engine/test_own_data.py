@@ -14,10 +14,10 @@ from PIL import Image, ImageDraw
 
 import train_net
 from retinanet_ext import get_cfg, load_config_file
-from retinanet_ext.data.register import load_class_names, register_builtin_datasets
+from retinanet_ext.data.datasets.register import load_class_names, register_builtin_datasets
 from retinanet_ext.engine.setup import build_cfg, default_argument_parser, setup
-from tests.data.four_formats import FORMATS, Picture, pictures_of_coco, some_pictures, write
-from tests.tiny import SETTINGS, restored_loggers
+from tests.helpers.four_formats import FORMATS, Picture, pictures_of_coco, some_pictures, write
+from tests.helpers.tiny import SETTINGS, restored_loggers
 
 NAMES = ["ant", "bee", "cat"]
 

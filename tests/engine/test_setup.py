@@ -10,7 +10,7 @@ import torch
 from detectron2.modeling import build_model
 
 from retinanet_ext import get_cfg, load_config_file, validate_cfg
-from retinanet_ext.data.register import register_builtin_datasets
+from retinanet_ext.data.datasets.register import register_builtin_datasets
 from retinanet_ext.engine import setup as engine_setup
 from retinanet_ext.engine.dry_run import dry_run
 from retinanet_ext.engine.setup import (
@@ -24,7 +24,7 @@ from retinanet_ext.engine.setup import (
 )
 from retinanet_ext.engine.trainer import evaluate
 from retinanet_ext.losses import class_alphas
-from tests.tiny import write_config
+from tests.helpers.tiny import write_config
 
 
 @pytest.fixture

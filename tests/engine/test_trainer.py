@@ -11,8 +11,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.events import EventStorage
 
 from retinanet_ext.engine import trainer as trainer_module
+from retinanet_ext.engine.failures.reports import TrainingTrouble
 from retinanet_ext.engine.trainer import RetinaNetTrainer, evaluate, wrap_ddp
-from retinanet_ext.engine.trouble import TrainingTrouble
 
 
 def train(cfg, resume=False, until=None):

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from coco_scenes import SIZE, register_json
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
+
+from tests.helpers.coco_scenes import SIZE, register_json
 
 
 @pytest.fixture

@@ -7,9 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from coco_scenes import exact_predictions, noisy_predictions, random_ground_truth, score
 
 from retinanet_ext.evaluation import backend as backend_module
+from tests.helpers.coco_scenes import (
+    exact_predictions,
+    noisy_predictions,
+    random_ground_truth,
+    score,
+)
 
 
 @pytest.fixture

@@ -11,7 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from coco_scenes import (
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import launch
+from detectron2.evaluation import COCOEvaluator
+from detectron2.utils import comm
+
+from retinanet_ext.evaluation import COCODetectionEvaluator
+from tests.helpers.coco_scenes import (
     CLASSES,
     OVERALL,
     exact_predictions,
@@ -21,12 +27,6 @@ from coco_scenes import (
     register_json,
     score,
 )
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.engine import launch
-from detectron2.evaluation import COCOEvaluator
-from detectron2.utils import comm
-
-from retinanet_ext.evaluation import COCODetectionEvaluator
 
 
 def test_ap_equals_detectron2s_evaluator(register, capsys):

@@ -8,11 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from coco_scenes import CLASSES, exact_predictions, noisy_predictions, random_ground_truth, score
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 
 from retinanet_ext.evaluation import COCODetectionEvaluator
+from tests.helpers.coco_scenes import (
+    CLASSES,
+    exact_predictions,
+    noisy_predictions,
+    random_ground_truth,
+    score,
+)
 
 
 def test_classes_follow_the_mapping_even_if_it_reorders_ids(register):

@@ -7,7 +7,14 @@ import math
 
 import numpy as np
 import pytest
-from coco_scenes import CLASSES, OVERALL, exact_predictions, random_ground_truth, score
+
+from tests.helpers.coco_scenes import (
+    CLASSES,
+    OVERALL,
+    exact_predictions,
+    random_ground_truth,
+    score,
+)
 
 
 def test_keys_are_complete_and_in_percent(register):

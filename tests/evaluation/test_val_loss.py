@@ -18,11 +18,11 @@ from detectron2.utils.events import EventStorage
 from PIL import Image
 from torch import nn
 
-from retinanet_ext.data.bad_images import BadImageError
+from retinanet_ext.data.loading.bad_images import BadImageError
 from retinanet_ext.evaluation.val_loss import build_val_loss_loader, validation_losses
-from retinanet_ext.modeling.normalizer import NORMALIZERS, LossNormalizer
-from tests.tiny import tiny_cfg
-from tests.two_ranks import run_on_two_ranks
+from retinanet_ext.modeling.criteria.normalizer import NORMALIZERS, LossNormalizer
+from tests.helpers.tiny import tiny_cfg
+from tests.helpers.two_ranks import run_on_two_ranks
 
 DATASET = "val_loss_images"
 # Width, height; boxes (XYXY, class, crowd) of each.

@@ -9,7 +9,7 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
-from tests.engine.steps import make_batch, make_cfg
+from tests.helpers.steps import make_batch, make_cfg
 
 
 @pytest.mark.parametrize("fused", [False, True])

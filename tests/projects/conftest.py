@@ -13,9 +13,9 @@ if str(PROJECT) not in sys.path:
 
 from focal_loss_paper import runs  # noqa: E402
 from focal_loss_paper.rows import Setting, default_base  # noqa: E402
-from made_up_results import put_result  # noqa: E402
 
-from retinanet_ext.data.register import register_builtin_datasets  # noqa: E402
+from retinanet_ext.data.datasets.register import register_builtin_datasets  # noqa: E402
+from tests.helpers.made_up_results import put_result  # noqa: E402
 
 QUICKSTART = Setting("quickstart", default_base("quickstart"), 490)
 

@@ -11,11 +11,11 @@ import yaml
 from focal_loss_paper import rows, runs
 from focal_loss_paper.rows import Setting, build_cfg, default_base, load_tables
 from reproduce import main
-from tiny import write_dataset
 
-from retinanet_ext.modeling.box_criteria import build_box_loss
+from retinanet_ext.config import validate_cfg
+from retinanet_ext.modeling.criteria.box import build_box_loss
 from retinanet_ext.registry import CLS_LOSS_REGISTRY
-from retinanet_ext.validate import validate_cfg
+from tests.helpers.tiny import write_dataset
 
 TABLES = load_tables()
 CONFIGS = sorted({row.config for table in TABLES.values() for row in table.rows})
@@ -188,7 +188,7 @@ def test_mistakes_are_one_sentence(tmp_path, capsys):
 
 TRAIN_NET = """
 import json, pathlib, sys
-from retinanet_ext.data.register import register_coco_dataset
+from retinanet_ext.data.datasets.register import register_coco_dataset
 root = pathlib.Path(__file__).parent / "bccd"
 for split in ("train", "val"):
     json_file = root / "annotations" / f"instances_{split}.json"

@@ -20,11 +20,11 @@ from focal_loss_paper.loss_distribution import (
 )
 from focal_loss_paper.rows import load_tables
 from focal_loss_paper.tables import summarize, tables_markdown
-from made_up_results import put_result
 from PIL import Image
-from tiny import tiny_cfg, write_dataset
 
-from retinanet_ext.data.register import register_builtin_datasets
+from retinanet_ext.data.datasets.register import register_builtin_datasets
+from tests.helpers.made_up_results import put_result
+from tests.helpers.tiny import tiny_cfg, write_dataset
 
 TABLES = load_tables()
 

@@ -13,9 +13,9 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
 from retinanet_ext import get_cfg, load_config_file, validate_cfg
-from retinanet_ext.data.register import load_class_names
+from retinanet_ext.data.datasets.register import load_class_names
 from retinanet_ext.engine.setup import merge_opts
-from retinanet_ext.messages import did_you_mean
+from retinanet_ext.errors import did_you_mean
 
 PROJECT = Path(__file__).resolve().parents[1]
 ROOT = PROJECT.parents[1]

@@ -22,7 +22,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from retinanet_ext import get_cfg
-from retinanet_ext.validate import flatten
+from retinanet_ext.config import flatten
 
 from .rows import Setting, Table, build_cfg
 

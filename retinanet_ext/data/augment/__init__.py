@@ -1,9 +1,9 @@
 """Augmentation by config: ``INPUT.AUG``."""
 
-from .entries import ENTRIES, default_augmentations
-from .mapper import AugmentingMapper, build_train_mapper, needs_dataset
+from .ops import ENTRIES, default_augmentations
 from .parse import check_augmentations, parse_augmentations
 from .sample import Sample
+from .train_mapper import AugmentingMapper, build_train_mapper, needs_dataset
 
 __all__ = [
     "ENTRIES",

@@ -7,10 +7,10 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from ...messages import did_you_mean
-from .checks import number
-from .entries import ENTRIES
+from ...errors import did_you_mean
 from .mosaic import Mosaic
+from .ops import ENTRIES
+from .validate import number
 
 __all__ = ["DEFAULT", "Step", "check_augmentations", "is_default", "parse_augmentations"]
 

@@ -3,11 +3,11 @@
 A reader makes a ``DatasetTable``; ``examine`` checks it; ``clean`` makes a corrected COCO json.
 """
 
+from .box_format import format_report, report_as_json
 from .checks import Report, examine, find_faults
 from .coco_file import to_coco, write_json
 from .findings import CODES, Fault, Finding
 from .fix import Change, clean
-from .format import format_report, report_as_json
 from .images import ImageFacts, read_images
 from .sources import LoadedTable, load_table
 from .statistics import AnchorLevel, InputSize, best_anchor_iou

@@ -10,10 +10,10 @@ from typing import Any
 from tqdm import tqdm
 
 from .boxes import check_boxes
-from .compare import compare_tables
 from .findings import CODES, Fault, Finding, list_findings
+from .ids import check_lists, missing_files
 from .images import ImageFacts, check_images, duplicate_images
-from .lists import check_lists, missing_files
+from .leakage import compare_tables
 from .statistics import (
     AnchorLevel,
     InputSize,

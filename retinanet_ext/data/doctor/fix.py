@@ -13,10 +13,10 @@ import numpy as np
 from .boxes import normalised_layout
 from .checks import find_faults
 from .coco_file import xywh
-from .compare import compare_tables
 from .findings import Fault
+from .ids import repeated
 from .images import ImageFacts, turn_boxes
-from .lists import repeated
+from .leakage import compare_tables
 from .table import DatasetTable, from_coco_content
 
 __all__ = ["Change", "clean"]

@@ -10,12 +10,12 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ...messages import did_you_mean
-from ..extra import absolute, extra_entries, register_extra_datasets
-from ..flags import split_flag
+from ...errors import did_you_mean
+from ..datasets.by_path import absolute, extra_entries, register_extra_datasets
+from ..datasets.command_line import split_flag
+from ..datasets.register import load_class_names
 from ..formats import Source, detect, read_cached, yolo_subsets
 from ..formats.coco import PROBED_IMAGES, find_images
-from ..register import load_class_names
 from .table import DatasetTable, from_coco_json, from_dataset_dicts
 
 __all__ = ["LoadedTable", "load_table"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from ...messages import did_you_mean
+from ...errors import did_you_mean
 from .table import Source
 
 __all__ = ["FORMATS", "detect"]

@@ -7,7 +7,7 @@ import pytest
 from retinanet_ext.data.formats import Inputs, Source
 from retinanet_ext.data.formats.csv_rows import read_csv
 from retinanet_ext.data.formats.text import read_class_file
-from tests.data.four_formats import Picture, write_images
+from tests.helpers.four_formats import Picture, write_images
 
 ROWS = "a.png,1,2,11,12,bee\na.png,3,3,9,9.5,ant\nb.png,,,,,\n"
 

@@ -12,10 +12,10 @@ from detectron2.data.detection_utils import read_image
 from detectron2.structures import BoxMode
 from PIL import Image
 
-from retinanet_ext.data.flags import split_flag
+from retinanet_ext.data.datasets.command_line import split_flag
 from retinanet_ext.data.formats import BoxTable, Source, detect, read_cached
 from retinanet_ext.data.formats.images import image_size
-from tests.data.four_formats import FORMATS, Picture, some_pictures, write
+from tests.helpers.four_formats import FORMATS, Picture, some_pictures, write
 
 NAMES = ["ant", "bee", "cat"]
 

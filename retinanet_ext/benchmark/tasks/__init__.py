@@ -1,0 +1,1 @@
+"""What the benchmark measures, one file per task."""

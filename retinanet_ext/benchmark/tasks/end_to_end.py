@@ -1,0 +1,166 @@
+"""Tasks on whole models: a training step and inference, from images to the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.solver import build_optimizer
+from detectron2.utils.events import EventStorage
+from torch import Tensor
+
+from ..agreement import (
+    compare_detections,
+    compare_losses,
+    compare_parameter_gradients,
+    full_precision,
+)
+from ..inputs import make_batch
+from ..measure import Work
+from ..peers import (
+    DETECTRON2,
+    OURS,
+    TORCHVISION,
+    Variant,
+    build_pair,
+    build_side,
+    build_torchvision,
+    torchvision_inputs,
+)
+from ..runner import Benchmark
+from ..settings import Settings
+
+__all__ = ["run_inference", "run_training_step", "slow_learning", "training_step_work"]
+
+LARGE_BATCH = 8
+
+# Steps must not change the weights so much that the numbers overflow.
+SMALL_LEARNING_RATE = 1e-6
+
+
+def run_training_step(bench: Benchmark) -> None:
+    """Forward, backward and a step of SGD."""
+    task, settings = "training-step", bench.settings
+    theirs, ours = build_pair(settings)
+    batch = make_batch(settings, settings.batch)
+    with full_precision():
+        their_losses, their_gradients = _losses_and_gradients(theirs, batch)
+        our_losses, our_gradients = _losses_and_gradients(ours, batch)
+    bench.agree(
+        task,
+        compare_losses(task, their_losses, our_losses),
+        compare_parameter_gradients(task, their_gradients, our_gradients),
+    )
+    del their_gradients, our_gradients
+    what = f"training step, batch {settings.batch}"
+    steps = {OURS: training_step(ours, settings, batch)}
+    steps[DETECTRON2] = training_step(theirs, settings, batch)
+    if settings.torchvision:
+        peer = build_torchvision(settings).train()
+        steps[TORCHVISION] = _torchvision_step(peer, settings, batch)
+    bench.time(task, what, steps, note="forward, backward, SGD")
+    del theirs, ours, steps
+    bench.memory(task, what, settings, note="of the second step, with the momentum")
+
+
+def _losses_and_gradients(
+    model: Any, batch: list[dict[str, Any]]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    model.train()
+    with EventStorage():
+        losses = model(batch)
+    sum(losses.values()).backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad(set_to_none=True)
+    return losses, gradients
+
+
+def training_step_work(settings: Settings, side: str) -> Work:
+    """A training step of one side, with random weights."""
+    model = build_side(settings, side)
+    return training_step(model, settings, make_batch(settings, settings.batch))
+
+
+def training_step(model: Any, settings: Settings, batch: list[dict[str, Any]]) -> Work:
+    """A training step of Detectron2's model or ours."""
+    model.train()
+    optimizer = build_optimizer(slow_learning(settings.cfg), model)
+
+    def step() -> None:
+        with EventStorage():
+            losses = model(batch)
+        sum(losses.values()).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def _torchvision_step(model: Any, settings: Settings, batch: list[dict[str, Any]]) -> Work:
+    images, targets = torchvision_inputs(batch, settings.device)
+    optimizer = build_optimizer(slow_learning(settings.cfg), model)
+
+    def step() -> None:
+        sum(model(images, targets).values()).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def slow_learning(cfg: CfgNode) -> CfgNode:
+    """The config with a learning rate that leaves the weights as they are, but for rounding."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.SOLVER.BASE_LR = SMALL_LEARNING_RATE
+    return cfg
+
+
+def run_inference(bench: Benchmark, variant: Variant | None = None) -> None:
+    """From images to detections: latency of one image, images per second of eight.
+
+    Args:
+        bench: takes the rows.
+        variant: other config keys for our side; the latency alone is measured.
+    """
+    settings = bench.settings
+    task = "inference" if variant is None else f"inference-{variant.name}"
+    suffix = "" if variant is None else f", {variant.name}"
+    thresh = settings.cfg.MODEL.RETINANET.SCORE_THRESH_TEST
+    theirs, ours = build_pair(settings, settings.with_keys(variant.keys) if variant else None)
+    peer = build_torchvision(settings) if settings.torchvision and variant is None else None
+    for size in (1, LARGE_BATCH) if variant is None else (1,):
+        batch = make_batch(settings, size)
+        detect_theirs, detect_ours = detect(theirs, batch), detect(ours, batch)
+        with full_precision():
+            found = compare_detections(task, detect_theirs(), detect_ours(), thresh)
+        bench.agree(task, found)
+        works: dict[str, Work] = {OURS: detect_ours, DETECTRON2: detect_theirs}
+        if peer is not None:
+            images, _ = torchvision_inputs(batch, settings.device)
+            works[TORCHVISION] = _torchvision_detect(peer, images)
+        what = f"inference, batch {size}{suffix}"
+        bench.time(task, what, works, images=size if size > 1 else 0)
+
+
+def detect(model: Any, batch: list[dict[str, Any]]) -> Callable[[], list[Any]]:
+    """Detections of Detectron2's model or ours, with pre- and postprocessing."""
+    model.eval()
+
+    @torch.no_grad()
+    def work() -> list[Any]:
+        return [output["instances"] for output in model(batch)]
+
+    return work
+
+
+def _torchvision_detect(model: Any, images: list[Tensor]) -> Work:
+    model.eval()
+
+    @torch.no_grad()
+    def work() -> list[Any]:
+        return model(images)
+
+    return work

@@ -1,0 +1,50 @@
+"""Reading config files, and configs as flat lists of keys."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+from detectron2.config import CfgNode
+
+__all__ = ["flatten", "load_config_file"]
+
+
+def load_config_file(
+    cfg: CfgNode, path: str | os.PathLike[str], allow_unsafe: bool = False
+) -> None:
+    """Merge a yaml file and its ``_BASE_`` files into ``cfg``.
+
+    Detectron2's ``cfg.merge_from_file`` runs Python code that a yaml file asks for; here that takes
+    ``allow_unsafe``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        KeyError: if the file has an unknown key.
+        ValueError: if the file is not yaml, or asks for code to be run without ``allow_unsafe``.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"config file '{path}' does not exist (from {os.getcwd()})")
+    try:
+        cfg.merge_from_file(path, allow_unsafe=allow_unsafe)
+    except yaml.constructor.ConstructorError as error:
+        raise ValueError(
+            f"config file '{path}' or its _BASE_ holds the yaml tag of a Python object "
+            f"({error.problem}), which would run code. If you trust it (Detectron2's own "
+            "Base-RetinaNet.yaml has one), pass --allow-unsafe-yaml"
+        ) from error
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"config file '{path}' or its _BASE_ is not yaml: {reason}") from error
+
+
+def flatten(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield ``("MODEL.RETINANET.NUM_CLASSES", 80)`` for every leaf of a config."""
+    for key, value in node.items():
+        if isinstance(value, CfgNode):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

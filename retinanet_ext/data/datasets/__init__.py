@@ -1,0 +1,1 @@
+"""Registered datasets: by name, by path, by class, and their checks."""

@@ -1,0 +1,214 @@
+"""Datasets that a config names by their paths, in ``DATASETS.EXTRA``."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from ...errors import did_you_mean
+from ..formats import BoxTable, Source, default_cache_dir, detect, read_cached
+from .class_rules import ClassRules, class_map, resolve_class_names
+from .split import split_images
+
+__all__ = ["ExtraDataset", "absolute", "extra_entries", "register_extra_datasets"]
+
+FIELDS = ("NAME", "ANNOTATIONS", "IMAGES", "FORMAT", "CLASSES", "SUBSET", "SPLIT", "ONE_BASED")
+SUBSETS = ("", "train", "val", "test")
+SPLITS = ("", "train", "val")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of ``DATASETS.EXTRA``; ``split``: "train" or "val" for a share of the images."""
+
+    name: str
+    source: Source
+    split: str
+
+
+@dataclass(frozen=True, eq=False)
+class ExtraDataset:
+    """What ``DatasetCatalog`` holds for an entry: called, it gives Detectron2's dicts.
+
+    Attributes:
+        name: the registered name.
+        table: the annotations; dicts are made of them at each call.
+        names: the model's classes.
+        new_class: index into ``names`` for each class of the table, -1 to leave its boxes out.
+        images: which images of the table.
+        annotations: path of the file or folder, for messages.
+    """
+
+    name: str
+    table: BoxTable
+    names: list[str]
+    new_class: list[int]
+    images: list[int]
+    annotations: str
+
+    def __call__(self) -> list[dict]:
+        return self.table.records(self.images, self.new_class)
+
+    def class_names(self) -> list[str]:
+        """The model's classes."""
+        return list(self.names)
+
+    def require_files(self) -> None:
+        """Nothing is missing: the annotations have been read already."""
+
+    def is_whole_json(self) -> bool:
+        """Whether this is a COCO json as it is, which then is the evaluation's ground truth."""
+        same = self.new_class == list(range(len(self.names)))
+        return same and bool(self.table.category_ids) and len(self.images) == len(self.table)
+
+
+def extra_entries(cfg: CfgNode) -> list[Entry]:
+    """Read ``DATASETS.EXTRA``; relative paths start from the current folder.
+
+    Raises:
+        ValueError: an entry is not a dict with these fields; names the field.
+    """
+    entries = [_entry(row, i) for i, row in enumerate(cfg.DATASETS.EXTRA)]
+    for i, entry in enumerate(entries):
+        if entry.name in [other.name for other in entries[:i]]:
+            raise ValueError(f"DATASETS.EXTRA has two entries with NAME '{entry.name}'")
+    return entries
+
+
+def register_extra_datasets(cfg: CfgNode, names: Iterable[str] | None = None) -> list[str]:
+    """Read the datasets of ``DATASETS.EXTRA`` that are asked for, and register them.
+
+    A name that this function registered before is registered anew; one of someone else's raises.
+
+    Args:
+        cfg: reads DATASETS.EXTRA, CLASSES, DROP_CLASSES, MERGE_CLASSES, VAL_FRACTION, SPLIT_SEED,
+            CACHE_DIR.
+        names: the datasets wanted; by default DATASETS.TRAIN and DATASETS.TEST. The others of EXTRA
+            are read only for their class names, where a wanted one lists none.
+
+    Returns:
+        The wanted names that are in DATASETS.EXTRA.
+
+    Raises:
+        ValueError, OSError: what is wrong with an entry or its annotations.
+    """
+    wanted = set((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if names is None else names)
+    entries, rules = extra_entries(cfg), ClassRules.from_cfg(cfg)
+    asked = [entry for entry in entries if entry.name in wanted]
+    for entry in asked:
+        _require_free(entry.name)
+    sources: dict[Source, BoxTable] = {}
+    tables = {entry.name: _read(entry, cfg, sources) for entry in asked}
+    if not rules.keep and not all(table.declared for table in tables.values()):
+        tables |= {e.name: _read(e, cfg, sources) for e in entries if e.name not in tables}
+    class_names = resolve_class_names(tables, rules) if asked else {}
+    for entry in asked:
+        table, resolved = tables[entry.name], class_names[entry.name]
+        images = _images(entry, table, cfg)
+        new_class = class_map(table, rules, resolved)
+        dataset = ExtraDataset(
+            entry.name, table, resolved, new_class, images, entry.source.annotations
+        )
+        _register(dataset, entry.source)
+    return [entry.name for entry in asked]
+
+
+def _entry(row: Any, number: int) -> Entry:
+    where = f"DATASETS.EXTRA, entry {number}"
+    if not isinstance(row, dict) or not row.get("NAME") or not row.get("ANNOTATIONS"):
+        raise ValueError(
+            f"{where} is {row!r}, but must be {{NAME: ..., ANNOTATIONS: ...}}, with IMAGES and "
+            "others as needed"
+        )
+    for key, value in row.items():
+        if key not in FIELDS:
+            raise ValueError(
+                f"{where} has the field '{key}'.{did_you_mean(str(key), FIELDS)} Known: "
+                f"{', '.join(FIELDS)}"
+            )
+        if not isinstance(value, bool if key == "ONE_BASED" else str):
+            raise ValueError(f"{where}: {key} is {value!r}, which has the wrong type")
+    for key, known in (("SUBSET", SUBSETS), ("SPLIT", SPLITS)):
+        if row.get(key, "") not in known:
+            raise ValueError(f"{where}: {key} is '{row[key]}'; use one of {', '.join(known[1:])}")
+    source = Source(
+        annotations=absolute(row["ANNOTATIONS"]),
+        images=absolute(row.get("IMAGES", "")),
+        format=row.get("FORMAT", ""),
+        classes=absolute(row.get("CLASSES", "")),
+        subset=row.get("SUBSET", ""),
+        one_based=row.get("ONE_BASED", True),
+    )
+    return Entry(row["NAME"], source, row.get("SPLIT", ""))
+
+
+def _read(entry: Entry, cfg: CfgNode, known: dict[Source, BoxTable]) -> BoxTable:
+    cache_dir = cfg.DATASETS.CACHE_DIR
+    cache_dir = {"": default_cache_dir(), "none": ""}.get(cache_dir, cache_dir)
+    try:
+        source = detect(entry.source)
+        if source not in known:  # the two parts of a split are read together
+            known[source] = read_cached(source, cache_dir)
+    except (ValueError, OSError) as error:
+        kind = ValueError if isinstance(error, ValueError) else type(error)
+        raise kind(f"dataset '{entry.name}': {error}") from error
+    return known[source]
+
+
+def _images(entry: Entry, table: BoxTable, cfg: CfgNode) -> list[int]:
+    if not entry.split:
+        return list(range(len(table)))
+    node = cfg.DATASETS
+    return split_images(table.file_names, entry.split, node.VAL_FRACTION, node.SPLIT_SEED)
+
+
+def _require_free(name: str) -> None:
+    if name in DatasetCatalog and not hasattr(DatasetCatalog[name], "is_whole_json"):
+        raise ValueError(
+            f"DATASETS.EXTRA has an entry '{name}', but a dataset of this name is registered "
+            "already; choose another NAME"
+        )
+
+
+def _register(dataset: ExtraDataset, source: Source) -> None:
+    name, table = dataset.name, dataset.table
+    for catalog in (DatasetCatalog, MetadataCatalog):
+        if name in catalog:
+            catalog.pop(name)
+    DatasetCatalog.register(name, dataset)
+    metadata = MetadataCatalog.get(name)
+    metadata.set(thing_classes=dataset.class_names(), evaluator_type="coco")
+    if dataset.is_whole_json():
+        ids = {category: i for i, category in enumerate(table.category_ids)}
+        metadata.set(json_file=dataset.annotations, thing_dataset_id_to_contiguous_id=ids)
+    _log(dataset)
+
+
+def _log(dataset: ExtraDataset) -> None:
+    table = dataset.table
+    kept = np.array([*dataset.new_class, -1])[table.classes] >= 0
+    before = np.cumsum([0, *kept])[table.starts]
+    counts = np.diff(before)[dataset.images].tolist()
+    logger.info(
+        "Dataset '%s': %d images (%d without boxes), %d boxes, %d classes: %s",
+        dataset.name,
+        len(counts),
+        counts.count(0),
+        sum(counts),
+        len(dataset.names),
+        ", ".join(dataset.names[:10]) + (", ..." if len(dataset.names) > 10 else ""),
+    )
+
+
+def absolute(path: str) -> str:
+    """Absolute path, so that a change of the current folder does no harm; "" stays."""
+    return os.path.abspath(os.path.expanduser(path)) if path else ""

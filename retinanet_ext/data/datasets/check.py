@@ -1,0 +1,200 @@
+"""Stops before training on datasets that do not fit the config, or hold impossible annotations."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.file_io import PathManager
+from tabulate import tabulate
+
+from ...errors import did_you_mean
+from ...structures import RETINANET_ARCHITECTURES
+from .register import load_class_names
+
+__all__ = ["check_dataset_dicts", "check_datasets", "check_num_classes"]
+
+SHOWN_NAMES = 10
+
+logger = logging.getLogger(__name__)
+
+
+def check_datasets(cfg: CfgNode) -> None:
+    """Check the datasets of ``cfg`` and log how many objects of each class there are to train on.
+
+    ``DATASETS.TRAIN`` and ``DATASETS.TEST`` may be empty. Only training datasets are loaded whole.
+
+    Raises:
+        ValueError: see ``check_num_classes`` and ``check_dataset_dicts``.
+        FileNotFoundError: files of a dataset are missing.
+    """
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        _check_registered(name)
+        _check_files(name)
+    # Loaded first: it puts the class names into the metadata, where check_num_classes finds them.
+    loaded = [(name, DatasetCatalog.get(name)) for name in cfg.DATASETS.TRAIN]
+    check_num_classes(cfg)
+    totals: dict[str, int] = {}
+    for name, dicts in loaded:
+        class_names = load_class_names(name)
+        num_classes = len(class_names or ())
+        if cfg.MODEL.META_ARCHITECTURE in RETINANET_ARCHITECTURES:
+            num_classes = cfg.MODEL.RETINANET.NUM_CLASSES
+        if not num_classes:
+            continue  # nothing says what the ids may be
+        counts = check_dataset_dicts(name, dicts, num_classes, class_names)
+        for label, count in zip(class_names or range(num_classes), counts, strict=True):
+            totals[str(label)] = totals.get(str(label), 0) + count
+    if totals:
+        _log_counts(cfg.DATASETS.TRAIN, totals)
+
+
+def check_num_classes(cfg: CfgNode) -> None:
+    """Compare the class names of all datasets with each other and with ``NUM_CLASSES``.
+
+    ``MODEL.RETINANET.NUM_CLASSES`` counts only under a RetinaNet architecture.
+
+    Raises:
+        ValueError: a dataset is not registered, its classes differ from another one's, or
+            ``NUM_CLASSES`` is not their number.
+    """
+    first: tuple[str, list[str]] | None = None
+    for name in dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)):
+        _check_registered(name)
+        class_names = load_class_names(name)
+        if class_names is None:
+            logger.info("Dataset '%s' has no thing_classes; its classes are not checked.", name)
+            continue
+        if cfg.MODEL.META_ARCHITECTURE in RETINANET_ARCHITECTURES:
+            _check_number(cfg.MODEL.RETINANET.NUM_CLASSES, name, class_names)
+        if first is None:
+            first = name, class_names
+        elif first[1] != class_names:
+            raise ValueError(
+                f"datasets '{first[0]}' and '{name}' have different classes: "
+                f"{_difference(first[1], class_names)}; the order counts too"
+            )
+
+
+def check_dataset_dicts(
+    name: str,
+    dicts: Sequence[dict[str, Any]],
+    num_classes: int,
+    class_names: Sequence[str] | None = None,
+) -> list[int]:
+    """Check the annotations of a loaded dataset.
+
+    Args:
+        name: the dataset's registered name, for messages.
+        dicts: Detectron2's dataset dicts; those without "annotations" are passed over.
+        num_classes: ids must lie in [0, num_classes).
+        class_names: names of the classes, for messages.
+
+    Returns:
+        Number of objects of each class, crowds left out; ``num_classes`` long.
+
+    Raises:
+        ValueError: a category_id is out of range or no integer, or a bbox is not made of four
+            finite numbers; names dataset, image file, the value and what to change.
+    """
+    counts = [0] * num_classes
+    for record in dicts:
+        for annotation in record.get("annotations", ()):
+            category = annotation.get("category_id")
+            if not _is_class_id(category, num_classes):
+                raise _bad_category(name, record, category, num_classes, class_names)
+            counts[category] += not (annotation.get("iscrowd", 0) or annotation.get("ignore", 0))
+            if not _is_finite_box(annotation.get("bbox")):
+                raise ValueError(
+                    f"dataset '{name}', image {_image_of(record)}: bbox is "
+                    f"{annotation.get('bbox')}, but must be four finite numbers; correct or "
+                    "remove this annotation"
+                )
+    return counts
+
+
+def _check_registered(name: str) -> None:
+    if name not in DatasetCatalog:
+        raise ValueError(
+            f"DATASETS names '{name}', which is not registered."
+            f"{did_you_mean(name, DatasetCatalog.list())} Register your own with "
+            "retinanet_ext.data.register_coco_dataset before"
+        )
+
+
+def _check_files(name: str) -> None:
+    """Find missing files now, not when training is over and evaluation begins."""
+    source = DatasetCatalog[name]
+    json_file = MetadataCatalog.get(name).get("json_file")
+    if hasattr(source, "require_files"):
+        source.require_files()
+    elif json_file is not None and not PathManager.isfile(json_file):
+        raise FileNotFoundError(
+            f"dataset '{name}' is not there: no {json_file}; Detectron2 looks for its own datasets "
+            "below the folder that DETECTRON2_DATASETS names, or else ./datasets"
+        )
+
+
+def _is_class_id(category: Any, num_classes: int) -> bool:
+    # bool is an int to Python; a numpy integer is fine too.
+    if isinstance(category, bool) or not hasattr(category, "__index__"):
+        return False
+    return 0 <= category < num_classes
+
+
+def _is_finite_box(box: Any) -> bool:
+    try:
+        # A sum is finite only if all are; one test instead of four.
+        return len(box) == 4 and math.isfinite(sum(box))
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def _bad_category(
+    name: str,
+    record: dict[str, Any],
+    category: Any,
+    num_classes: int,
+    class_names: Sequence[str] | None,
+) -> ValueError:
+    known = f" ({_shorten(class_names)})" if class_names else ""
+    return ValueError(
+        f"dataset '{name}', image {_image_of(record)}: category_id is {category!r}, but must be an "
+        f"integer from 0 to {num_classes - 1}{known}; correct the annotation, map the ids to a "
+        "range without gaps from 0, or set MODEL.RETINANET.NUM_CLASSES to the number of classes"
+    )
+
+
+def _image_of(record: dict[str, Any]) -> str:
+    return f"{record.get('file_name', record.get('image_id', '?'))}"
+
+
+def _check_number(num_classes: int, name: str, class_names: list[str]) -> None:
+    if num_classes != len(class_names):
+        raise ValueError(
+            f"MODEL.RETINANET.NUM_CLASSES is {num_classes} but dataset '{name}' has "
+            f"{len(class_names)} classes ({_shorten(class_names)}); set "
+            f"MODEL.RETINANET.NUM_CLASSES to {len(class_names)}"
+        )
+
+
+def _shorten(names: Sequence[str]) -> str:
+    more = ", ..." if len(names) > SHOWN_NAMES else ""
+    return ", ".join(names[:SHOWN_NAMES]) + more
+
+
+def _difference(first: list[str], second: list[str]) -> str:
+    if len(first) != len(second):
+        return f"{len(first)} ({_shorten(first)}) and {len(second)} ({_shorten(second)})"
+    index = next(i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b)
+    return f"class {index} is '{first[index]}' in the one and '{second[index]}' in the other"
+
+
+def _log_counts(names: Sequence[str], counts: dict[str, int]) -> None:
+    rows = [*counts.items(), ("total", sum(counts.values()))]
+    table = tabulate(rows, headers=("class", "objects"), tablefmt="simple")
+    logger.info("Objects in %s:\n%s", ", ".join(names), table)

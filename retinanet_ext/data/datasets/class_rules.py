@@ -1,0 +1,136 @@
+"""Which classes of the annotations a model learns: merged, dropped, kept and ordered by name."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from detectron2.config import CfgNode
+
+from ...errors import did_you_mean
+from ..formats import BoxTable
+
+__all__ = ["ClassRules", "class_map", "resolve_class_names"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ClassRules:
+    """What ``DATASETS.MERGE_CLASSES``, ``DROP_CLASSES`` and ``CLASSES`` say, in this order.
+
+    Attributes:
+        merge: old name -> new name.
+        drop: names, after merging, whose boxes are left out: background.
+        keep: names, after merging, of the model's classes in their order; () for all.
+    """
+
+    merge: Mapping[str, str]
+    drop: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+
+    @classmethod
+    def from_cfg(cls, cfg: CfgNode) -> ClassRules:
+        """Read the keys.
+
+        Raises:
+            ValueError: they are not lists of names, or contradict each other.
+        """
+        node = cfg.DATASETS
+        merge: dict[str, str] = {}
+        for row in node.MERGE_CLASSES:
+            if not _is_names(row) or len(row) < 2:
+                raise ValueError(
+                    f"DATASETS.MERGE_CLASSES holds {row!r}; each entry is a list of the new name "
+                    "and the old ones: [[cell, RBC, WBC]]"
+                )
+            for old in row[1:]:
+                if merge.setdefault(old, row[0]) != row[0]:
+                    raise ValueError(
+                        f"DATASETS.MERGE_CLASSES merges class '{old}' into '{merge[old]}' and into "
+                        f"'{row[0]}'; choose one"
+                    )
+        for key in ("DROP_CLASSES", "CLASSES"):
+            if not _is_names(node[key]) or len(set(node[key])) < len(node[key]):
+                raise ValueError(
+                    f"DATASETS.{key} must be a list of different names, got {node[key]!r}"
+                )
+        if both := set(node.DROP_CLASSES) & set(node.CLASSES):
+            raise ValueError(f"DATASETS.CLASSES and DROP_CLASSES both name {sorted(both)}")
+        return cls(merge, tuple(node.DROP_CLASSES), tuple(node.CLASSES))
+
+    def new_name(self, name: str) -> str:
+        """The name after merging."""
+        return self.merge.get(name, name)
+
+    def new_names(self, names: Sequence[str]) -> list[str]:
+        """Names after merging and dropping, in the order of their first one."""
+        new = dict.fromkeys(self.new_name(name) for name in names)
+        return [name for name in new if name not in self.drop]
+
+
+def resolve_class_names(tables: Mapping[str, BoxTable], rules: ClassRules) -> dict[str, list[str]]:
+    """The classes of each dataset.
+
+    ``rules.keep`` if it names any. Otherwise a dataset that lists its classes has those. The others
+    (VOC, CSV) share one list: that of the first dataset that has one, or else all their names,
+    sorted, so that a class without objects in one of them does not move the rest.
+
+    Args:
+        tables: dataset name -> its annotations.
+
+    Raises:
+        ValueError: a rule names a class that is not there, no class is left, or a dataset has
+            objects of a class that the list lacks.
+    """
+    _check_rules_fit(tables, rules)
+    names = {name: rules.new_names(table.class_names) for name, table in tables.items()}
+    listed = {name: names[name] for name, table in tables.items() if table.declared}
+    shared = next(iter(listed.values()), sorted(set().union(*names.values())))
+    resolved = {name: list(rules.keep) or listed.get(name, shared) for name in tables}
+    for name, new in names.items():
+        if not resolved[name]:
+            raise ValueError(
+                f"dataset '{name}' has no class left ({', '.join(tables[name].class_names)}): see "
+                "DATASETS.DROP_CLASSES, or whether there is any object"
+            )
+        missing = [x for x in new if x not in resolved[name]]
+        if missing and rules.keep:
+            logger.info("Dataset '%s': left out, not in CLASSES: %s", name, ", ".join(missing))
+        elif missing:
+            raise ValueError(
+                f"dataset '{name}' has objects of class '{missing[0]}', which is not among the "
+                f"classes of '{next(iter(listed))}' ({', '.join(resolved[name][:10])}); rename it "
+                "by DATASETS.MERGE_CLASSES, or leave it out by DATASETS.DROP_CLASSES"
+            )
+    return resolved
+
+
+def class_map(table: BoxTable, rules: ClassRules, class_names: Sequence[str]) -> list[int]:
+    """New index of each class of ``table``, -1 where its boxes are left out."""
+    index = {name: i for i, name in enumerate(class_names)}
+    return [index.get(rules.new_name(name), -1) for name in table.class_names]
+
+
+def _check_rules_fit(tables: Mapping[str, BoxTable], rules: ClassRules) -> None:
+    old = {name for table in tables.values() for name in table.class_names}
+    new = {rules.new_name(name) for name in old}
+    for key, named, known in (
+        ("MERGE_CLASSES", rules.merge, old),
+        ("DROP_CLASSES", rules.drop, new),
+        ("CLASSES", rules.keep, new),
+    ):
+        for name in named:
+            if name in known:
+                continue
+            if all(table.declared for table in tables.values()) or not set(named) & known:
+                raise ValueError(
+                    f"DATASETS.{key} names class '{name}', which is in no dataset of "
+                    f"DATASETS.EXTRA.{did_you_mean(name, known)} Known: {', '.join(sorted(known))}"
+                )
+            logger.warning("DATASETS.%s names class '%s', which no object has", key, name)
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(x, str) and x for x in value)

@@ -1,0 +1,1 @@
+"""From dataset dicts to batches: the training stream, workers, mappers."""

@@ -1,0 +1,253 @@
+"""Detectron2's checkpointer with safe files, safe saving, and classes matched by name."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils import comm
+from fvcore.common.checkpoint import Checkpointer
+
+from ...files import remove_unfinished, write_checked, write_text
+from .fine_tune import ClassTransfer, match_classes
+from .last_checkpoint import TAG, candidates, read_last_checkpoint
+from .weights import (
+    CLASSES_KEY,
+    WeightsError,
+    plain_types,
+    read_safetensors,
+    read_torch,
+    read_zoo_file,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class _SafeFiles(Checkpointer):
+    """Reads what Detectron2's checkpointer leaves to its base: files of PyTorch."""
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        return (read_safetensors if filename.endswith(".safetensors") else read_torch)(filename)
+
+
+class SafeCheckpointer(DetectionCheckpointer, _SafeFiles):
+    """Detectron2's checkpointer; a file can run no code, and a kill at any moment does no harm.
+
+    It reads what Detectron2's reads, and .safetensors; see :mod:`.weights`. What it saves holds
+    ``thing_classes``, loads with ``torch.load(..., weights_only=True)``, and has its checksum
+    beside it, by which damage is found on resuming.
+    """
+
+    thing_classes: Sequence[str] = ()
+    """Names of the model's classes; () if unknown: weights are then loaded as they are."""
+
+    allow_new_classes = True
+    """Whether classes that the weights do not have are fine, as they are where they are learned."""
+
+    checkpointables: dict[str, Any]
+    _source = ""
+    _resuming = False
+    _tags = True
+    _resumed_from = ""
+    _read: dict[str, Any] | None = None  # what the next load takes instead of a file
+
+    def save(self, name: str, tag: bool = True, **kwargs: Any) -> None:
+        """Save ``name.pth`` and its checksum, see :func:`write_checked`, then ``last_checkpoint``.
+
+        A ``save_dir`` with an address ("://") is left to Detectron2, without a checksum.
+
+        Args:
+            name: without folder and ending.
+            tag: whether a later run resumes from this file.
+            kwargs: further data to save; numpy's numbers become Python's.
+
+        Raises:
+            OSError: it cannot be written. What was there before still is.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        if self.thing_classes:
+            kwargs.setdefault(CLASSES_KEY, list(self.thing_classes))
+        states = {key: x.state_dict() for key, x in self.checkpointables.items()}
+        extra = plain_types({**states, **kwargs})
+        if self._is_remote():
+            self._save_by_detectron2(name, tag, extra)
+            return
+        content = {"model": self.model.state_dict(), **extra}
+        os.makedirs(self.save_dir, exist_ok=True)
+        remove_unfinished(self.save_dir)
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        logger.info("saving checkpoint to %s", path)
+        write_checked(path, lambda file: torch.save(content, file))
+        if tag:
+            self.tag_last_checkpoint(f"{name}.pth")
+
+    def _save_by_detectron2(self, name: str, tag: bool, extra: dict[str, Any]) -> None:
+        checkpointables, self.checkpointables, self._tags = self.checkpointables, {}, tag
+        try:
+            super().save(name, **extra)
+        finally:
+            self.checkpointables, self._tags = checkpointables, True
+
+    def _is_remote(self) -> bool:
+        return "://" in self.save_dir
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Name the checkpoint to resume from, which must be written completely by now."""
+        if not self._tags:
+            return
+        if self._is_remote():
+            super().tag_last_checkpoint(last_filename_basename)
+        else:
+            write_text(os.path.join(self.save_dir, TAG), last_filename_basename)
+        self._resumed_from = ""
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is something to resume from, be it with or without ``last_checkpoint``."""
+        if not self.save_dir or self._is_remote():
+            return super().has_checkpoint()
+        return bool(candidates(self.save_dir))
+
+    def get_checkpoint_file(self) -> str:
+        """Path of the checkpoint that was resumed from or, since a new one, of the newest."""
+        return self._resumed_from or super().get_checkpoint_file()
+
+    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """See Detectron2.
+
+        Raises:
+            WeightsError: the file could run code, is broken, or nothing in it fits the model.
+            ImportError: it ends with .safetensors and that package is not installed.
+        """
+        self._source = path
+        try:
+            return super().load(path, *args, **kwargs)
+        finally:
+            self._parsed_url_during_load = None  # else a second call would fail after an error
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        content, self._read = self._read, None
+        if content is not None:
+            return content
+        if filename.endswith((".pkl", ".pyth")):
+            return read_zoo_file(filename)
+        return super()._load_file(filename)
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """Resume from the last intact checkpoint in ``save_dir``, or else load ``path``.
+
+        A damaged or missing checkpoint is named in a warning, and the one before it taken, see
+        :func:`.last_checkpoint.candidates`. The main process chooses for all. What is resumed has
+        the same classes, so these are not compared.
+
+        Args:
+            path: weights to start from; see :meth:`load`.
+            resume: whether to look for a checkpoint.
+
+        Raises:
+            WeightsError: there are checkpoints and none of them is intact, or some process does not
+                see the one that the main process chose. Also what :meth:`load` raises.
+        """
+        self._resuming = resume and comm.all_gather(self.has_checkpoint())[0]
+        if not self._resuming or not self.save_dir or self._is_remote():
+            return super().resume_or_load(path, resume=self._resuming)
+        self._resumed_from = self._choose_checkpoint()
+        try:
+            return self.load(self._resumed_from)
+        finally:
+            self._read = None
+
+    def _choose_checkpoint(self) -> str:
+        """Path of the checkpoint to resume from, the same in all processes."""
+        chosen, error = "", None
+        if comm.is_main_process():
+            try:
+                chosen, self._read = read_last_checkpoint(self.save_dir, self.checkpointables)
+            except WeightsError as caught:
+                error = caught
+        chosen, error = comm.all_gather((chosen, error))[0]
+        if error is not None:
+            raise error
+        if not all(comm.all_gather(os.path.isfile(chosen))):
+            raise WeightsError(
+                f"not all processes of this job see '{chosen}': OUTPUT_DIR must be one folder that "
+                "all machines share"
+            )
+        return chosen
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        names = list(checkpoint["model"])
+        transfer = None if self._resuming else self._match_classes(checkpoint)
+        incompatible = super()._load_model(checkpoint)
+        fresh = self._fresh_parameters(incompatible, transfer)
+        self._require_fit(names, fresh)
+        if not self._resuming:
+            self._log_start(fresh, transfer)
+        return incompatible
+
+    def _match_classes(self, checkpoint: dict[str, Any]) -> ClassTransfer | None:
+        """Put the rows of the model's classes in place of the checkpoint's, see :mod:`.fine_tune`.
+
+        Raises:
+            WeightsError: there are new classes, and nothing will train them.
+        """
+        weights, old_names = checkpoint["model"], checkpoint.get(CLASSES_KEY)
+        found = None
+        if self.thing_classes:
+            found = match_classes(self.model, weights, old_names, self.thing_classes)
+        if found is None:
+            return None
+        transfer, merged = found
+        if transfer.new and not self.allow_new_classes:
+            if all(x.shape == getattr(weights.get(k), "shape", None) for k, x in merged.items()):
+                logger.warning(
+                    "%s has other class names: %s; rows used as they are", self._source, transfer
+                )
+                return None
+            raise WeightsError(
+                f"'{self._source}' does not detect all classes of the dataset; {transfer}. Train "
+                "it on them first, or evaluate on a dataset of its own classes"
+            )
+        if transfer.new and not self.model.head.cls_score.weight.requires_grad:
+            raise WeightsError(
+                f"MODEL.RETINANET.FREEZE holds cls_score, but '{self._source}' lacks classes of "
+                f"the dataset, which would stay random; {transfer}. Take cls_score out of FREEZE"
+            )
+        weights.update(merged)
+        return transfer
+
+    def _fresh_parameters(self, incompatible: Any, transfer: ClassTransfer | None) -> list[str]:
+        """Names of the parameters that the checkpoint has no row of."""
+        wrong = {name for name, *_ in incompatible.incorrect_shapes}
+        wrong.update(incompatible.missing_keys)
+        if transfer is not None and not transfer.copied:
+            wrong.update(transfer.layers)
+        return [name for name, _ in self.model.named_parameters() if name in wrong]
+
+    def _require_fit(self, names: list[str], fresh: list[str]) -> None:
+        """Raise WeightsError if no parameter was loaded: training would start from nothing."""
+        parameters = [name for name, _ in self.model.named_parameters()]
+        if len(fresh) < len(parameters) or not parameters:
+            return
+        raise WeightsError(
+            f"'{self._source}' has no weights that fit the model: it holds "
+            f"{', '.join(names[:3]) or 'nothing'}, ..., and the model {', '.join(parameters[:3])}, "
+            "...; give weights of this network, or '?matching_heuristics=True' after the file's "
+            "name to match names by their last parts"
+        )
+
+    def _log_start(self, fresh: list[str], transfer: ClassTransfer | None) -> None:
+        """Say in one line what was loaded and what was not."""
+        total = sum(1 for _ in self.model.parameters())
+        parts = [f"loaded {total - len(fresh)} of {total} parameter tensors from {self._source}"]
+        layers = list(dict.fromkeys(name.rpartition(".")[0] for name in fresh))
+        if layers:
+            more = f" and {len(layers) - 4} more layers" if len(layers) > 4 else ""
+            parts.append(f"new: {', '.join(layers[:4])}{more}")
+        if transfer is not None:
+            parts.append(str(transfer))
+        logger.info("%s", "; ".join(parts))

@@ -1,0 +1,1 @@
+"""Evaluation in training, and the best checkpoint."""

@@ -1,0 +1,1 @@
+"""Fatal errors of a training: reports and snapshots."""

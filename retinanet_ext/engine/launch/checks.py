@@ -1,0 +1,140 @@
+"""Checks of a run that cost nothing and fail before hours are spent."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+
+import torch
+import torch.distributed as dist
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
+
+from ...config.step_rules import check_parts
+from ..checkpoint.last_checkpoint import TAG, candidates
+from ..checkpoint.weights import require_safetensors
+from .cluster import find_job
+from .launching import check_job_arguments
+
+logger = logging.getLogger(__name__)
+
+
+def check_launch(args: argparse.Namespace) -> None:
+    """Check the process arguments before any process is started, or joins torchrun's or Slurm's.
+
+    Raises:
+        ValueError: more processes than GPUs, a negative number, a rank without its machine, or
+            something else than torchrun or Slurm has started.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    job = find_job()
+    if job is not None:
+        check_job_arguments(args, job)
+        if gpus and args.num_gpus:
+            job.gpu(gpus)
+        return
+    if args.num_gpus < 0 or args.num_machines < 1:
+        raise ValueError(
+            f"--num-gpus is {args.num_gpus} and --num-machines is {args.num_machines}; the first "
+            "must be 0 or more (0 trains on the CPU), the second 1 or more"
+        )
+    if args.num_gpus > max(gpus, 1) and gpus:
+        raise ValueError(f"--num-gpus is {args.num_gpus} but this machine has {gpus}")
+    if not 0 <= args.machine_rank < args.num_machines:
+        raise ValueError(
+            f"--machine-rank is {args.machine_rank} but --num-machines is {args.num_machines}; "
+            "ranks count from 0"
+        )
+    if args.num_machines > 1 and args.dist_url == "auto":
+        raise ValueError(
+            "--dist-url is auto but --num-machines is above 1; give tcp://HOST:PORT with the "
+            "address of machine 0"
+        )
+
+
+def check_processes(cfg: CfgNode) -> None:
+    """Check that batch and device suit the number of processes of this job.
+
+    Raises:
+        ValueError: names ``SOLVER.IMS_PER_BATCH`` or ``MODEL.DEVICE`` and the number of processes.
+    """
+    world_size = comm.get_world_size()
+    reference = cfg.SOLVER.REFERENCE_WORLD_SIZE
+    # With a reference, Detectron2 scales the batch to the number of processes by itself.
+    divisor = reference or world_size
+    if cfg.SOLVER.IMS_PER_BATCH % divisor:
+        what = "SOLVER.REFERENCE_WORLD_SIZE is" if reference else "the number of processes is"
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH} but {what} {divisor}; the batch "
+            "is the total over all processes and must be a multiple of it"
+        )
+    check_parts(cfg, world_size)
+    if world_size == 1:
+        return
+    kind, _, index = cfg.MODEL.DEVICE.partition(":")
+    if index:
+        raise ValueError(
+            f"MODEL.DEVICE is '{cfg.MODEL.DEVICE}' but {world_size} processes run, each with a "
+            f"device of its own; use '{kind}'"
+        )
+    by_gloo = dist.is_initialized() and dist.get_backend() == "gloo"
+    if kind == "cpu" and torch.cuda.is_available() and not by_gloo:
+        raise ValueError(
+            f"MODEL.DEVICE is cpu but the {world_size} processes are connected for GPUs; hide "
+            "them with CUDA_VISIBLE_DEVICES= in front of the command, or under torchrun and Slurm "
+            "add --num-gpus 0"
+        )
+
+
+def check_weights(cfg: CfgNode, resume: bool = False, eval_only: bool = False) -> None:
+    """Check that the weights this run starts from exist.
+
+    Raises:
+        FileNotFoundError: ``MODEL.WEIGHTS``, or the checkpoint to resume from, does not exist.
+        ImportError: ``MODEL.WEIGHTS`` ends with .safetensors and that package is not installed.
+        ValueError: an evaluation without weights.
+    """
+    if resume and _has_checkpoint(cfg.OUTPUT_DIR):
+        return
+    weights = cfg.MODEL.WEIGHTS
+    if weights and "://" not in weights and not os.path.isfile(weights.partition("?")[0]):
+        raise FileNotFoundError(
+            f"MODEL.WEIGHTS is '{weights}', which does not exist; give an existing file, a URL, or "
+            "'' for random weights"
+        )
+    if weights:
+        if weights.partition("?")[0].endswith(".safetensors"):
+            require_safetensors(weights)
+        return
+    if eval_only:
+        raise ValueError(
+            "MODEL.WEIGHTS is empty, so there is nothing to evaluate; set it to a checkpoint, or "
+            "add --resume to take the last one in OUTPUT_DIR"
+        )
+    if cfg.MODEL.BACKBONE.FREEZE_AT > 0:
+        logger.warning(
+            "MODEL.BACKBONE.FREEZE_AT is %d and MODEL.WEIGHTS is empty: %d stage(s) of the "
+            "backbone keep random weights; set FREEZE_AT to 0 to train them",
+            cfg.MODEL.BACKBONE.FREEZE_AT,
+            cfg.MODEL.BACKBONE.FREEZE_AT,
+        )
+
+
+def _has_checkpoint(output_dir: str) -> bool:
+    """Whether ``output_dir`` has a checkpoint to resume from; fails on a tag without any file."""
+    tag = os.path.join(output_dir, TAG)
+    if "://" not in output_dir:
+        paths = candidates(output_dir)
+    elif PathManager.isfile(tag):
+        with PathManager.open(tag, "r") as file:
+            paths = [os.path.join(output_dir, file.read().strip())]
+    else:
+        paths = []
+    if paths and not any(PathManager.isfile(path) for path in paths):
+        raise FileNotFoundError(
+            f"{tag} names '{paths[0]}', which does not exist; write the name of an existing "
+            "checkpoint into it, or delete it to start again"
+        )
+    return bool(paths)

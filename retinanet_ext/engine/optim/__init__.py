@@ -1,0 +1,1 @@
+"""Optimizer, schedule, and what changes the weights."""

@@ -1,0 +1,1 @@
+"""What a run writes: curves, summaries, provenance."""

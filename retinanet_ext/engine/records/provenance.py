@@ -1,0 +1,130 @@
+"""What a run was made of: code, packages, machine and data."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2 import __version__ as detectron2_version
+from detectron2.data import MetadataCatalog
+from detectron2.utils import comm
+
+from ... import __version__
+from ...files import file_sha256
+
+__all__ = ["code_revision", "dataset_fingerprint", "machine", "versions"]
+
+COUNTED_BYTES = 64 << 20  # a larger json takes seconds and much memory to read
+GIT_SECONDS = 10
+
+_PACKAGE = str(Path(__file__).resolve().parents[2])
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of what the numbers depend on."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "torchvision": _installed("torchvision"),
+        "detectron2": detectron2_version,
+        "numpy": np.__version__,
+        "retinanet_ext": __version__,
+    }
+
+
+def machine(device: str) -> dict[str, Any]:
+    """Where this process runs.
+
+    Args:
+        device: ``MODEL.DEVICE``.
+    """
+    kind = torch.device(device).type
+    return {
+        "host": socket.gethostname(),
+        "system": platform.platform(),
+        "device": torch.cuda.get_device_name() if kind == "cuda" else kind,
+        "processes": comm.get_world_size(),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+    }
+
+
+def code_revision(package: str = _PACKAGE) -> dict[str, Any] | None:
+    """Git commit of the checkout that a package is part of; None for an installed copy.
+
+    Args:
+        package: its folder.
+
+    Returns:
+        ``{"revision": 40 hex digits, "dirty": whether a file under git was changed since}``.
+    """
+    # An installed package may lie in the folder of someone's own repository.
+    if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
+        return None
+    revision = _git(package, "rev-parse", "HEAD")
+    changes = _git(package, "status", "--porcelain", "--untracked-files=no")
+    if revision is None or changes is None:
+        return None
+    return {"revision": revision, "dirty": bool(changes)}
+
+
+def dataset_fingerprint(name: str, num_images: int | None = None) -> dict[str, Any]:
+    """What identifies the annotations of a registered dataset.
+
+    Args:
+        name: an entry of ``DATASETS``.
+        num_images: if known.
+
+    Returns:
+        ``{"name", "images", "annotations", "sha256"}``: number of images, path of the annotations
+        and checksum of that file. None for what there is not, and for the number of images of a
+        file so large that counting would delay the run.
+    """
+    path = MetadataCatalog.get(name).get("json_file")
+    found: dict[str, Any] = {
+        "name": name,
+        "images": num_images,
+        "annotations": path,
+        "sha256": None,
+    }
+    try:
+        if path is None or not os.path.isfile(path):
+            return found
+        found["sha256"] = file_sha256(path)
+        if num_images is None and os.path.getsize(path) <= COUNTED_BYTES:
+            with open(path, encoding="utf-8") as text:
+                found["images"] = len(json.load(text)["images"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # whoever needs the dataset will say what is wrong with it
+    return found
+
+
+def _git(folder: str, *args: str) -> str | None:
+    """Output of a git command; None if it fails, or there is no git."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", folder, *args],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=GIT_SECONDS,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,1 @@
+"""One training step: micro-batches, precision, seeds, determinism."""

@@ -1,0 +1,44 @@
+"""DETERMINISTIC: the same numbers from the same run, or an error that names what cannot give them.
+
+On the CPU the parts of this package add up in an order that does not depend on which thread is
+faster: a run gives the same bits each time, with or without this key, while the number of threads
+and of processes stays the same. On a GPU, and for operations of other libraries, it takes the key.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from detectron2.config import CfgNode
+
+from ...config.solver_rules import check_determinism
+
+CUBLAS_KEY = "CUBLAS_WORKSPACE_CONFIG"
+# The two that NVIDIA documents as giving the same bits; the first is the faster one.
+CUBLAS_VALUES = (":4096:8", ":16:8")
+
+
+def make_deterministic(cfg: CfgNode) -> None:
+    """Have PyTorch use deterministic algorithms only, if ``cfg.DETERMINISTIC``; for good.
+
+    Call it in every process, before the first matrix product on a GPU. An operation that has no
+    deterministic way then raises PyTorch's RuntimeError, which names it.
+
+    Raises:
+        ValueError: there is no seed, cuDNN is to choose its algorithms by their speed, or the
+            environment has a value for cuBLAS that is not deterministic.
+    """
+    check_determinism(cfg)
+    if not cfg.DETERMINISTIC:
+        return
+    workspace = os.environ.setdefault(CUBLAS_KEY, CUBLAS_VALUES[0])
+    if workspace not in CUBLAS_VALUES:
+        raise ValueError(
+            f"DETERMINISTIC is True but the environment variable {CUBLAS_KEY} is '{workspace}'; "
+            f"unset it, or set it to {' or '.join(CUBLAS_VALUES)}"
+        )
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True)
+    # On by default, it fills each new tensor: time spent to catch reads of uninitialized memory.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

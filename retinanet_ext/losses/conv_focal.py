@@ -1,0 +1,253 @@
+"""The last classification convolution and its focal loss, piece by piece: no logits in memory.
+
+A piece is a range of output channels, over some images of a level: its logits, their loss and their
+gradient are made, the gradient is carried back through the convolution into those of features,
+weight and bias, and the piece is dropped. What is kept does not grow with the number of locations
+times classes, and the arithmetic is that of the plain way, convolution for convolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .focal import check_focal_arguments, sigmoid_focal_loss
+from .kernels.dispatch import check_kernel, focal_loss_and_gradient
+from .kernels.gradients import hand_out, is_wanted
+from .kernels.tiles import Piece, plan
+from .precision import at_least_float32
+
+# Logits of a piece, in bytes; its gradient takes as much again.
+CHUNK_BYTES = {"cpu": 16 << 20, "cuda": 64 << 20}
+
+
+def conv_focal_loss(
+    features: Sequence[Tensor],
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    num_classes: int,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    kernel: str = "auto",
+    max_chunk_bytes: int | None = None,
+) -> Tensor:
+    """Sum of the focal loss of ``conv2d(features, weight, bias)`` against integer labels.
+
+    Equal, gradients included, to :func:`retinanet_ext.losses.sigmoid_focal_loss` of the
+    convolution's outputs, which never exist as a whole. All gradients are made in the forward pass,
+    as far as they are asked for; they cannot be differentiated again. The convolution runs in the
+    features' precision, or in autocast's where that is on; weight and bias gradients are summed in
+    float32 or better. float16 gradients pass the convolution before a GradScaler multiplies them,
+    so bfloat16 is the better choice here.
+
+    Args:
+        features: L tensors (N, C, Hi, Wi), the class subnet's last activations.
+        weight: (A*K, C, kh, kw) with odd kh and kw; stride 1, zero padding to the same size.
+        bias: (A*K,) or None.
+        labels: (N, R), R in the order (level, Hi, Wi, A), in {-1 ignore, 0..K-1, K background}.
+        num_classes: K.
+        alpha, gamma: see :func:`retinanet_ext.losses.focal_loss`.
+        kernel: see :func:`retinanet_ext.losses.sigmoid_focal_loss`; "reference" does make the
+            logits and leaves all gradients to autograd.
+        max_chunk_bytes: size of the logits that exist at a time, and of the part of the weight that
+            makes them; one channel of one image is the least. Default: 16 MiB, on CUDA 64 MiB.
+
+    Raises:
+        ValueError: if a shape, kernel, alpha, gamma or ``max_chunk_bytes`` is out of range.
+    """
+    check_focal_arguments(alpha, gamma)
+    check_kernel(kernel)
+    _check_shapes(features, weight, bias, labels, num_classes)
+    if max_chunk_bytes is None:
+        max_chunk_bytes = CHUNK_BYTES.get(weight.device.type, CHUNK_BYTES["cpu"])
+    if max_chunk_bytes < 1:
+        raise ValueError(f"max_chunk_bytes must be at least 1, got {max_chunk_bytes}")
+    dtype = _convolution_dtype(features[0])
+    features = [x.to(dtype) for x in features]
+    if kernel == "reference":
+        parameters = weight.to(dtype), None if bias is None else bias.to(dtype)
+        logits = [F.conv2d(x, *parameters, padding="same") for x in features]
+        return sigmoid_focal_loss(logits, labels, num_classes, alpha, gamma, kernel=kernel)
+    wanted = is_wanted([weight, bias, *features])
+    settings = _Settings(num_classes, alpha, gamma, kernel, max_chunk_bytes, wanted)
+    return _ConvFocalLoss.apply(labels, settings, weight, bias, *features)
+
+
+class _Settings(NamedTuple):
+    num_classes: int
+    alpha: float
+    gamma: float
+    kernel: str
+    max_chunk_bytes: int
+    wanted: bool
+
+
+class _ConvFocalLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        labels: Tensor,
+        settings: _Settings,
+        weight: Tensor,
+        bias: Tensor | None,
+        *features: Tensor,
+    ) -> Tensor:
+        needs = [settings.wanted and need for need in ctx.needs_input_grad[2:]]
+        run = _Run(weight, bias, settings, *needs[:2])
+        num_anchors = len(weight) // settings.num_classes
+        sizes = [x.shape[2] * x.shape[3] * num_anchors for x in features]
+        feature_gradients = [
+            run.level(x, y.unflatten(1, (-1, num_anchors)), need)
+            for x, y, need in zip(features, labels.split(sizes, 1), needs[2:], strict=True)
+        ]
+        ctx.gradients = [*run.parameter_gradients(), *feature_gradients]
+        ctx.scale = 1.0
+        return run.loss.to(at_least_float32(features[0][:0]).dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *hand_out(ctx, grad_output)
+
+
+class _Run:
+    """One forward pass: the loss and the parameters' gradients, as they add up over the pieces."""
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        settings: _Settings,
+        need_weight: bool,
+        need_bias: bool,
+    ):
+        self.weight, self.bias, self.settings = weight, bias, settings
+        self.loss = weight.new_zeros((), dtype=torch.float64)
+        # Half precision would lose digits with every piece that is added.
+        dtype = at_least_float32(weight[:0]).dtype
+        self.weight_gradient = torch.zeros_like(weight, dtype=dtype) if need_weight else None
+        self.bias_gradient = (
+            torch.zeros_like(bias, dtype=dtype) if need_bias and bias is not None else None
+        )
+
+    def parameter_gradients(self) -> list[Tensor | None]:
+        """Gradients of weight and bias in their dtypes."""
+        pairs = (self.weight_gradient, self.weight), (self.bias_gradient, self.bias)
+        return [None if x is None or like is None else x.to(like.dtype) for x, like in pairs]
+
+    def level(self, x: Tensor, labels: Tensor, need_features: bool) -> Tensor | None:
+        """Add a level (N, C, Hi, Wi) with labels (N, Hi*Wi, A); return its gradient if needed."""
+        steps = plan(x, self.weight, self.settings.num_classes, self.settings.max_chunk_bytes)
+        # On CPUs the weight's gradient takes 2 to 3 times as long in the channels_last format.
+        dense = x.contiguous() if x.device.type == "cpu" else x
+        gradients = []
+        for images, pieces in steps:
+            total: Tensor | None = None
+            for piece in pieces:
+                part = self.piece(dense[images], labels[images], piece, need_features)
+                if part is not None:
+                    total = at_least_float32(part) if total is None else total.add_(part)
+            if total is not None:
+                gradients.append(total.to(x.dtype))
+        if not need_features:
+            return None
+        if not gradients:  # an empty level
+            return torch.zeros_like(x)
+        gradient = gradients[0] if len(gradients) == 1 else torch.cat(gradients)
+        return gradient if dense is x else torch.empty_like(x).copy_(gradient)
+
+    def piece(self, x: Tensor, labels: Tensor, piece: Piece, need_features: bool) -> Tensor | None:
+        """Add the channels of ``piece``; return what they give to the gradient of ``x``."""
+        settings = self.settings
+        channels = piece.channels(settings.num_classes)
+        weight = self.weight[channels].to(x.dtype)
+        bias = None if self.bias is None else self.bias[channels].to(x.dtype)
+        need_weight, need_bias = self.weight_gradient is not None, self.bias_gradient is not None
+        loss, gradients = focal_loss_and_gradient(
+            [F.conv2d(x, weight, bias, padding="same")],
+            piece.labels(labels, settings.num_classes),
+            piece.last_class - piece.first_class,
+            settings.alpha,
+            settings.gamma,
+            with_gradient=need_features or need_weight or need_bias,
+            kernel=settings.kernel,
+        )
+        self.loss += loss
+        if self.bias_gradient is not None:
+            sums = gradients[0].sum((0, 2, 3), dtype=self.bias_gradient.dtype)
+            self.bias_gradient[channels] += sums
+        if not need_features and not need_weight:
+            return None
+        feature_part, weight_part = _convolution_backward(
+            gradients[0], x, weight, need_features, need_weight
+        )
+        if self.weight_gradient is not None and weight_part is not None:
+            self.weight_gradient[channels] += weight_part
+        return feature_part
+
+
+def _convolution_backward(
+    gradient: Tensor, x: Tensor, weight: Tensor, need_features: bool, need_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of x and weight, given that of ``conv2d(x, weight, padding="same")``."""
+    padding = [size // 2 for size in weight.shape[2:]]
+    stride, dilation, output_padding, groups, transposed = [1, 1], [1, 1], [0, 0], 1, False
+    feature_part, weight_part, _ = torch.ops.aten.convolution_backward(
+        gradient,
+        x,
+        weight,
+        None,
+        stride,
+        padding,
+        dilation,
+        transposed,
+        output_padding,
+        groups,
+        [need_features, need_weight, False],
+    )
+    return feature_part, weight_part
+
+
+def _convolution_dtype(x: Tensor) -> torch.dtype:
+    """The precision in which a convolution of ``x`` runs here: its own, or autocast's."""
+    tiny = x.detach().new_zeros(1, 1)
+    return (tiny @ tiny).dtype
+
+
+def _check_shapes(
+    features: Sequence[Tensor],
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    num_classes: int,
+) -> None:
+    odd = all(size % 2 for size in weight.shape[2:])
+    if weight.dim() != 4 or weight.shape[0] % num_classes or not odd:
+        raise ValueError(
+            f"weight must be (A*{num_classes}, C, kh, kw) with odd kh and kw, got "
+            f"{tuple(weight.shape)}"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias must be ({weight.shape[0]},) as weight, got {tuple(bias.shape)}")
+    if not features:
+        raise ValueError("features must hold at least one level, got none")
+    for x in features:
+        if x.dim() != 4 or x.shape[1] != weight.shape[1] or len(x) != len(features[0]):
+            raise ValueError(
+                f"features of a level must be ({len(features[0])}, {weight.shape[1]}, Hi, Wi) for "
+                f"this weight and the first level's images, got {tuple(x.shape)}"
+            )
+        if x.dtype != features[0].dtype:
+            raise ValueError(f"features must share a dtype, got {features[0].dtype} and {x.dtype}")
+    anchors = sum(x.shape[2] * x.shape[3] for x in features) * (weight.shape[0] // num_classes)
+    if tuple(labels.shape) != (len(features[0]), anchors):
+        raise ValueError(
+            f"labels must be {(len(features[0]), anchors)} for these features and weight, got "
+            f"{tuple(labels.shape)}"
+        )

@@ -1,0 +1,1 @@
+"""Assigners: which anchor has to predict which object."""

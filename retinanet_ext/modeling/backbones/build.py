@@ -1,0 +1,125 @@
+"""Feature pyramids up to P7 over any bottom-up network; RegNet from the config.
+
+Detectron2 registers the paper's pyramid (P6 from C5) for ResNet alone, and RegNet not at all. Its
+parts are put together here; parameter names are those of Detectron2.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from detectron2.modeling.backbone.fpn import FPN, LastLevelP6P7
+from detectron2.modeling.backbone.regnet import RegNet, ResBottleneckBlock, SimpleStem
+
+from ...errors import did_you_mean
+from ...registry import register_once
+
+TOP_BLOCK_INPUTS = ("c5", "p5")
+"""Values of MODEL.FPN.TOP_BLOCK_IN."""
+
+
+@register_once(BACKBONE_REGISTRY)
+def build_fpn_backbone_p6p7(cfg: Any, input_shape: ShapeSpec) -> FPN:
+    """FPN whose levels go on to P6 and P7 (Sec. 4, "Feature Pyramid Network Backbone").
+
+    MODEL.FPN.BOTTOM_UP names the network under it, FPN.IN_FEATURES its outputs to start from (add
+    the one of stride 4 for P2), and FPN.TOP_BLOCK_IN what P6 is computed from. With a ResNet and P6
+    from C5 this is Detectron2's ``build_retinanet_resnet_fpn_backbone``.
+
+    Args:
+        cfg: the config.
+        input_shape: channels of the images.
+
+    Raises:
+        KeyError: if there is no such bottom-up network.
+        ValueError: if it lacks one of FPN.IN_FEATURES, or for another TOP_BLOCK_IN.
+    """
+    node = cfg.MODEL.FPN
+    check_fpn_arguments(node.BOTTOM_UP, node.TOP_BLOCK_IN)
+    bottom_up = BACKBONE_REGISTRY.get(node.BOTTOM_UP)(cfg, input_shape)
+    shapes = bottom_up.output_shape()
+    for name in node.IN_FEATURES or [""]:
+        if name not in shapes:
+            raise ValueError(
+                f"MODEL.FPN.IN_FEATURES is {node.IN_FEATURES}, but {node.BOTTOM_UP} gives "
+                f"{', '.join(shapes)}; name some of these, finest first."
+                f"{did_you_mean(name, shapes)}"
+            )
+    last = node.IN_FEATURES[-1]
+    if node.TOP_BLOCK_IN == "c5":
+        in_channels, in_feature = shapes[last].channels, last
+    else:
+        in_channels, in_feature = node.OUT_CHANNELS, f"p{int(math.log2(shapes[last].stride))}"
+    return FPN(
+        bottom_up=bottom_up,
+        in_features=node.IN_FEATURES,
+        out_channels=node.OUT_CHANNELS,
+        norm=node.NORM,
+        top_block=LastLevelP6P7(in_channels, node.OUT_CHANNELS, in_feature),
+        fuse_type=node.FUSE_TYPE,
+    )
+
+
+@register_once(BACKBONE_REGISTRY)
+def build_regnet_backbone(cfg: Any, input_shape: ShapeSpec) -> Backbone:
+    """RegNet (Radosavovic et al., arXiv 2003.13678) of MODEL.REGNET, for images of 3 channels.
+
+    Its first MODEL.BACKBONE.FREEZE_AT stages do not learn, the stem being the first.
+
+    Args:
+        cfg: the config.
+        input_shape: channels of the images.
+
+    Raises:
+        ValueError: if images do not have 3 channels.
+    """
+    if input_shape.channels != 3:
+        raise ValueError(
+            f"build_regnet_backbone takes images of 3 channels, but MODEL.PIXEL_MEAN has "
+            f"{input_shape.channels}"
+        )
+    node = cfg.MODEL.REGNET
+    return RegNet(
+        stem_class=SimpleStem,
+        stem_width=node.STEM_WIDTH,
+        block_class=ResBottleneckBlock,
+        depth=node.DEPTH,
+        w_a=node.W_A,
+        w_0=node.W_0,
+        w_m=node.W_M,
+        group_width=node.GROUP_WIDTH,
+        se_ratio=node.SE_RATIO,
+        freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+        norm=node.NORM,
+        out_features=node.OUT_FEATURES,
+    )
+
+
+def check_fpn_arguments(bottom_up: str, top_block_in: str) -> None:
+    """Raise, with the config key, unless :func:`build_fpn_backbone_p6p7` knows both.
+
+    Raises:
+        KeyError: if ``bottom_up`` is no entry of BACKBONE_REGISTRY.
+        ValueError: if ``bottom_up`` is that function itself, or ``top_block_in`` is not one of
+            TOP_BLOCK_INPUTS.
+    """
+    known = sorted(dict(BACKBONE_REGISTRY))
+    if bottom_up not in known:
+        raise KeyError(
+            f"MODEL.FPN.BOTTOM_UP is '{bottom_up}', which is not registered."
+            f"{did_you_mean(bottom_up, known)} Known: {', '.join(known)}. If it is your own, "
+            "import the module that registers it."
+        )
+    if bottom_up == build_fpn_backbone_p6p7.__name__:
+        raise ValueError(
+            f"MODEL.FPN.BOTTOM_UP is '{bottom_up}', the pyramid itself; set it to the network "
+            "under it, such as build_resnet_backbone"
+        )
+    if top_block_in not in TOP_BLOCK_INPUTS:
+        raise ValueError(
+            f"MODEL.FPN.TOP_BLOCK_IN is '{top_block_in}'; set it to one of "
+            f"{', '.join(TOP_BLOCK_INPUTS)}"
+        )

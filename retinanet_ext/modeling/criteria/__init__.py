@@ -1,0 +1,1 @@
+"""Losses of the detector, built from the config."""

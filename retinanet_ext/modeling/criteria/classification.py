@@ -1,0 +1,261 @@
+"""Registered classification losses: settings from the config, arithmetic from `..losses`.
+
+Letters: N images, A anchors per location, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from detectron2.config import configurable
+from torch import Tensor, nn
+
+from ...losses.conv_focal import conv_focal_loss
+from ...losses.cross_entropy import CLASS_BALANCES, class_alphas, class_balanced_focal_loss
+from ...losses.focal import check_focal_arguments, focal_loss, sigmoid_focal_loss
+from ...losses.kernels.dispatch import check_kernel
+from ...losses.multi_label import conv_extra_positive_loss, extra_positive_loss
+from ...losses.star import check_star_arguments, focal_loss_star, sigmoid_focal_loss_star
+from ...registry import CLS_LOSS_REGISTRY
+from ...structures import DenseTargets
+
+
+class _SigmoidLoss(nn.Module):
+    """Base of losses that are a sum over independent sigmoids, so an anchor may have many classes.
+
+    A subclass says what the loss is for one label per anchor, and what a single entry costs.
+    """
+
+    multi_label = True
+
+    def forward(self, logits: list[Tensor], targets: DenseTargets) -> Tensor:
+        """Sum over anchors that are not ignored; logits are the head's (N, A*K, Hi, Wi)."""
+        total, extra = self._by_labels(logits, targets), targets.extra
+        if extra is None or len(extra) == 0:
+            return total
+        loss = partial(self._entry_loss, classes=extra[:, 2])
+        return total + extra_positive_loss(logits, extra, targets.num_classes, loss)
+
+    def _by_labels(self, logits: list[Tensor], targets: DenseTargets) -> Tensor:
+        """The sum where an anchor's label is its only class."""
+        raise NotImplementedError
+
+    def _entry_loss(self, x: Tensor, is_positive: Tensor, classes: Tensor) -> Tensor:
+        """Loss of E entries: logits, truths, and classes in [0, K), each (E,)."""
+        raise NotImplementedError
+
+
+class _SigmoidFocal(_SigmoidLoss):
+    """Base of the losses that are a focal loss with one alpha and gamma; all share its kernels."""
+
+    def __init__(self, alpha: float, gamma: float, kernel: str):
+        super().__init__()
+        check_focal_arguments(alpha, gamma)
+        check_kernel(kernel)
+        self.alpha = alpha
+        self.gamma = gamma
+        self.kernel = kernel
+
+    def _by_labels(self, logits: list[Tensor], targets: DenseTargets) -> Tensor:
+        return sigmoid_focal_loss(
+            logits,
+            targets.labels,
+            targets.num_classes,
+            self.alpha,
+            self.gamma,
+            kernel=self.kernel,
+        )
+
+    def _entry_loss(self, x: Tensor, is_positive: Tensor, classes: Tensor) -> Tensor:
+        return focal_loss(x, is_positive, self.alpha, self.gamma)
+
+    def from_features(
+        self, features: list[Tensor], conv: nn.Conv2d, targets: DenseTargets
+    ) -> Tensor:
+        """The same sum for ``logits = [conv(x) for x in features]``, which never exist as a whole.
+
+        Args:
+            features: L tensors (N, C, Hi, Wi).
+            conv: of stride 1, to A*K channels in maps of the same size.
+            targets: of the N images.
+        """
+        num_classes, extra = targets.num_classes, targets.extra
+        total = conv_focal_loss(
+            features,
+            conv.weight,
+            conv.bias,
+            targets.labels,
+            num_classes,
+            self.alpha,
+            self.gamma,
+            kernel=self.kernel,
+        )
+        if extra is None or len(extra) == 0:
+            return total
+        loss = partial(self._entry_loss, classes=extra[:, 2])
+        return total + conv_extra_positive_loss(
+            features, conv.weight, conv.bias, extra, num_classes, loss
+        )
+
+
+@CLS_LOSS_REGISTRY.register()
+class FocalLoss(_SigmoidFocal):
+    """Focal loss over K independent sigmoids (Eq. 5): :func:`retinanet_ext.losses.focal_loss`."""
+
+    @configurable
+    def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0, kernel: str = "auto"):
+        super().__init__(alpha, gamma, kernel)
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
+        node = cfg.MODEL.RETINANET
+        return {
+            "alpha": node.FOCAL_LOSS_ALPHA,
+            "gamma": node.FOCAL_LOSS_GAMMA,
+            "kernel": node.LOSS_KERNEL,
+        }
+
+
+@CLS_LOSS_REGISTRY.register()
+class BCE(_SigmoidFocal):
+    """Cross entropy of K independent sigmoids, CE = -log(p_t) (Eq. 1): no alpha, gamma 0."""
+
+    @configurable
+    def __init__(self, *, kernel: str = "auto"):
+        super().__init__(-1, 0.0, kernel)
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
+        return {"kernel": cfg.MODEL.RETINANET.LOSS_KERNEL}
+
+
+@CLS_LOSS_REGISTRY.register()
+class BalancedBCE(_SigmoidFocal):
+    """Balanced cross entropy, CE = -alpha_t log(p_t) (Eq. 3): the focal loss with gamma 0.
+
+    The paper's best alpha is 0.75 (Table 1a), not the focal loss's 0.25.
+    """
+
+    @configurable
+    def __init__(self, *, alpha: float = 0.75, kernel: str = "auto"):
+        super().__init__(alpha, 0.0, kernel)
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
+        node = cfg.MODEL.RETINANET
+        return {"alpha": node.FOCAL_LOSS_ALPHA, "kernel": node.LOSS_KERNEL}
+
+
+@CLS_LOSS_REGISTRY.register()
+class FocalLossStar(_SigmoidLoss):
+    """FL* (Appendix A), -log(sigmoid(gamma x_t + beta)) / gamma.
+
+    The definition is :func:`retinanet_ext.losses.focal_loss_star`.
+    """
+
+    @configurable
+    def __init__(self, *, gamma: float = 2.0, beta: float = 1.0, alpha: float = -1):
+        super().__init__()
+        check_star_arguments(gamma, alpha)
+        self.gamma = gamma
+        self.beta = beta
+        self.alpha = alpha
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
+        node = cfg.MODEL.RETINANET
+        return {
+            "gamma": node.FOCAL_STAR_GAMMA,
+            "beta": node.FOCAL_STAR_BETA,
+            "alpha": node.FOCAL_STAR_ALPHA,
+        }
+
+    def _by_labels(self, logits: list[Tensor], targets: DenseTargets) -> Tensor:
+        return sigmoid_focal_loss_star(
+            logits, targets.labels, targets.num_classes, self.gamma, self.beta, self.alpha
+        )
+
+    def _entry_loss(self, x: Tensor, is_positive: Tensor, classes: Tensor) -> Tensor:
+        return focal_loss_star(x, is_positive, self.gamma, self.beta, self.alpha)
+
+
+@CLS_LOSS_REGISTRY.register()
+class ClassBalancedFocal(_SigmoidLoss):
+    """Focal loss with an alpha per class: alpha_k for positives of k, 1 - alpha_k for the rest.
+
+    :func:`retinanet_ext.losses.class_alphas` makes them from numbers of objects.
+    """
+
+    @configurable
+    def __init__(self, *, alphas: Sequence[float] | None, gamma: float = 2.0):
+        """
+        Args:
+            alphas: K numbers in [0, 1]. None where the objects were not counted, as for evaluation
+                alone, which needs no training data: then there is no loss.
+            gamma: focusing parameter; 0 is class-balanced cross entropy.
+        """
+        super().__init__()
+        check_focal_arguments(-1, gamma)
+        if alphas is not None and not (alphas and all(0 <= alpha <= 1 for alpha in alphas)):
+            raise ValueError(f"alphas must be in [0, 1], one for each class, got {list(alphas)}")
+        self.gamma = gamma
+        self.alphas: Tensor | None
+        values = None if alphas is None else torch.tensor(alphas, dtype=torch.float32)
+        # A setting, not a weight: it stays out of checkpoints.
+        self.register_buffer("alphas", values, persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
+        return {"alphas": _configured_alphas(cfg), "gamma": cfg.MODEL.RETINANET.FOCAL_LOSS_GAMMA}
+
+    def _by_labels(self, logits: list[Tensor], targets: DenseTargets) -> Tensor:
+        return class_balanced_focal_loss(
+            logits, targets.labels, targets.num_classes, self._known_alphas(), self.gamma
+        )
+
+    def _entry_loss(self, x: Tensor, is_positive: Tensor, classes: Tensor) -> Tensor:
+        alphas = self._known_alphas()[classes]
+        weight = torch.where(is_positive, alphas, 1 - alphas)
+        return weight * focal_loss(x, is_positive, alpha=-1, gamma=self.gamma)
+
+    def _known_alphas(self) -> Tensor:
+        if self.alphas is None:
+            raise ValueError(
+                "MODEL.RETINANET.CLASS_COUNTS is empty, so the loss ClassBalancedFocal has no "
+                "alphas; retinanet_ext.engine.setup fills it, or set it to "
+                "retinanet_ext.data.count_classes(cfg.DATASETS.TRAIN, NUM_CLASSES)"
+            )
+        return self.alphas
+
+
+def _configured_alphas(cfg: Any) -> list[float] | None:
+    """The alpha of each class as MODEL.RETINANET.CLASS_BALANCE asks; None without CLASS_COUNTS.
+
+    Raises:
+        ValueError: if it is unknown, what it needs is missing or is not one number for each class,
+            or CLASS_ALPHA would be ignored.
+    """
+    node = cfg.MODEL.RETINANET
+    balance, prefix = node.CLASS_BALANCE, "MODEL.RETINANET."
+    if balance not in ("given", *CLASS_BALANCES):
+        known = ", ".join(("given", *CLASS_BALANCES))
+        raise ValueError(f"{prefix}CLASS_BALANCE must be one of {known}, got '{balance}'")
+    if balance != "given" and node.CLASS_ALPHA:
+        raise ValueError(
+            f"{prefix}CLASS_ALPHA is set, but CLASS_BALANCE '{balance}' does not read it; set "
+            "CLASS_BALANCE to 'given'"
+        )
+    key = "CLASS_ALPHA" if balance == "given" else "CLASS_COUNTS"
+    if key == "CLASS_COUNTS" and len(node.CLASS_COUNTS) == 0:
+        return None
+    if len(node[key]) != node.NUM_CLASSES:
+        raise ValueError(
+            f"{prefix}{key} has {len(node[key])} values, but CLASS_BALANCE '{balance}' needs one "
+            f"for each of {prefix}NUM_CLASSES = {node.NUM_CLASSES}"
+        )
+    if balance == "given":
+        return list(node.CLASS_ALPHA)
+    return class_alphas(node.CLASS_COUNTS, node.FOCAL_LOSS_ALPHA, balance, node.CLASS_BALANCE_BETA)

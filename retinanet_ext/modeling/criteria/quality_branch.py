@@ -1,0 +1,70 @@
+"""What the head's quality branch learns: how good the box of an anchor is.
+
+A box can fit badly where its class is sure. A third predictor beside the deltas tells such boxes
+apart: it learns, at positive anchors alone, either the IoU of the predicted box with its ground
+truth (IoU-aware RetinaNet, arXiv 1912.05992), or how central the anchor lies in it (FCOS, arXiv
+1904.01355; ATSS, arXiv 1912.02424).
+
+Letters: P positive anchors.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from detectron2.modeling.box_regression import Box2BoxTransform
+from torch import Tensor
+
+from ...losses.precision import at_least_float32
+from .quality import box_quality
+
+QUALITY_BRANCHES = ("", "iou", "centerness")
+"""Values of MODEL.RETINANET.QUALITY_BRANCH."""
+
+
+def check_quality_branch(kind: str) -> None:
+    """Raise ValueError, with the config key, unless ``kind`` is one of QUALITY_BRANCHES."""
+    if kind not in QUALITY_BRANCHES:
+        choices = ", ".join(f"'{name}'" for name in QUALITY_BRANCHES)
+        raise ValueError(f"MODEL.RETINANET.QUALITY_BRANCH is '{kind}'; set it to one of {choices}")
+
+
+def quality_branch_loss(
+    kind: str,
+    logits: Tensor,
+    deltas: Tensor,
+    anchors: Tensor,
+    gt_boxes: Tensor,
+    box2box_transform: Box2BoxTransform,
+) -> Tensor:
+    """Sum of the binary cross entropy between sigmoid(logits) and the quality, which is a constant.
+
+    Args:
+        kind: "iou" or "centerness".
+        logits: (P,), of the quality branch.
+        deltas: (P, 4), predicted; only "iou" reads them.
+        anchors, gt_boxes: (P, 4), absolute XYXY pixels.
+        box2box_transform: decodes the deltas.
+    """
+    logits = at_least_float32(logits)
+    if kind == "iou":
+        target = box_quality(deltas, anchors, gt_boxes, box2box_transform)
+    else:
+        target = centerness(anchors, gt_boxes)
+    return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="sum")
+
+
+@torch.no_grad()
+def centerness(anchors: Tensor, gt_boxes: Tensor) -> Tensor:
+    """Centerness (P,) in [0, 1] of the anchors' centres in their boxes (FCOS, Eq. 3).
+
+    1 in the middle, falling to 0 at the edges; 0 outside and for boxes without area.
+
+    Args:
+        anchors, gt_boxes: (P, 4), absolute XYXY pixels.
+    """
+    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
+    before, after = centres - gt_boxes[:, :2], gt_boxes[:, 2:] - centres  # left, top; right, bottom
+    near, far = torch.minimum(before, after), torch.maximum(before, after)
+    ratios = torch.where(near > 0, near / far, 0.0)
+    return ratios.prod(dim=1).sqrt()

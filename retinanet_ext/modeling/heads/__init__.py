@@ -1,0 +1,1 @@
+"""Dense heads over a feature pyramid."""

@@ -1,0 +1,97 @@
+"""Heads over the feature pyramid, with Detectron2's parameter names so that its weights load."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from detectron2.layers import ShapeSpec
+from torch import Tensor, nn
+
+from ...registry import DENSE_HEAD_REGISTRY
+from .dense_head import DenseHead
+
+
+@DENSE_HEAD_REGISTRY.register()
+class RetinaNetHead(DenseHead):
+    """Two subnets of one shape with separate weights, shared across levels (Sec. 4, Fig. 3)."""
+
+    cls_subnet: nn.Sequential
+    bbox_subnet: nn.Sequential
+
+    def build_towers(self, make_tower: partial[nn.Sequential]) -> None:
+        self.cls_subnet = make_tower()
+        self.bbox_subnet = make_tower()
+
+    def tower_features(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        return self.cls_features(features), [self.bbox_subnet(x) for x in features]
+
+    def cls_features(self, features: list[Tensor]) -> list[Tensor]:
+        return [self.cls_subnet(x) for x in features]
+
+    def deltas(self, features: list[Tensor]) -> list[Tensor]:
+        return self._predict(self.bbox_pred, [self.bbox_subnet(x) for x in features])
+
+
+@DENSE_HEAD_REGISTRY.register()
+class SharedTowerHead(DenseHead):
+    """One subnet for both predictors, about half the computation of :class:`RetinaNetHead`.
+
+    Class and box are learned from the same features, as in the RPN; the paper keeps the parameters
+    of its subnets apart (Sec. 4, "Box Regression Subnet").
+    """
+
+    subnet: nn.Sequential
+
+    def build_towers(self, make_tower: partial[nn.Sequential]) -> None:
+        self.subnet = make_tower()
+
+    def tower_features(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        shared = [self.subnet(x) for x in features]
+        return shared, shared
+
+
+def build_dense_head(
+    cfg: Any, input_shape: Sequence[ShapeSpec], num_anchors: Sequence[int]
+) -> nn.Module:
+    """The head that MODEL.RETINANET.HEAD names; it gets one number where all levels have as many.
+
+    Args:
+        cfg: the config.
+        input_shape: channels and stride of each level.
+        num_anchors: one number per level.
+
+    Raises:
+        KeyError: if there is no such head.
+        ValueError: if the head cannot do what the config asks for: levels with different numbers
+            of anchors, a box regressor per class, or a quality branch.
+    """
+    node = cfg.MODEL.RETINANET
+    entry = DENSE_HEAD_REGISTRY.get(node.HEAD)
+    counts = list(num_anchors)
+    same = len(set(counts)) == 1
+    if not same and not getattr(entry, "anchors_per_level", False):
+        raise ValueError(
+            f"MODEL.ANCHOR_GENERATOR gives {counts} anchors at the levels, but the head "
+            f"{node.HEAD} takes one number; give each level as many, or the head "
+            "anchors_per_level = True"
+        )
+    head = entry(cfg, input_shape, counts[0] if same else counts)
+    if not node.CLS_AGNOSTIC_BBOX_REG and getattr(head, "cls_agnostic_bbox_reg", True):
+        raise ValueError(
+            "MODEL.RETINANET.CLS_AGNOSTIC_BBOX_REG is False, but the head "
+            f"{node.HEAD} has one regressor for all classes; set it to True"
+        )
+    predicts_quality = getattr(head, "quality_pred", None) is not None
+    if predicts_quality and not node.QUALITY_BRANCH:
+        raise ValueError(
+            f"the head {node.HEAD} has a quality_pred, but MODEL.RETINANET.QUALITY_BRANCH is ''; "
+            "set it to what that has to learn, 'iou' or 'centerness'"
+        )
+    if node.QUALITY_BRANCH and not predicts_quality:
+        raise ValueError(
+            f"MODEL.RETINANET.QUALITY_BRANCH is '{node.QUALITY_BRANCH}', but the head {node.HEAD} "
+            "has no quality_pred; set it to ''"
+        )
+    return head

@@ -1,0 +1,236 @@
+"""From per-level logits and deltas to detections (Sec. 4.1, "Inference").
+
+Letters: N images, L levels, A anchors per location (levels may differ in it), K classes, R anchors
+over all levels, Hi x Wi locations of level i, T candidates, P pairs of an image and an anchor.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+from ...losses.precision import at_least_float32
+from .candidates import select_candidates
+from .nms import top_batched_nms
+from .soft_nms import check_soft_nms_arguments, soft_nms
+
+NMS_KINDS = ("per_class", "class_agnostic", "soft")
+"""Values of MODEL.RETINANET.NMS_KIND, see :class:`DenseDecoder`."""
+
+
+def check_nms_arguments(kind: str, soft_method: str, soft_sigma: float) -> None:
+    """Raise ValueError, with the config key, unless :class:`DenseDecoder` knows all three."""
+    if kind not in NMS_KINDS:
+        raise ValueError(
+            f"MODEL.RETINANET.NMS_KIND is '{kind}'; set it to one of {', '.join(NMS_KINDS)}"
+        )
+    check_soft_nms_arguments(soft_method, soft_sigma)
+
+
+class DenseDecoder:
+    """Threshold, top candidates per level, decode those alone, then NMS; by ``nms_kind``:
+
+    - ``per_class``: a box is dropped for a better one of its class, as in the paper.
+    - ``class_agnostic``: for a better one of any class, so one box per place.
+    - ``soft``: a box's score is lowered for each better one of its class (:func:`soft_nms`), and
+      the box is dropped if the score is no longer above ``score_thresh``.
+
+    Where the head predicts the quality of its boxes, a detection's score is sqrt(p * q): p of its
+    class, q of its box. ``score_thresh`` and ``topk_candidates`` look at p, so that the choice of
+    candidates costs nothing more; NMS and ``max_detections`` rank by the score.
+    """
+
+    def __init__(
+        self,
+        *,
+        box2box_transform: Box2BoxTransform,
+        num_classes: int,
+        score_thresh: float = 0.05,
+        topk_candidates: int = 1000,
+        nms_thresh: float = 0.5,
+        max_detections: int = 100,
+        nms_kind: str = "per_class",
+        soft_nms_method: str = "gaussian",
+        soft_nms_sigma: float = 0.5,
+        cls_agnostic_bbox_reg: bool = True,
+    ):
+        """
+        Args:
+            box2box_transform: turns deltas and anchors into boxes.
+            num_classes: K.
+            score_thresh: scores must be greater, in [0, 1].
+            topk_candidates: at most so many per level before NMS.
+            nms_thresh: boxes with a larger IoU are suppressed, in [0, 1]; with ``soft``, only
+                "linear" reads it, and lowers scores from this IoU on.
+            max_detections: at most so many per image.
+            nms_kind: one of NMS_KINDS.
+            soft_nms_method, soft_nms_sigma: ``method`` and ``sigma`` of :func:`soft_nms`.
+
+        Raises:
+            ValueError: names the config key of a setting that is out of range.
+        """
+        for key, value, low, high in (
+            ("MODEL.RETINANET.SCORE_THRESH_TEST", score_thresh, 0, 1),
+            ("MODEL.RETINANET.NMS_THRESH_TEST", nms_thresh, 0, 1),
+            ("MODEL.RETINANET.TOPK_CANDIDATES_TEST", topk_candidates, 1, math.inf),
+            ("TEST.DETECTIONS_PER_IMAGE", max_detections, 1, math.inf),
+        ):
+            if not low <= value <= high:
+                raise ValueError(f"{key} must be in [{low}, {high}], got {value}")
+        check_nms_arguments(nms_kind, soft_nms_method, soft_nms_sigma)
+        self.box2box_transform = box2box_transform
+        self.num_classes = num_classes
+        self.score_thresh = score_thresh
+        self.topk_candidates = topk_candidates
+        self.nms_thresh = nms_thresh
+        self.max_detections = max_detections
+        self.nms_kind = nms_kind
+        self.soft_nms_method = soft_nms_method
+        self.soft_nms_sigma = soft_nms_sigma
+        self.cls_agnostic_bbox_reg = cls_agnostic_bbox_reg
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        anchors: list[Boxes],
+        logits: list[Tensor],
+        deltas: list[Tensor],
+        image_sizes: list[tuple[int, int]],
+        quality: list[Tensor] | None = None,
+    ) -> list[Instances]:
+        """Detections of N images, best first.
+
+        Args:
+            anchors: L Boxes (Hi*Wi*A, 4).
+            logits: L tensors (N, A*K, Hi, Wi).
+            deltas: L tensors (N, A*4, Hi, Wi), or (N, A*K*4, Hi, Wi) with a regressor per class.
+            image_sizes: (height, width) of each image in pixels, without padding.
+            quality: L tensors of logits (N, A, Hi, Wi), or None where the head has no such branch.
+
+        Returns:
+            N Instances with ``pred_boxes`` (absolute XYXY pixels, not clipped), ``scores`` and
+            ``pred_classes``. Boxes and scores that are not finite are left out.
+        """
+        if not image_sizes:
+            return []
+        found = select_candidates(logits, self.num_classes, self.score_thresh, self.topk_candidates)
+        classes = None if self.cls_agnostic_bbox_reg else found.classes
+        boxes = self.box2box_transform.apply_deltas(
+            gather_deltas(
+                deltas, found.image_indices, found.anchor_indices, classes, self.num_classes
+            ),
+            Boxes.cat(anchors).tensor.index_select(0, found.anchor_indices),
+        )
+        scores, finite = found.scores, boxes.isfinite().all(dim=1)
+        if quality is not None:
+            chances = gather_quality(quality, found.image_indices, found.anchor_indices).sigmoid()
+            scores = (scores * chances).sqrt()
+            finite &= scores.isfinite()
+        image_indices = found.image_indices[finite]
+        images = torch.arange(len(image_sizes), device=boxes.device)
+        bounds = [*torch.searchsorted(image_indices, images).tolist(), len(image_indices)]
+        sizes = [stop - start for start, stop in pairwise(bounds)]
+        fields = (x[finite].split(sizes) for x in (boxes, scores, found.classes))
+        per_image = zip(image_sizes, *fields, strict=True)
+        return [self._suppress(*image) for image in per_image]
+
+    def _suppress(
+        self, image_size: tuple[int, int], boxes: Tensor, scores: Tensor, classes: Tensor
+    ) -> Instances:
+        if self.nms_kind == "soft":
+            keep, kept_scores = soft_nms(
+                boxes,
+                scores,
+                classes,
+                max_detections=self.max_detections,
+                score_thresh=self.score_thresh,
+                method=self.soft_nms_method,
+                sigma=self.soft_nms_sigma,
+                iou_thresh=self.nms_thresh,
+            )
+        else:
+            groups = classes if self.nms_kind == "per_class" else torch.zeros_like(classes)
+            keep = top_batched_nms(boxes, scores, groups, self.nms_thresh, self.max_detections)
+            kept_scores = scores[keep]
+        return Instances(
+            image_size,
+            pred_boxes=Boxes(boxes[keep]),
+            scores=kept_scores,
+            pred_classes=classes[keep],
+        )
+
+
+def gather_deltas(
+    deltas: list[Tensor],
+    image_indices: Tensor,
+    anchor_indices: Tensor,
+    classes: Tensor | None = None,
+    num_classes: int = 1,
+) -> Tensor:
+    """Deltas (P, 4), at least float32, of P pairs of an image and an anchor.
+
+    Gradients flow to the deltas. Nothing is read back from the device.
+
+    Args:
+        deltas: L tensors (N, A*4, Hi, Wi) of any memory format; with ``classes``, L tensors
+            (N, A*K*4, Hi, Wi), channels in the order (A, K, 4).
+        image_indices: (P,) int64 in [0, N).
+        anchor_indices: (P,) int64 in [0, R); over the levels in order and, within a level, over
+            (Hi, Wi, A) with A fastest. Values are undefined for indices beyond R.
+        classes: (P,) int64 in [0, K), whose regressor is meant; None: there is one for all.
+        num_classes: K; only read with ``classes``.
+    """
+    coordinates = torch.arange(4, device=anchor_indices.device)
+    if classes is None:
+        return _gather(deltas, image_indices, anchor_indices, 4, coordinates)
+    coordinates = coordinates + 4 * classes[:, None]
+    return _gather(deltas, image_indices, anchor_indices, 4 * num_classes, coordinates)
+
+
+def gather_quality(quality: list[Tensor], image_indices: Tensor, anchor_indices: Tensor) -> Tensor:
+    """Quality logits (P,) from L tensors (N, A, Hi, Wi); else as :func:`gather_deltas`."""
+    channel = torch.zeros(1, dtype=torch.int64, device=anchor_indices.device)
+    return _gather(quality, image_indices, anchor_indices, 1, channel).squeeze(1)
+
+
+def _gather(
+    levels: list[Tensor],
+    image_indices: Tensor,
+    anchor_indices: Tensor,
+    per_anchor: int,
+    wanted: Tensor,
+) -> Tensor:
+    """Of each pair's ``per_anchor`` channels the ``wanted`` ones, (D,) or (P, D): (P, D)."""
+    images = image_indices[:, None]
+    rows, start = None, 0
+    for level in levels:
+        num_anchors, width = level.shape[1] // per_anchor, level.shape[3]
+        size = num_anchors * level.shape[2] * width
+        # Every level is asked for every pair, since the number of its own is not known on the host.
+        index = (anchor_indices - start).clamp(0, size - 1)[:, None]
+        location = index // num_anchors
+        channels = index % num_anchors * per_anchor + wanted  # (P, D)
+        picked = level[images, channels, location // width, location % width]
+        rows = picked if rows is None else picked.where(anchor_indices[:, None] >= start, rows)
+        start += size
+    assert rows is not None, "a detector has at least one level"
+    return at_least_float32(rows)
+
+
+def pick_class(rows: Tensor, classes: Tensor | None, num_classes: int) -> Tensor:
+    """Deltas (P, 4), at least float32, out of those of P anchors.
+
+    Args:
+        rows: (P, 4), or with ``classes`` (P, K*4).
+        classes: (P,) int64 in [0, K), whose regressor is meant; None: there is one for all.
+        num_classes: K; only read with ``classes``.
+    """
+    if classes is not None:
+        index = torch.arange(len(rows), device=rows.device)
+        rows = rows.view(len(rows), num_classes, 4)[index, classes]
+    return at_least_float32(rows)

@@ -1,0 +1,1 @@
+"""Exact speedups of the network."""

@@ -1,0 +1,1 @@
+"""Drawing boxes, samples and contact sheets."""

@@ -1,0 +1,180 @@
+"""Files are complete or absent, their checksums are right, and errors of the disk come out."""
+
+import errno
+import os
+import shutil
+import subprocess
+
+import pytest
+import torch
+
+from retinanet_ext import files
+from retinanet_ext.files import (
+    find_damage,
+    remove_checked,
+    remove_unfinished,
+    write_checked,
+    write_text,
+)
+
+
+class FullDisk:
+    """A file on a disk that takes ``room`` bytes."""
+
+    def __init__(self, file, room):
+        self.file, self.room = file, room
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.file.close()
+
+    def write(self, data):
+        self.room -= memoryview(data).nbytes
+        if self.room < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self.file.write(data)
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+def fill_disk(patch, room, only=""):
+    """Give each file with ``only`` in its name that is opened from now on room for some bytes."""
+
+    def opened(path, *args):
+        return FullDisk(open(path, *args), room if only in path else 10**9)
+
+    patch.setattr(files, "open", opened, raising=False)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def save(path, value):
+    write_checked(str(path), lambda file: torch.save({"x": torch.full((1000,), value)}, file))
+
+
+def test_a_file_is_as_torch_writes_it_and_has_its_checksum(tmp_path):
+    save(tmp_path / "w.pth", 1.0)
+    assert names(tmp_path) == ["w.pth", "w.pth.sha256"]
+    assert torch.load(tmp_path / "w.pth", weights_only=True)["x"].unique().tolist() == [1]
+    assert not find_damage(str(tmp_path / "w.pth"))
+
+
+@pytest.mark.skipif(not shutil.which("sha256sum"), reason="sha256sum is not installed")
+def test_sha256sum_agrees(tmp_path):
+    save(tmp_path / "w.pth", 1.0)
+    command = ["sha256sum", "-c", "w.pth.sha256"]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True).stdout == b"w.pth: OK\n"
+
+
+@pytest.mark.parametrize("room", [0, 300, 4500])
+def test_a_full_disk_is_an_os_error_and_leaves_the_old_file(tmp_path, monkeypatch, room):
+    path = tmp_path / "w.pth"
+    save(path, 1.0)
+    before = {x.name: x.read_bytes() for x in tmp_path.iterdir()}
+    with monkeypatch.context() as patch:
+        fill_disk(patch, room)
+        with pytest.raises(OSError) as caught:
+            save(path, 2.0)
+    assert caught.value.errno == errno.ENOSPC
+    assert {x.name: x.read_bytes() for x in tmp_path.iterdir()} == before
+    save(path, 2.0)  # as soon as there is room
+
+
+def test_no_room_for_the_checksum_is_no_room(tmp_path, monkeypatch):
+    save(tmp_path / "w.pth", 1.0)
+    before = (tmp_path / "w.pth").read_bytes()
+    fill_disk(monkeypatch, 10, only=".sha256")
+    with pytest.raises(OSError, match="No space"):
+        save(tmp_path / "w.pth", 2.0)
+    assert names(tmp_path) == ["w.pth", "w.pth.sha256"]
+    assert (tmp_path / "w.pth").read_bytes() == before
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_death_at_any_step_leaves_a_file_that_counts_as_good(tmp_path, monkeypatch, step):
+    """Steps that change what the folder shows: removing the checksum, two renames, and after."""
+
+    class Death(BaseException):
+        pass
+
+    save(tmp_path / "w.pth", 1.0)
+    steps = []
+
+    def dying(function):
+        def run(*args):
+            if len(steps) == step:
+                raise Death
+            steps.append(args)
+            return function(*args)
+
+        return run
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_remove_if_there", lambda *paths: None)  # the dead clean nothing
+        patch.setattr(files.os, "remove", dying(os.remove))
+        patch.setattr(files.os, "replace", dying(os.replace))
+        if step < 3:
+            with pytest.raises(Death):
+                save(tmp_path / "w.pth", 2.0)
+        else:
+            save(tmp_path / "w.pth", 2.0)
+    assert not find_damage(str(tmp_path / "w.pth"))
+    value = torch.load(tmp_path / "w.pth", weights_only=True)["x"].unique().tolist()
+    assert value == [1.0 if step < 2 else 2.0]
+    remove_unfinished(str(tmp_path))
+    assert not [name for name in names(tmp_path) if "unfinished" in name]
+
+
+def test_content_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    calls = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("fsync"), fsync(fd)))
+    monkeypatch.setattr(os, "replace", lambda *a: (calls.append("replace"), replace(*a)))
+    save(tmp_path / "w.pth", 1.0)
+    # File, checksum; their names; the folder that holds the names.
+    assert calls == ["fsync", "fsync", "replace", "replace", "fsync"]
+    calls.clear()
+    write_text(str(tmp_path / "last"), "w.pth")
+    assert calls == ["fsync", "replace", "fsync"] and (tmp_path / "last").read_text() == "w.pth"
+
+
+def flip_byte(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("harm", [flip_byte, truncate])
+def test_damage_is_found_where_there_is_a_checksum(tmp_path, harm):
+    save(tmp_path / "w.pth", 1.0)
+    harm(tmp_path / "w.pth")
+    damage = find_damage(str(tmp_path / "w.pth"))
+    assert damage == "differs from its checksum in w.pth.sha256"
+    (tmp_path / "w.pth.sha256").unlink()
+    assert not find_damage(str(tmp_path / "w.pth"))
+
+
+def test_a_text_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "last"
+    write_text(str(path), "old")
+    fill_disk(monkeypatch, 2)
+    with pytest.raises(OSError, match="No space"):
+        write_text(str(path), "newer")
+    assert names(tmp_path) == ["last"] and path.read_text() == "old"
+
+
+def test_a_file_goes_with_its_checksum_and_both_may_be_gone(tmp_path):
+    save(tmp_path / "w.pth", 1.0)
+    save(tmp_path / "v.pth", 1.0)
+    for _ in range(2):
+        remove_checked(str(tmp_path / "w.pth"))
+    assert names(tmp_path) == ["v.pth", "v.pth.sha256"]
