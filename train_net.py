@@ -22,13 +22,13 @@ from retinanet_ext.engine.checkpoint.hook import CheckpointError
 from retinanet_ext.engine.checkpoint.weights import WeightsError
 from retinanet_ext.engine.dry_run import dry_run
 from retinanet_ext.engine.evaluating.best_metric import MetricError
-from retinanet_ext.engine.failures.reports import NonFiniteLoss, TrainingTrouble
+from retinanet_ext.engine.failures.reports import MachineError, NonFiniteLoss
 from retinanet_ext.engine.launch.checks import check_launch
 from retinanet_ext.engine.launch.launching import LaunchError
 from retinanet_ext.engine.setup import USER_ERRORS, default_argument_parser, setup
 
 MISTAKES = (BadImageError, WeightsError, MetricError)
-TROUBLES = (NonFiniteLoss, TrainingTrouble, CheckpointError)
+TROUBLES = (NonFiniteLoss, MachineError, CheckpointError)
 
 
 class UserError(Exception):

@@ -49,13 +49,13 @@ def imports(*modules: str) -> bool:
     return runs(str(PYTHON), "import " + ", ".join(modules))
 
 
-def require_disk(needed_gb: float, way_out: str = "free some space") -> None:
+def require_disk(needed_gb: float, hint: str = "free some space") -> None:
     """Raise SetupError unless the environment's disk has ``needed_gb`` (10^9 bytes) free."""
     free_gb = shutil.disk_usage(str(ROOT)).free / 1e9
     if free_gb < needed_gb:
         raise SetupError(
             f"the set-up needs about {needed_gb:.0f} GB, but the disk of {ROOT} has "
-            f"{free_gb:.1f} GB free; {way_out}, then run the same command again"
+            f"{free_gb:.1f} GB free; {hint}, then run the same command again"
         )
 
 

@@ -68,13 +68,13 @@ def require_python() -> None:
     found, wanted = (".".join(map(str, v)) for v in (sys.version_info[:2], MIN_PYTHON))
     names = ["python3.13", "python3.12", "python3.11", "python3.10"]
     recent = [name for name in names if shutil.which(name) and is_recent(name)]
-    way_out = (
+    hint = (
         f"{recent[0]} is on this machine: use it (`make PYTHON={recent[0]} quickstart`)"
         if recent
         else "install a newer one and name it (`make PYTHON=python3.11 quickstart`)"
     )
     raise SetupError(
-        f"Python {wanted} or newer is needed, but {sys.executable} is Python {found}; {way_out}"
+        f"Python {wanted} or newer is needed, but {sys.executable} is Python {found}; {hint}"
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from focal_loss_paper.report import Report, publish
 from focal_loss_paper.rows import ROOT, Setting, Table, default_base, load_tables
-from focal_loss_paper.runs import Run, RunBook
+from focal_loss_paper.runs import Run, RunIndex
 from focal_loss_paper.training import train_runs
 
 from retinanet_ext.data.datasets.register import register_builtin_datasets
@@ -119,7 +119,7 @@ def reproduce(args: argparse.Namespace, tables: dict[str, Table]) -> int:
     """Train, or list, and report; the exit status is 1 if a run failed."""
     _register_datasets(args)
     base = args.base_config or default_base(args.dataset)
-    book = RunBook(
+    book = RunIndex(
         Setting(args.dataset, base, args.iters, tuple(args.opts)), args.output_dir / args.dataset
     )
     wanted = [table for name, table in tables.items() if name in args.table]

@@ -3,7 +3,7 @@
 `tasks.py` lists what is measured; each task first shows that both sides give the same numbers.
 """
 
-from .report import as_json, machine, run_words, table, versions
+from .report import as_json, describe_run, machine, table, versions
 from .results import Disagreement, Row
 from .runner import Benchmark
 from .settings import Settings
@@ -15,9 +15,9 @@ __all__ = [
     "Row",
     "Settings",
     "as_json",
+    "describe_run",
     "machine",
     "run_tasks",
-    "run_words",
     "table",
     "task_names",
     "versions",

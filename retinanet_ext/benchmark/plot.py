@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .peers import DETECTRON2, OURS
-from .report import ratio_words
+from .report import format_ratio
 from .results import Row
 
 __all__ = ["check_matplotlib", "draw_ratios"]
@@ -74,7 +74,7 @@ def _draw_panel(axes: Any, rows: Sequence[Row]) -> None:
         axes.text(
             (row.ratio or 0.0) + 0.012 * longest,
             y,
-            ratio_words(row),
+            format_ratio(row),
             va="center",
             color=TEXT,
             fontsize=9,

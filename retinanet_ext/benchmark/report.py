@@ -18,7 +18,7 @@ from .peers import DETECTRON2, OURS, TORCHVISION
 from .results import Row, quartiles
 from .runner import Benchmark
 
-__all__ = ["as_json", "machine", "ratio_words", "run_words", "table", "versions"]
+__all__ = ["as_json", "describe_run", "format_ratio", "machine", "table", "versions"]
 
 UNITS = {"time": "s", "rate": "s", "memory": "bytes"}
 
@@ -33,7 +33,7 @@ def table(bench: Benchmark, config_name: str) -> str:
         notes.append("memory: the highest above model and inputs, in a process of its own")
     blocks.append("\n".join(f"  {note}" for note in dict.fromkeys(notes)))
     facts = [f"agreement: {name}: {_differences(d)}" for name, d in bench.agreement.items()]
-    facts.append(f"run: {run_words(bench, config_name)}")
+    facts.append(f"run: {describe_run(bench, config_name)}")
     facts.append(f"system: {platform.platform()}")
     facts.append("versions: " + ", ".join(f"{k} {v}" for k, v in versions().items()))
     return "\n\n".join([*(block for block in blocks if block), "\n".join(facts)])
@@ -58,13 +58,13 @@ def _row_cells(row: Row) -> list[str]:
         row.what,
         _value(row, row.theirs),
         _value(row, row.ours),
-        ratio_words(row),
+        format_ratio(row),
         _spread(row),
     ]
 
 
 def _spread(row: Row) -> str:
-    """Quartiles of the ratio, the way :func:`ratio_words` puts it."""
+    """Quartiles of the ratio, the way :func:`format_ratio` puts it."""
     if row.ratio is None or row.ratio_quartiles is None:
         return ""
     low, high = row.ratio_quartiles
@@ -73,7 +73,7 @@ def _spread(row: Row) -> str:
     return f"{low:.2f}-{high:.2f}"
 
 
-def ratio_words(row: Row) -> str:
+def format_ratio(row: Row) -> str:
     """Such as ``"9.3x faster"``, ``"1.20x slower"`` or ``"0.40x memory"``."""
     ratio = row.ratio
     if ratio is None:
@@ -122,7 +122,7 @@ def machine(threads: int) -> dict[str, Any]:
     }
 
 
-def run_words(bench: Benchmark, config_name: str) -> str:
+def describe_run(bench: Benchmark, config_name: str) -> str:
     """What ran and where, in one line."""
     settings, facts = bench.settings, machine(bench.settings.threads)
     height, width = settings.size

@@ -18,8 +18,8 @@ from ..benchmark import (
     Disagreement,
     Settings,
     as_json,
+    describe_run,
     run_tasks,
-    run_words,
     table,
     task_names,
 )
@@ -145,7 +145,7 @@ def _write(args: argparse.Namespace, bench: Benchmark, config_name: str, complet
         Path(args.json).write_text(json.dumps(content, indent=1) + "\n")
         _say(f"wrote {args.json}")
     if args.plot and any(row.ratio is not None for row in bench.rows):
-        draw_ratios(bench.rows, Path(args.plot), run_words(bench, Path(config_name).stem))
+        draw_ratios(bench.rows, Path(args.plot), describe_run(bench, Path(config_name).stem))
         _say(f"wrote {args.plot}")
 
 

@@ -81,7 +81,7 @@ def _train_step(trainer: RetinaNetTrainer) -> dict[str, float]:
             yield batch
 
     trainer._trainer.reset_data_loader(watched)
-    trainer._trainer.on_trouble = None  # its report would go with the temporary folder
+    trainer._trainer.on_nonfinite = None  # its report would go with the temporary folder
     started = time.perf_counter()
     with EventStorage(0) as trainer.storage:
         trainer.run_step()

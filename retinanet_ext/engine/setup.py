@@ -103,7 +103,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if trains:  # else the training data may not even exist, and there is no loss
         check_remote_writers(cfg)
         fill_class_counts(cfg)
-        settle_schedule(cfg)
+        resolve_schedule(cfg)
     cfg.freeze()
     if args.dry_run:
         seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
@@ -237,7 +237,7 @@ def fill_class_counts(cfg: CfgNode) -> None:
     node.CLASS_COUNTS = on_main_process(lambda: count_classes(cfg.DATASETS.TRAIN, node.NUM_CLASSES))
 
 
-def settle_schedule(cfg: CfgNode) -> None:
+def resolve_schedule(cfg: CfgNode) -> None:
     """Turn lengths in epochs into iterations, and fit the learning rate to the batch.
 
     Raises:

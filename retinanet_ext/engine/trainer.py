@@ -30,8 +30,8 @@ from .checkpoint.hook import CheckpointHook
 from .evaluating.hook import EarlyStop, build_evaluation_hook
 from .evaluating.results import class_names, verify
 from .evaluating.run import measure
-from .failures.reports import NonFiniteLoss, TrainingTrouble, explain
-from .failures.snapshot import TroubleReporter
+from .failures.reports import MachineError, NonFiniteLoss, explain
+from .failures.snapshot import NonFiniteReporter
 from .launch.stopping import StopHook, StopSignals
 from .loaders import build_test_loader, build_train_loader, draw_run_seed
 from .optim.ema import EMAHook, ModelEMA
@@ -97,7 +97,7 @@ class RetinaNetTrainer(DefaultTrainer):
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         loader = self.build_train_loader(cfg)
         self.run_seed = loader.seed if isinstance(loader, TrainStream) else draw_run_seed(cfg)
-        self._reporter = TroubleReporter(cfg, self.run_seed)
+        self._reporter = NonFiniteReporter(cfg, self.run_seed)
         self._trainer = build_train_step(cfg, wrap_ddp(model), loader, optimizer, self._reporter)
         self.ema: ModelEMA | None = None
         averaged: dict[str, Any] = {}
@@ -247,7 +247,7 @@ class RetinaNetTrainer(DefaultTrainer):
 
         Raises:
             NonFiniteLoss: a loss is not finite; a report is written.
-            TrainingTrouble: memory, disk, a worker or another process failed, told in a sentence.
+            MachineError: memory, disk, a worker or another process failed, told in a sentence.
             TrainingStopped: after a signal; the state is saved.
             CheckpointError: the final state could not be saved.
         """
@@ -261,7 +261,7 @@ class RetinaNetTrainer(DefaultTrainer):
                 self._rescue()
                 if text is None:
                     raise
-                raise TrainingTrouble(text) from error
+                raise MachineError(text) from error
             finally:
                 if isinstance(self.data_loader, TrainStream):
                     self.data_loader.close()

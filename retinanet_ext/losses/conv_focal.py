@@ -1,8 +1,8 @@
-"""The last classification convolution and its focal loss, piece by piece: no logits in memory.
+"""The last classification convolution and its focal loss, tile by tile: no logits in memory.
 
-A piece is a range of output channels, over some images of a level: its logits, their loss and their
+A tile is a range of output channels, over some images of a level: its logits, their loss and their
 gradient are made, the gradient is carried back through the convolution into those of features,
-weight and bias, and the piece is dropped. What is kept does not grow with the number of locations
+weight and bias, and the tile is dropped. What is kept does not grow with the number of locations
 times classes, and the arithmetic is that of the plain way, convolution for convolution.
 """
 
@@ -18,11 +18,11 @@ from torch.autograd.function import once_differentiable
 
 from .focal import check_focal_arguments, sigmoid_focal_loss
 from .kernels.dispatch import check_kernel, focal_loss_and_gradient
-from .kernels.gradients import hand_out, is_wanted
-from .kernels.tiles import Piece, plan
+from .kernels.gradients import needs_grad, scale_saved_grads
+from .kernels.tiles import Tile, plan_tiles
 from .precision import at_least_float32
 
-# Logits of a piece, in bytes; its gradient takes as much again.
+# Logits of a tile, in bytes; its gradient takes as much again.
 CHUNK_BYTES = {"cpu": 16 << 20, "cuda": 64 << 20}
 
 
@@ -74,7 +74,7 @@ def conv_focal_loss(
         parameters = weight.to(dtype), None if bias is None else bias.to(dtype)
         logits = [F.conv2d(x, *parameters, padding="same") for x in features]
         return sigmoid_focal_loss(logits, labels, num_classes, alpha, gamma, kernel=kernel)
-    wanted = is_wanted([weight, bias, *features])
+    wanted = needs_grad([weight, bias, *features])
     settings = _Settings(num_classes, alpha, gamma, kernel, max_chunk_bytes, wanted)
     return _ConvFocalLoss.apply(labels, settings, weight, bias, *features)
 
@@ -113,11 +113,11 @@ class _ConvFocalLoss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *hand_out(ctx, grad_output)
+        return None, None, *scale_saved_grads(ctx, grad_output)
 
 
 class _Run:
-    """One forward pass: the loss and the parameters' gradients, as they add up over the pieces."""
+    """One forward pass: the loss and the parameters' gradients, as they add up over the tiles."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class _Run:
     ):
         self.weight, self.bias, self.settings = weight, bias, settings
         self.loss = weight.new_zeros((), dtype=torch.float64)
-        # Half precision would lose digits with every piece that is added.
+        # Half precision would lose digits with every tile that is added.
         dtype = at_least_float32(weight[:0]).dtype
         self.weight_gradient = torch.zeros_like(weight, dtype=dtype) if need_weight else None
         self.bias_gradient = (
@@ -143,14 +143,14 @@ class _Run:
 
     def level(self, x: Tensor, labels: Tensor, need_features: bool) -> Tensor | None:
         """Add a level (N, C, Hi, Wi) with labels (N, Hi*Wi, A); return its gradient if needed."""
-        steps = plan(x, self.weight, self.settings.num_classes, self.settings.max_chunk_bytes)
+        steps = plan_tiles(x, self.weight, self.settings.num_classes, self.settings.max_chunk_bytes)
         # On CPUs the weight's gradient takes 2 to 3 times as long in the channels_last format.
         dense = x.contiguous() if x.device.type == "cpu" else x
         gradients = []
-        for images, pieces in steps:
+        for images, tiles in steps:
             total: Tensor | None = None
-            for piece in pieces:
-                part = self.piece(dense[images], labels[images], piece, need_features)
+            for tile in tiles:
+                part = self.tile(dense[images], labels[images], tile, need_features)
                 if part is not None:
                     total = at_least_float32(part) if total is None else total.add_(part)
             if total is not None:
@@ -162,17 +162,17 @@ class _Run:
         gradient = gradients[0] if len(gradients) == 1 else torch.cat(gradients)
         return gradient if dense is x else torch.empty_like(x).copy_(gradient)
 
-    def piece(self, x: Tensor, labels: Tensor, piece: Piece, need_features: bool) -> Tensor | None:
-        """Add the channels of ``piece``; return what they give to the gradient of ``x``."""
+    def tile(self, x: Tensor, labels: Tensor, tile: Tile, need_features: bool) -> Tensor | None:
+        """Add the channels of ``tile``; return what they give to the gradient of ``x``."""
         settings = self.settings
-        channels = piece.channels(settings.num_classes)
+        channels = tile.channels(settings.num_classes)
         weight = self.weight[channels].to(x.dtype)
         bias = None if self.bias is None else self.bias[channels].to(x.dtype)
         need_weight, need_bias = self.weight_gradient is not None, self.bias_gradient is not None
         loss, gradients = focal_loss_and_gradient(
             [F.conv2d(x, weight, bias, padding="same")],
-            piece.labels(labels, settings.num_classes),
-            piece.last_class - piece.first_class,
+            tile.labels(labels, settings.num_classes),
+            tile.last_class - tile.first_class,
             settings.alpha,
             settings.gamma,
             with_gradient=need_features or need_weight or need_bias,

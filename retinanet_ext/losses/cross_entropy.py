@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .focal import check_focal_arguments, focal_loss
-from .layout import entry_losses, level_views
+from .layout import element_losses, level_views
 from .precision import at_least_float32
 
 CLASS_BALANCES = ("inverse", "effective")
@@ -72,7 +72,7 @@ def class_balanced_focal_loss(
         weight = torch.where(is_positive, alphas, 1 - alphas)
         return focal_loss(x, is_positive, alpha=-1, gamma=gamma) * weight
 
-    losses = entry_losses(logits, labels, num_classes, loss)
+    losses = element_losses(logits, labels, num_classes, loss)
     return torch.stack([level.sum() for level in losses]).sum()
 
 

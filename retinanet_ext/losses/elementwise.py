@@ -15,7 +15,7 @@ from torch import Tensor
 from .precision import at_least_float32
 
 
-def entry_logits(logits: Sequence[Tensor], rows: Tensor, num_classes: int) -> Tensor:
+def element_logits(logits: Sequence[Tensor], rows: Tensor, num_classes: int) -> Tensor:
     """The logits (E,) of E entries, at least float32; gradients flow to ``logits``.
 
     Args:
@@ -39,7 +39,7 @@ def conv_entry_logits(
     rows: Tensor,
     num_classes: int,
 ) -> Tensor:
-    """:func:`entry_logits` of ``conv2d(features, weight, bias)`` without making the other logits.
+    """:func:`element_logits` of ``conv2d(features, weight, bias)`` without making the other logits.
 
     Each entry is the product of one patch of the features and one filter, (C, kh, kw) numbers of
     each in memory, so E should be small. Gradients flow to features, weight and bias.
@@ -48,7 +48,7 @@ def conv_entry_logits(
         features: L tensors (N, C, Hi, Wi).
         weight: (A*K, C, kh, kw) with odd kh and kw; stride 1, zero padding to the same size.
         bias: (A*K,) or None.
-        rows, num_classes: see :func:`entry_logits`.
+        rows, num_classes: see :func:`element_logits`.
     """
     num_anchors = len(weight) // num_classes
     sizes = [x.shape[2] * x.shape[3] * num_anchors for x in features]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .kernels.dispatch import check_kernel, fused_focal_loss
-from .layout import entry_losses
+from .layout import element_losses
 from .precision import at_least_float32
 
 
@@ -91,7 +91,7 @@ def sigmoid_focal_loss(
         levels = [logits.reshape(labels.numel(), num_classes, 1, 1)]
         level_labels = labels.reshape(-1, 1)
     if kernel == "reference" or reduction == "none":
-        losses = entry_losses(
+        losses = element_losses(
             levels, level_labels, num_classes, lambda x, y: focal_loss(x, y, alpha, gamma)
         )
         if reduction == "none":

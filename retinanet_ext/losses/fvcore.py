@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from .focal import check_focal_arguments
 from .kernels.chunked import CHUNK
-from .kernels.gradients import gradient_scale, hand_out, is_wanted
+from .kernels.gradients import gradient_scale, needs_grad, scale_saved_grads
 from .precision import at_least_float32
 
 
@@ -54,7 +54,7 @@ def sigmoid_focal_loss(
         )
     if targets.requires_grad:
         raise ValueError("targets require a gradient, which this loss has not; detach() them")
-    settings = (float(alpha), float(gamma), reduction == "none", is_wanted([inputs]))
+    settings = (float(alpha), float(gamma), reduction == "none", needs_grad([inputs]))
     loss = _ElementwiseFocalLoss.apply(inputs, targets, settings)
     return loss / max(1, inputs.numel()) if reduction == "mean" else loss
 
@@ -86,7 +86,7 @@ class _ElementwiseFocalLoss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        return *hand_out(ctx, grad_output), None, None
+        return *scale_saved_grads(ctx, grad_output), None, None
 
 
 def _slices(x: Tensor) -> list[slice]:

@@ -24,7 +24,7 @@ def level_views(
         yield level_view(level, level_labels, num_classes)
 
 
-def entry_losses(
+def element_losses(
     logits: Sequence[Tensor],
     labels: Tensor,
     num_classes: int,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .elementwise import conv_entry_logits, entry_logits
+from .elementwise import conv_entry_logits, element_logits
 
 EntryLoss = Callable[[Tensor, Tensor], Tensor]
 """Elementwise, of logits and of where their truth is 1, both (E,)."""
@@ -30,7 +30,7 @@ def extra_positive_loss(
         num_classes: K.
         loss: the elementwise loss; row i of its arguments belongs to row i of ``extra``.
     """
-    return _turned_positive(entry_logits(logits, extra, num_classes), loss)
+    return _turned_positive(element_logits(logits, extra, num_classes), loss)
 
 
 def conv_extra_positive_loss(

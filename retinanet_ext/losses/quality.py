@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .elementwise import entry_logits
+from .elementwise import element_logits
 from .focal import sigmoid_focal_loss
 from .precision import at_least_float32
 
@@ -164,5 +164,5 @@ def _positives(
     """Sum of ``loss(logit, quality)`` over the entries of the positives' classes."""
     images, anchors = ((labels >= 0) & (labels < num_classes)).nonzero(as_tuple=True)
     rows = torch.stack([images, anchors, labels[images, anchors]], dim=1)
-    x = entry_logits(logits, rows, num_classes)
+    x = element_logits(logits, rows, num_classes)
     return loss(x, quality[images, anchors].to(x.dtype)).sum()

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .focal import check_focal_arguments
-from .layout import entry_losses
+from .layout import element_losses
 from .precision import at_least_float32
 
 
@@ -64,7 +64,7 @@ def sigmoid_focal_loss_star(
     Raises:
         ValueError: if a shape, gamma or alpha is out of range.
     """
-    losses = entry_losses(
+    losses = element_losses(
         logits, labels, num_classes, lambda x, y: focal_loss_star(x, y, gamma, beta, alpha)
     )
     return torch.stack([loss.sum() for loss in losses]).sum()

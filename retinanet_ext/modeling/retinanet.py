@@ -171,12 +171,12 @@ class RetinaNetExt(DenseDetector):
             maps = self.backbone(images.tensor)
             features = [maps[name] for name in self.head_in_features]
         anchors = self.anchor_generator(features)
-        with self._own_precision():
+        with self._float32():
             targets = self.label_anchors(anchors, batched_inputs)
         with self.speedups.precision(self.device):
             classified, deltas, *rest = self._predict(features, targets)
         quality_logits = rest[0] if rest else None
-        with self._own_precision():
+        with self._float32():
             return self.losses(
                 anchors,
                 classified,
@@ -186,7 +186,7 @@ class RetinaNetExt(DenseDetector):
                 from_features=self.fuse_cls_loss,
             )
 
-    def _own_precision(self) -> torch.autocast:
+    def _float32(self) -> torch.autocast:
         """The context of all that is computed in float32, whatever autocast is on outside."""
         return torch.autocast(self.device.type, enabled=False)
 
@@ -300,7 +300,7 @@ class RetinaNetExt(DenseDetector):
         """Detections of N images in pixels of the network's input."""
         logits, deltas, *rest = predictions
         anchors = self.anchor_generator(features)
-        with self._own_precision():
+        with self._float32():
             return self.decoder(anchors, logits, deltas, images.image_sizes, *rest)
 
     def _visualize_periodically(self, batched_inputs: list[dict[str, Any]]) -> None:

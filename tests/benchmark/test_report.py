@@ -7,7 +7,7 @@ import json
 import pytest
 
 from retinanet_ext.benchmark import Benchmark, Row, as_json, table
-from retinanet_ext.benchmark.report import ratio_words
+from retinanet_ext.benchmark.report import format_ratio
 
 MIB = 2.0**20
 LOGITS = 100 * 2**20
@@ -102,7 +102,7 @@ def test_lines_have_no_trailing_blanks(bench):
     ],
 )
 def test_ratio_in_words(kind, theirs, ours, words):
-    assert ratio_words(Row("t", "w", kind, "detectron2", (theirs,), (ours,))) == words
+    assert format_ratio(Row("t", "w", kind, "detectron2", (theirs,), (ours,))) == words
 
 
 def test_json_is_complete(bench):

@@ -11,7 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.events import EventStorage
 
 from retinanet_ext.engine import trainer as trainer_module
-from retinanet_ext.engine.failures.reports import TrainingTrouble
+from retinanet_ext.engine.failures.reports import MachineError
 from retinanet_ext.engine.trainer import RetinaNetTrainer, evaluate, wrap_ddp
 
 
@@ -195,7 +195,7 @@ def test_an_error_in_a_step_saves_the_state_before_it(cfg):
         return divisor
 
     trainer.model.loss_normalizer.forward = fail_in_iteration_3
-    with pytest.raises(TrainingTrouble, match="memory is full"):
+    with pytest.raises(MachineError, match="memory is full"):
         trainer.train()
     assert state(cfg, "model_0000002.pth")["iteration"] == 2
     train(cfg, resume=True)

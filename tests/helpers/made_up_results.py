@@ -5,7 +5,7 @@ from __future__ import annotations
 from focal_loss_paper import runs
 
 
-def put_result(book: runs.RunBook, config: str, seed: int, ap: float | None, ms: float = 20):
+def put_result(book: runs.RunIndex, config: str, seed: int, ap: float | None, ms: float = 20):
     run = book.run(config, seed)
     named = {"config": run.config, "seed": seed, "iterations": 490, "seconds": 60.0}
     if ap is None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from retinanet_ext.losses.elementwise import conv_entry_logits, entry_logits
+from retinanet_ext.losses.elementwise import conv_entry_logits, element_logits
 
 K, A = 3, 2
 SHAPES = ((3, 4), (0, 2), (2, 1), (1, 1))
@@ -36,7 +36,7 @@ def test_every_entry_is_found_with_its_gradient(channels_last: bool):
         logits = [x.contiguous(memory_format=torch.channels_last) for x in logits]
     logits = [x.requires_grad_() for x in logits]
     rows = rows_of()
-    got, expected = entry_logits(logits, rows, K), table(logits)[rows.unbind(1)]
+    got, expected = element_logits(logits, rows, K), table(logits)[rows.unbind(1)]
     assert torch.equal(got, expected)
     weights = torch.randn(len(rows))
     wanted = torch.autograd.grad((expected * weights).sum(), logits)
@@ -69,14 +69,14 @@ def test_entries_of_a_convolution_equal_those_of_its_output(kernel, with_bias: b
 def test_no_rows_give_nothing():
     logits = [torch.randn(2, A * K, h, w, requires_grad=True) for h, w in SHAPES]
     rows = torch.zeros(0, 3, dtype=torch.long)
-    assert entry_logits(logits, rows, K).shape == (0,)
+    assert element_logits(logits, rows, K).shape == (0,)
     features = [torch.randn(2, 4, h, w) for h, w in SHAPES]
     assert conv_entry_logits(features, torch.randn(A * K, 4, 3, 3), None, rows, K).shape == (0,)
 
 
 def test_half_precision_becomes_float32():
     logits = [torch.randn(2, A * K, h, w).bfloat16() for h, w in SHAPES]
-    assert entry_logits(logits, rows_of(), K).dtype == torch.float32
+    assert element_logits(logits, rows_of(), K).dtype == torch.float32
     features = [torch.randn(2, 4, h, w).bfloat16() for h, w in SHAPES]
     weight = torch.randn(A * K, 4, 3, 3)
     got = conv_entry_logits(features, weight, None, rows_of(), K)
@@ -87,4 +87,4 @@ def test_half_precision_becomes_float32():
 
 def test_a_head_without_locations_is_refused():
     with pytest.raises(ValueError, match="at least one location"):
-        entry_logits([torch.zeros(1, A * K, 0, 1)], torch.zeros(0, 3, dtype=torch.long), K)
+        element_logits([torch.zeros(1, A * K, 0, 1)], torch.zeros(0, 3, dtype=torch.long), K)

@@ -28,21 +28,21 @@ def registered(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def shared_book(tmp_path_factory) -> runs.RunBook:
+def shared_book(tmp_path_factory) -> runs.RunIndex:
     """Merges each row once for all tests that only look at settings."""
-    return runs.RunBook(QUICKSTART, tmp_path_factory.mktemp("shared"))
+    return runs.RunIndex(QUICKSTART, tmp_path_factory.mktemp("shared"))
 
 
 @pytest.fixture
-def book(tmp_path, shared_book) -> runs.RunBook:
+def book(tmp_path, shared_book) -> runs.RunIndex:
     """Of an empty folder."""
-    empty = runs.RunBook(QUICKSTART, tmp_path)
+    empty = runs.RunIndex(QUICKSTART, tmp_path)
     empty._settings = shared_book._settings
     return empty
 
 
 @pytest.fixture
-def filled(book) -> runs.RunBook:
+def filled(book) -> runs.RunIndex:
     """Made-up results of a few rows."""
     put_result(book, "1a_ce_pi0.50", 1, None)
     for seed, ap in ((1, 60.0), (2, 62.0)):

@@ -42,7 +42,7 @@ class Children:
         return [sys.executable, "-S", "-c", self.script, str(run.folder)]
 
 
-def train(book: runs.RunBook, script: str, *configs: str, **options: Any) -> tuple[Children, int]:
+def train(book: runs.RunIndex, script: str, *configs: str, **options: Any) -> tuple[Children, int]:
     children = Children(script)
     options.setdefault("say", lambda text: None)
     failed = train_runs([book.run(c, 1) for c in configs or ("1a_ce",)], children, **options)
@@ -61,7 +61,7 @@ def test_finished_run_is_recorded_and_skipped(book):
     # The same settings under another table's name are done too; another number of iterations not.
     train(book, FINISH, "1b_gamma0")
     assert train(book, BREAK, "1a_alpha0.75")[0].started == []
-    longer = runs.RunBook(
+    longer = runs.RunIndex(
         dataclasses.replace(book.setting, iterations=491), book.runs_folder.parent
     )
     assert longer.run("1a_ce", 1).result() == {}

@@ -15,7 +15,7 @@ from .figures import (
 )
 from .loss_distribution import collect_samples, loss_curves
 from .rows import PROJECT, Table, build_cfg
-from .runs import FINISHED, Run, RunBook, read_json, write_json, write_text
+from .runs import FINISHED, Run, RunIndex, read_json, write_json, write_text
 from .tables import summarize, tables_markdown, was_run
 
 RESULTS = "results.json"
@@ -26,7 +26,7 @@ FIGURE_4 = "figure4_loss_distribution.png"
 CURVES = "loss_distribution.json"
 
 
-def write_tables(tables: dict[str, Table], book: RunBook, folder: Path) -> dict[str, Any]:
+def write_tables(tables: dict[str, Table], book: RunIndex, folder: Path) -> dict[str, Any]:
     """Write results.json and tables.md; returns the content of the first."""
     summary = summarize(tables, book)
     write_json(folder / RESULTS, summary)
@@ -62,7 +62,7 @@ def write_figures(
             draw_accuracy_time(folder / "table_1e_time.png", rows, dataset)
 
 
-def write_loss_distribution(book: RunBook, folder: Path) -> bool:
+def write_loss_distribution(book: RunIndex, folder: Path) -> bool:
     """Draw figure 4 once its model is trained; the curves are kept beside the model.
 
     Returns:
@@ -79,7 +79,7 @@ def write_loss_distribution(book: RunBook, folder: Path) -> bool:
     return True
 
 
-def _measure_curves(run: Run, book: RunBook) -> dict[str, Any]:
+def _measure_curves(run: Run, book: RunIndex) -> dict[str, Any]:
     from retinanet_ext.engine.setup import resolve_device
 
     cfg = build_cfg(FIGURE_4_ROW[0], book.setting)
@@ -93,7 +93,7 @@ def _measure_curves(run: Run, book: RunBook) -> dict[str, Any]:
 class Report:
     """What was written last, so that only what changed is drawn again."""
 
-    def __init__(self, tables: dict[str, Table], book: RunBook, folder: Path):
+    def __init__(self, tables: dict[str, Table], book: RunIndex, folder: Path):
         self._tables = tables
         self._book = book
         self._folder = folder

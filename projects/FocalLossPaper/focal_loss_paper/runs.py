@@ -29,7 +29,7 @@ from .rows import Setting, Table, build_cfg
 RESULT = "result.json"
 CONSOLE = "console.txt"  # log.txt is Detectron2's
 FINISHED, DIVERGED, FAILED, INTERRUPTED = "finished", "diverged", "failed", "interrupted"
-OVER = (FINISHED, DIVERGED)  # the others are tried again
+TERMINAL = (FINISHED, DIVERGED)  # the others are tried again
 
 # What changes neither the trained model nor its AP.
 NOT_HASHED = {
@@ -78,7 +78,7 @@ class Run:
         return read_json(self.folder / RESULT)
 
 
-class RunBook:
+class RunIndex:
     """Finds the runs of rows, each config merged and hashed once."""
 
     def __init__(self, setting: Setting, folder: Path):
@@ -178,7 +178,7 @@ def write_config(run: Run) -> Path:
     return path
 
 
-def judge(run: Run, status: int, output: str) -> dict[str, Any]:
+def classify_outcome(run: Run, status: int, output: str) -> dict[str, Any]:
     """What a child process made of its run.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from .rows import Row, Table
-from .runs import DIVERGED, FAILED, FINISHED, OVER, RunBook
+from .runs import DIVERGED, FAILED, FINISHED, TERMINAL, RunIndex
 
 METRICS = ("AP", "AP50", "AP75")
 SIZES = ("APs", "APm", "APl")
@@ -51,7 +51,7 @@ def summarize_row(row: Row, results: Sequence[dict[str, Any]], network: str = ""
     }
 
 
-def summarize(tables: dict[str, Table], book: RunBook) -> dict[str, Any]:
+def summarize(tables: dict[str, Table], book: RunIndex) -> dict[str, Any]:
     """The content of results.json: all rows of all tables, also those not run yet."""
     setting = book.setting
     return {
@@ -121,7 +121,7 @@ def _table(rows: list[dict[str, Any]], table: Table) -> str:
     labels = [row["label"] for row in rows]
     if timed:  # depth and scale are what the rows differ in
         labels = [label_with_network(row) for row in rows]
-    seeds = [str(sum(r["status"] in OVER for r in row["seeds"]) or MISSING) for row in rows]
+    seeds = [str(sum(r["status"] in TERMINAL for r in row["seeds"]) or MISSING) for row in rows]
     where = f"{table.split}; {table.model}"
     head = ["row", *keys, "seeds", *(f"paper {key}" for key in keys)]
     lines = [

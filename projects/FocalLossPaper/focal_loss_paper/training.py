@@ -17,11 +17,11 @@ from .runs import (
     DIVERGED,
     FINISHED,
     INTERRUPTED,
-    OVER,
     RESULT,
+    TERMINAL,
     Run,
+    classify_outcome,
     discard_training_state,
-    judge,
     write_config,
     write_json,
 )
@@ -73,7 +73,7 @@ def train_runs(
     Returns:
         The number of runs that failed.
     """
-    queue = [run for run in runs if run.result().get("status") not in OVER]
+    queue = [run for run in runs if run.result().get("status") not in TERMINAL]
     skipped = len(runs) - len(queue)
     say(f"{len(queue)} to train, {skipped} done before")
     waiting, children = list(queue), list[Child]()
@@ -92,14 +92,14 @@ def train_runs(
                     children.remove(child)
                     result = _finish(child)
                     ended += 1
-                    failed += result["status"] not in OVER
+                    failed += result["status"] not in TERMINAL
                     trained.append(child.seconds / 60)
                     left = (len(queue) - ended) * sum(trained) / len(trained) / jobs
                     say(_line(child.run, result, f"{ended}/{len(queue)}", left))
                     on_result()
                 time.sleep(POLL if children else 0)
         except BaseException:
-            with _deaf():  # an impatient second Ctrl-C would leave children behind
+            with ignore_signals():  # an impatient second Ctrl-C would leave children behind
                 _stop(children)
             raise
     return failed
@@ -136,9 +136,9 @@ def _start(
 
 def _finish(child: Child) -> dict[str, Any]:
     """Write result.json; only then delete checkpoints, which a kill in between leaves behind."""
-    result = judge(child.run, child.process.returncode, child.output())
+    result = classify_outcome(child.run, child.process.returncode, child.output())
     _write_result(child, result)
-    if result["status"] in OVER:
+    if result["status"] in TERMINAL:
         discard_training_state(child.run, keep_model=result["status"] == FINISHED)
     _close(child)
     return result
@@ -176,7 +176,7 @@ def _close(child: Child) -> None:
 
 
 @contextlib.contextmanager
-def _deaf() -> Iterator[None]:
+def ignore_signals() -> Iterator[None]:
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
     try:

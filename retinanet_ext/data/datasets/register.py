@@ -28,7 +28,7 @@ class CocoDataset:
     Attributes:
         name: the registered name.
         json_file, image_root: paths that ``PathManager`` can open.
-        way_out: what the user can do when a file is missing.
+        hint: what the user can do when a file is missing.
         prepare: called first; may generate the files.
         builtin: whether ``register_builtin_datasets`` may move the name to another root.
     """
@@ -36,7 +36,7 @@ class CocoDataset:
     name: str
     json_file: str
     image_root: str
-    way_out: str = "check the paths it was registered with"
+    hint: str = "check the paths it was registered with"
     prepare: Callable[[], object] | None = None
     builtin: bool = False
 
@@ -67,7 +67,7 @@ class CocoDataset:
         ):
             if not exists(path):
                 raise FileNotFoundError(
-                    f"dataset '{self.name}' is not there: no {path}; {self.way_out}"
+                    f"dataset '{self.name}' is not there: no {path}; {self.hint}"
                 )
 
     def _not_readable(self, error: Exception) -> ValueError:
@@ -174,7 +174,7 @@ def _register_builtin(
         name,
         os.path.join(base, "annotations", f"instances_{split}.json"),
         os.path.join(base, split),
-        way_out=ELSEWHERE.format(folder=folder),
+        hint=ELSEWHERE.format(folder=folder),
         prepare=prepare,
         builtin=True,
     )

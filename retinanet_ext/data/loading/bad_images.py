@@ -40,14 +40,14 @@ class BadImageError(ValueError):
 class LoadOrFail:
     """A dataset mapper whose errors name the file."""
 
-    def __init__(self, mapper: Mapper, way_out: str):
+    def __init__(self, mapper: Mapper, hint: str):
         """
         Args:
             mapper: takes one of Detectron2's dataset dicts; may be any callable.
-            way_out: what the user can do, the end of the sentence.
+            hint: what the user can do, the end of the sentence.
         """
         self.mapper = mapper
-        self.way_out = way_out
+        self.hint = hint
 
     def __call__(self, dataset_dict: dict[str, Any]) -> Any:
         """Return ``mapper(dataset_dict)``.
@@ -60,7 +60,7 @@ class LoadOrFail:
         except MemoryError:  # not the image's fault
             raise
         except Exception as error:
-            raise BadImageError(f"{describe(dataset_dict, error)}; {self.way_out}") from error
+            raise BadImageError(f"{describe(dataset_dict, error)}; {self.hint}") from error
 
 
 class LoadOrSkip:

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from .index_batches import Draw, batch_draws, find_wide, group_draws
 from .sample_seed import SeededSamples, kept_random_state
-from .workers import deaths_told_between_steps, init_worker, waiting_for_batch
+from .workers import defer_worker_errors, init_worker, waiting_for_batch
 
 __all__ = ["TrainStream", "build_train_stream"]
 
@@ -160,7 +160,7 @@ class TrainStream:
             generator=torch.Generator(),  # else it draws a number from the global one
         )
         batches = iter(loader)
-        with deaths_told_between_steps() if self._num_workers else nullcontext():
+        with defer_worker_errors() if self._num_workers else nullcontext():
             while True:
                 try:
                     with waiting_for_batch():

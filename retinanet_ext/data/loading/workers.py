@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["deaths_told_between_steps", "init_worker", "waiting_for_batch"]
+__all__ = ["defer_worker_errors", "init_worker", "waiting_for_batch"]
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 """How often a worker looks whether the main process lives."""
 
 
@@ -41,7 +41,7 @@ def init_worker(worker_id: int) -> None:
 def _end_with(main_process: int) -> None:
     while True:
         # PyTorch ends a worker in this way where it does not end by itself.
-        told = signal.sigtimedwait({signal.SIGTERM}, LOOK_SECONDS)
+        told = signal.sigtimedwait({signal.SIGTERM}, POLL_SECONDS)
         # A killed main process says nothing. What the worker has of it, such as ports, may be
         # needed by the run that is started in its place.
         if os.getppid() != main_process or (told is not None and told.si_pid == main_process):
@@ -73,22 +73,22 @@ class _ChildDeaths:
             signal.signal(signal.SIGCHLD, self)
 
 
-_deaths = _ChildDeaths()
+_worker_exits = _ChildDeaths()
 
 
 @contextmanager
-def deaths_told_between_steps() -> Iterator[None]:
+def defer_worker_errors() -> Iterator[None]:
     """Within, the death of a worker raises nothing but in :func:`waiting_for_batch`.
 
     PyTorch raises it wherever the main process is, and so in the middle of an optimizer's step: the
     weights would be half-way between two iterations. To be entered after workers were started.
     """
-    _deaths.install()
-    _deaths.num_loaders += 1
+    _worker_exits.install()
+    _worker_exits.num_loaders += 1
     try:
         yield
     finally:
-        _deaths.num_loaders -= 1
+        _worker_exits.num_loaders -= 1
 
 
 @contextmanager
@@ -99,10 +99,10 @@ def waiting_for_batch() -> Iterator[None]:
         RuntimeError: PyTorch's: ``DataLoader worker (pid 123) is killed by signal: Killed.``, or
             ``DataLoader worker (pid(s) 123) exited unexpectedly`` with the other as its cause.
     """
-    _deaths.is_waiting = True
+    _worker_exits.is_waiting = True
     try:
-        if _deaths.is_pending:
-            _deaths(signal.SIGCHLD, None)
+        if _worker_exits.is_pending:
+            _worker_exits(signal.SIGCHLD, None)
         yield
     finally:
-        _deaths.is_waiting = False
+        _worker_exits.is_waiting = False

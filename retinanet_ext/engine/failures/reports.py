@@ -17,20 +17,20 @@ from detectron2.utils import comm
 from ..checkpoint.last_checkpoint import read_tag
 
 __all__ = [
+    "MachineError",
     "NonFiniteLoss",
-    "TrainingTrouble",
-    "TroubleOfRank",
+    "RankReport",
     "describe_nonfinite",
     "explain",
     "files_of",
-    "nonfinite_way_out",
+    "nonfinite_hint",
 ]
 
 SHOWN_FILES = 3
 IMAGES_OF_BASE_LR = 16  # Detectron2's and the paper's BASE_LR 0.01 is meant for so many
 
 
-class TrainingTrouble(RuntimeError):
+class MachineError(RuntimeError):
     """What the machine cannot do, as :func:`explain` tells it."""
 
 
@@ -39,7 +39,7 @@ class NonFiniteLoss(FloatingPointError):
 
 
 @dataclass(frozen=True)
-class TroubleOfRank:
+class RankReport:
     """What one process saw of a step whose losses are not finite in some process.
 
     Attributes:
@@ -60,7 +60,7 @@ def files_of(batch: Sequence[dict[str, Any]]) -> list[str]:
     return [str(x.get("file_name", x.get("image_id", "?"))) for x in batch]
 
 
-def describe_nonfinite(iteration: int, ranks: Sequence[TroubleOfRank]) -> str:
+def describe_nonfinite(iteration: int, ranks: Sequence[RankReport]) -> str:
     """Iteration, losses, images, report, and the command that repeats the step; no full stop."""
     parts = []
     for trouble in ranks:
@@ -83,7 +83,7 @@ def describe_nonfinite(iteration: int, ranks: Sequence[TroubleOfRank]) -> str:
     return text
 
 
-def nonfinite_way_out(cfg: CfgNode) -> str:
+def nonfinite_hint(cfg: CfgNode) -> str:
     """What to try against losses that are not finite, with the values of this run."""
     solver = cfg.SOLVER
     ways = [f"lower SOLVER.BASE_LR (now {solver.BASE_LR:g})"]

@@ -18,7 +18,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["TroubleReporter", "pack_batch", "unpack_batch"]
+__all__ = ["NonFiniteReporter", "pack_batch", "unpack_batch"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ MAX_TENSORS = 20
 """Parameters and buffers that are not finite and are named in a report; the rest is counted."""
 
 
-class TroubleReporter:
+class NonFiniteReporter:
     """Writes ``OUTPUT_DIR/trouble/nonfinite_iter{N}_rank{r}/``; called by a training step.
 
     - ``report.txt`` and ``report.json``: iteration, losses, images and their boxes, learning rate,

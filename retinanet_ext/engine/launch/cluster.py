@@ -154,9 +154,9 @@ def _checked(job: Job) -> Job:
     if job.rank >= job.world_size or job.local_rank >= job.local_size:
         raise ValueError(f"{names} say {counted}, which cannot be; unset them and start again")
     if job.world_size % job.local_size or job.rank % job.local_size != job.local_rank:
-        way_out = "--nproc-per-node" if job.launcher == "torchrun" else "--distribution=block"
+        hint = "--nproc-per-node" if job.launcher == "torchrun" else "--distribution=block"
         raise ValueError(
             f"{names} say {counted}: each machine must run the same number of processes, with "
-            f"ranks that follow each other; give {way_out}"
+            f"ranks that follow each other; give {hint}"
         )
     return job

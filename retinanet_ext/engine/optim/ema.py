@@ -172,11 +172,11 @@ class EMAHook(HookBase):
         if self.trainer.iter < self.trainer.max_iter or not comm.is_main_process():
             return
         of_run = self._checkpointer
-        weights_alone = SafeCheckpointer(self._ema.model, of_run.save_dir)
-        weights_alone.thing_classes = of_run.thing_classes
+        weights_only = SafeCheckpointer(self._ema.model, of_run.save_dir)
+        weights_only.thing_classes = of_run.thing_classes
         try:
             with self._ema.applied():
-                weights_alone.save(FINAL_EMA, tag=False)
+                weights_only.save(FINAL_EMA, tag=False)
         except OSError as error:
             logger.error(
                 "%s.pth was not saved: %s; the averages are in the last checkpoint as 'ema', and "

@@ -21,7 +21,7 @@ from ...files import write_text
 from ..evaluating.hook import EvaluationHook
 from ..launch.stopping import StopSignals
 from .provenance import code_revision, dataset_fingerprint, machine, versions
-from .writers import keep_aside
+from .writers import back_up
 
 __all__ = ["FILE_NAME", "RunSummary"]
 
@@ -84,7 +84,7 @@ class RunSummary(HookBase):
         start, now, code = self.trainer.start_iter, _now(), code_revision()
         old = self._read() if start > 0 else {}
         if start == 0:
-            self._try(keep_aside, self._path)
+            self._try(back_up, self._path)
         self._earlier_seconds = float(old.get("seconds") or 0.0)
         resumes = list(old.get("resumes") or [])
         if start > 0:

@@ -20,7 +20,7 @@ from detectron2.utils.events import (
 
 from ...files import write_text
 
-__all__ = ["MetricsFile", "ResumableWriter", "TensorBoard", "keep_aside", "unwritten"]
+__all__ = ["MetricsFile", "ResumableWriter", "TensorBoard", "back_up", "unwritten"]
 
 WINDOW = 20  # iterations that a noisy scalar is the median of, as in Detectron2
 
@@ -39,7 +39,7 @@ def unwritten(storage: EventStorage, last_write: int) -> list[tuple[int, dict[st
     return sorted(lines.items())
 
 
-def keep_aside(path: str) -> None:
+def back_up(path: str) -> None:
     """Rename a file that an earlier run left to ``<name>_<n><ext>`` with the first free n.
 
     Raises:
@@ -94,7 +94,7 @@ class MetricsFile(ResumableWriter):
         self._size = None
         if written is None:
             self._last_write = -1
-            self._prepare = lambda: keep_aside(self.path)
+            self._prepare = lambda: back_up(self.path)
         else:
             self._last_write = written
             self._prepare = lambda: self._cut(written)

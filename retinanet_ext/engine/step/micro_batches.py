@@ -10,13 +10,13 @@ from detectron2.layers import FrozenBatchNorm2d
 from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor, nn
 
-__all__ = ["Batch", "KeptBuffers", "StorageOfParts", "split_batch"]
+__all__ = ["Batch", "BufferSnapshot", "MicroBatchStorage", "split_batch"]
 
 Batch = list[dict[str, Any]]
 """Detectron2's: one dict per image."""
 
 
-class KeptBuffers:
+class BufferSnapshot:
     """What a forward pass changes in a model beside gradients: statistics and normalizer."""
 
     def __init__(self, model: nn.Module):
@@ -29,12 +29,12 @@ class KeptBuffers:
         self._copies: list[Tensor] = []
 
     @torch.no_grad()
-    def keep(self) -> None:
+    def save(self) -> None:
         """Keep what the buffers hold now."""
         self._copies = [getattr(module, name).clone() for module, name in self._places]
 
     @torch.no_grad()
-    def put_back(self) -> None:
+    def restore(self) -> None:
         """Put back what was kept last, once."""
         for (module, name), copy in zip(self._places, self._copies, strict=False):
             getattr(module, name).copy_(copy)
@@ -45,10 +45,10 @@ class KeptBuffers:
         self._copies = []
 
 
-class StorageOfParts(EventStorage):
+class MicroBatchStorage(EventStorage):
     """Takes what the model puts part by part; the means go to the storage in use, once."""
 
-    def __enter__(self) -> StorageOfParts:
+    def __enter__(self) -> MicroBatchStorage:
         self._outer = get_event_storage()
         self.iter = self._outer.iter
         return super().__enter__()

@@ -21,12 +21,12 @@ from torch.nn.parallel import DistributedDataParallel
 from ...modeling import LossNormalizer
 from ..failures.reports import (
     NonFiniteLoss,
-    TroubleOfRank,
+    RankReport,
     describe_nonfinite,
     files_of,
-    nonfinite_way_out,
+    nonfinite_hint,
 )
-from .micro_batches import Batch, KeptBuffers, StorageOfParts, split_batch
+from .micro_batches import Batch, BufferSnapshot, MicroBatchStorage, split_batch
 
 __all__ = ["TrainStep", "build_train_step"]
 
@@ -62,8 +62,8 @@ class TrainStep(SimpleTrainer):
         precision: torch.dtype | None = None,
         unscale: bool = False,
         max_skipped: int = 0,
-        on_trouble: Callable[[TrainStep, Batch, dict[str, float]], str] | None = None,
-        way_out: str = "",
+        on_nonfinite: Callable[[TrainStep, Batch, dict[str, float]], str] | None = None,
+        hint: str = "",
     ):
         """
         Args:
@@ -77,9 +77,9 @@ class TrainStep(SimpleTrainer):
             unscale: whether the optimizer's step clips gradients, so must not see them scaled; a
                 fused one does otherwise.
             max_skipped: how many batches may be skipped; above 0, gradients are looked at, too.
-            on_trouble: called where a loss is not finite, with this object, the batch and the
+            on_nonfinite: called where a loss is not finite, with this object, the batch and the
                 numbers; returns the folder of its report, or "".
-            way_out: the end of the error's text.
+            hint: the end of the error's text.
 
         Raises:
             ValueError: float16 outside of CUDA, or ``accum_steps`` below 1.
@@ -96,8 +96,8 @@ class TrainStep(SimpleTrainer):
         self.precision = precision
         self.unscale = unscale
         self.max_skipped = max_skipped
-        self.on_trouble = on_trouble
-        self.way_out = way_out
+        self.on_nonfinite = on_nonfinite
+        self.hint = hint
         self.grad_scaler: torch.amp.GradScaler | None = None
         self.skipped_batches = self.amp_skipped_steps = 0
         self.last_step_skipped = False
@@ -106,7 +106,7 @@ class TrainStep(SimpleTrainer):
         self.finished_iter = -1
         normalizers = [m for m in model.modules() if isinstance(m, LossNormalizer)]
         self._normalizer = normalizers[0] if len(normalizers) == 1 else None
-        self._buffers = KeptBuffers(model)
+        self._buffers = BufferSnapshot(model)
         self._stepped = False
         if precision == torch.float16:
             self.use_scaler(torch.amp.GradScaler("cuda"))
@@ -129,7 +129,7 @@ class TrainStep(SimpleTrainer):
         batch = next(self._data_loader_iter)
         self.unfinished_batch = True
         data_time = time.perf_counter() - start
-        self._buffers.keep()
+        self._buffers.save()
         losses = self.forward_backward(batch)
         self.after_backward()
         numbers, finite = self._numbers(losses)
@@ -161,9 +161,9 @@ class TrainStep(SimpleTrainer):
     def _forward_backward_in_parts(self, parts: list[Batch]) -> dict[str, Tensor]:
         images = sum(map(len, parts))
         normalizer = self._normalizer
-        counting = normalizer.in_parts(len(parts)) if normalizer else contextlib.nullcontext()
+        counting = normalizer.accumulate(len(parts)) if normalizer else contextlib.nullcontext()
         totals: dict[str, Tensor] = {}
-        with counting as step, StorageOfParts():
+        with counting as step, MicroBatchStorage():
             for index, part in enumerate(parts):
                 share = 1.0 if normalizer else len(part) / images
                 # Gradients are averaged over processes once, after the last part.
@@ -244,15 +244,15 @@ class TrainStep(SimpleTrainer):
         self._stepped = True
 
     def _skip_or_raise(self, batch: Batch, numbers: dict[str, float]) -> None:
-        self._buffers.put_back()
+        self._buffers.restore()
         folder = ""
-        if not all(map(math.isfinite, numbers.values())) and self.on_trouble is not None:
-            folder = self.on_trouble(self, batch, numbers)
-        mine = TroubleOfRank(comm.get_rank(), numbers, files_of(batch), folder)
+        if not all(map(math.isfinite, numbers.values())) and self.on_nonfinite is not None:
+            folder = self.on_nonfinite(self, batch, numbers)
+        mine = RankReport(comm.get_rank(), numbers, files_of(batch), folder)
         text = describe_nonfinite(self.iter, comm.all_gather(mine))
         self.roll_back()
         if self.skipped_batches >= self.max_skipped:
-            raise NonFiniteLoss(f"{text}. {self.way_out}".strip())
+            raise NonFiniteLoss(f"{text}. {self.hint}".strip())
         self.skipped_batches += 1
         self.last_step_skipped = True
         logger.warning(
@@ -269,7 +269,7 @@ class TrainStep(SimpleTrainer):
             Whether model and optimizer are now as they were after ``finished_iter``.
         """
         if self.weights_intact:
-            self._buffers.put_back()
+            self._buffers.restore()
             self.optimizer.zero_grad()
         return self.weights_intact
 
@@ -300,7 +300,7 @@ def build_train_step(
     model: nn.Module,
     data_loader: Iterable[Batch],
     optimizer: torch.optim.Optimizer,
-    on_trouble: Callable[[TrainStep, Batch, dict[str, float]], str] | None = None,
+    on_nonfinite: Callable[[TrainStep, Batch, dict[str, float]], str] | None = None,
 ) -> TrainStep:
     """The step that SOLVER.ACCUM_STEPS, AMP, CLIP_GRADIENTS and MAX_SKIPPED_BATCHES ask for."""
     solver = cfg.SOLVER
@@ -312,6 +312,6 @@ def build_train_step(
         precision=getattr(torch, solver.AMP.PRECISION) if solver.AMP.ENABLED else None,
         unscale=solver.CLIP_GRADIENTS.ENABLED,
         max_skipped=solver.MAX_SKIPPED_BATCHES,
-        on_trouble=on_trouble,
-        way_out=nonfinite_way_out(cfg),
+        on_nonfinite=on_nonfinite,
+        hint=nonfinite_hint(cfg),
     )

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..layout import level_view, split_levels
 from ..precision import at_least_float32
-from .threads import share_out
+from .threads import parallel_map
 
 # Entries per chunk: three float32 buffers of this size stay in a core's L2 cache, or in a GPU's.
 CHUNK = {"cpu": 1 << 17, "cuda": 1 << 20}
@@ -143,7 +143,7 @@ def _negatives(
 
     indices = chunks(x, CHUNK.get(x.device.type, CHUNK["cpu"]))
     if x.device.type == "cpu":
-        totals = share_out(indices, make_worker)
+        totals = parallel_map(indices, make_worker)
     else:
         work = make_worker()
         totals = [work(index) for index in indices]

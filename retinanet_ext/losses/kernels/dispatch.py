@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from ..layout import split_levels
 from . import chunked
-from .gradients import gradient_scale, hand_out, is_wanted
+from .gradients import gradient_scale, needs_grad, scale_saved_grads
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def fused_focal_loss(
     Equal to the reference within float rounding; besides the gradient it needs no memory that grows
     with the logits. The gradient cannot be differentiated again.
     """
-    settings = (num_classes, alpha, gamma, kernel, is_wanted(logits))
+    settings = (num_classes, alpha, gamma, kernel, needs_grad(logits))
     return _FusedFocalLoss.apply(labels, settings, *logits)
 
 
@@ -59,7 +59,7 @@ class _FusedFocalLoss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *hand_out(ctx, grad_output)
+        return None, None, *scale_saved_grads(ctx, grad_output)
 
 
 def focal_loss_and_gradient(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-def is_wanted(tensors: Sequence[Tensor | None]) -> bool:
+def needs_grad(tensors: Sequence[Tensor | None]) -> bool:
     """Whether autograd would record an operation on ``tensors``.
 
     Inside an autograd.Function this cannot be asked: there, gradients are always off, and
@@ -27,7 +27,7 @@ def gradient_scale(dtype: torch.dtype) -> float:
     return 4096.0 if dtype == torch.float16 else 1.0
 
 
-def hand_out(ctx: Any, grad_output: Tensor) -> list[Tensor | None]:
+def scale_saved_grads(ctx: Any, grad_output: Tensor) -> list[Tensor | None]:
     """``ctx.gradients``, each times ``grad_output`` / ``ctx.scale``.
 
     Where the graph is not kept, nobody else will ask: they are scaled in place and let go of, so

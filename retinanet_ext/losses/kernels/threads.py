@@ -20,7 +20,7 @@ import torch
 T = TypeVar("T")
 
 
-def share_out(items: Sequence[Any], make_worker: Callable[[], Callable[[Any], T]]) -> list[T]:
+def parallel_map(items: Sequence[Any], make_worker: Callable[[], Callable[[Any], T]]) -> list[T]:
     """Results of the items, in their order, by as many threads as PyTorch has.
 
     Nothing that a worker computes has a gradient. An error in a worker is raised here.

@@ -1,4 +1,4 @@
-"""How the output channels of a classification convolution are cut into pieces.
+"""How the output channels of a classification convolution are split into tiles.
 
 Letters: N images, C channels, A anchors per location, K classes, Hi x Wi locations of level i.
 """
@@ -16,8 +16,8 @@ MIN_CHANNELS = 64  # below, matrix products are slow: rather fewer images at a t
 CHANNEL_STEP = 16  # vector registers and tensor cores want multiples
 
 
-class Piece(NamedTuple):
-    """Anchors and classes of a piece: all classes of some anchors, or some classes of one."""
+class Tile(NamedTuple):
+    """Anchors and classes of a tile: all classes of some anchors, or some classes of one."""
 
     first_anchor: int
     last_anchor: int
@@ -30,7 +30,7 @@ class Piece(NamedTuple):
         return slice(self.first_anchor * num_classes + self.first_class, last)
 
     def labels(self, labels: Tensor, num_classes: int) -> Tensor:
-        """Labels (N, Hi*Wi, A) as this piece sees them, (N, Hi*Wi * its anchors).
+        """Labels (N, Hi*Wi, A) as this tile sees them, (N, Hi*Wi * its anchors).
 
         Its classes count from 0; any other class is background.
         """
@@ -43,10 +43,10 @@ class Piece(NamedTuple):
         return torch.where((shifted >= 0) & (shifted < classes), shifted, elsewhere)
 
 
-def plan(
+def plan_tiles(
     x: Tensor, weight: Tensor, num_classes: int, max_bytes: int
-) -> Iterator[tuple[slice, list[Piece]]]:
-    """Cut a level into pieces whose logits and whose share of the weight keep to ``max_bytes``.
+) -> Iterator[tuple[slice, list[Tile]]]:
+    """Cut a level into tiles whose logits and whose share of the weight keep to ``max_bytes``.
 
     One channel of one image is the least. On small levels the weight is larger than the logits.
 
@@ -55,29 +55,29 @@ def plan(
         weight: (A*K, C, kh, kw).
 
     Yields:
-        Images of ``x``, and the pieces that are to be made of them.
+        Images of ``x``, and the tiles that are to be made of them.
     """
     logit_bytes = x.shape[2] * x.shape[3] * x.element_size()  # of a channel and image
     if len(x) * logit_bytes == 0:
         return
     images = min(len(x), max(1, max_bytes // (min(MIN_CHANNELS, len(weight)) * logit_bytes)))
     channel_bytes = max(images * logit_bytes, weight[0].numel() * x.element_size())
-    pieces = cut(len(weight) // num_classes, num_classes, max(1, max_bytes // channel_bytes))
+    tiles = split(len(weight) // num_classes, num_classes, max(1, max_bytes // channel_bytes))
     for i in range(0, len(x), images):
-        yield slice(i, i + images), pieces
+        yield slice(i, i + images), tiles
 
 
-def cut(num_anchors: int, num_classes: int, max_channels: int) -> list[Piece]:
-    """Cut channels (A, K) into pieces of about equal size, at most ``max_channels`` each."""
+def split(num_anchors: int, num_classes: int, max_channels: int) -> list[Tile]:
+    """Cut channels (A, K) into tiles of about equal size, at most ``max_channels`` each."""
     if max_channels >= num_classes:
         anchors = _even(num_anchors, max_channels // num_classes, 1)
         return [
-            Piece(a, min(a + anchors, num_anchors), 0, num_classes)
+            Tile(a, min(a + anchors, num_anchors), 0, num_classes)
             for a in range(0, num_anchors, anchors)
         ]
     classes = _even(num_classes, max_channels, CHANNEL_STEP)
     return [
-        Piece(a, a + 1, k, min(k + classes, num_classes))
+        Tile(a, a + 1, k, min(k + classes, num_classes))
         for a in range(num_anchors)
         for k in range(0, num_classes, classes)
     ]

@@ -18,7 +18,7 @@ NORMALIZERS = ("running_mean", "positives", "anchors", "constant")
 """Values of MODEL.RETINANET.LOSS_NORMALIZER, see :class:`LossNormalizer`."""
 
 
-class StepInParts:
+class MicroBatchedStep:
     """One training step whose batch goes through the network part by part.
 
     The number to divide by is known after the last part only. Until then, losses are divided by a
@@ -95,7 +95,7 @@ class LossNormalizer(nn.Module):
         self.value = float(value)
         self.register_buffer("mean", torch.tensor(float(initial)))
         self.mean: Tensor
-        self._parts: StepInParts | None = None
+        self._parts: MicroBatchedStep | None = None
         self._counts: list[int] | None = None
 
     @torch.no_grad()
@@ -147,7 +147,7 @@ class LossNormalizer(nn.Module):
         return total
 
     @contextlib.contextmanager
-    def in_parts(self, num_parts: int) -> Iterator[StepInParts]:
+    def accumulate(self, num_parts: int) -> Iterator[MicroBatchedStep]:
         """Count the calls in training mode as parts of one step: gradient accumulation.
 
         The running mean moves once, when all parts are through.
@@ -158,7 +158,7 @@ class LossNormalizer(nn.Module):
         Yields:
             The step; its ``factor`` is there after the block.
         """
-        step = self._parts = StepInParts(num_parts)
+        step = self._parts = MicroBatchedStep(num_parts)
         try:
             yield step
         finally:

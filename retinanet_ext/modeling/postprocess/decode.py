@@ -128,8 +128,10 @@ class DenseDecoder:
         )
         scores, finite = found.scores, boxes.isfinite().all(dim=1)
         if quality is not None:
-            chances = gather_quality(quality, found.image_indices, found.anchor_indices).sigmoid()
-            scores = (scores * chances).sqrt()
+            quality_probs = gather_quality(
+                quality, found.image_indices, found.anchor_indices
+            ).sigmoid()
+            scores = (scores * quality_probs).sqrt()
             finite &= scores.isfinite()
         image_indices = found.image_indices[finite]
         images = torch.arange(len(image_sizes), device=boxes.device)

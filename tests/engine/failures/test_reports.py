@@ -11,11 +11,11 @@ import torch
 from detectron2.config import CfgNode
 
 from retinanet_ext.engine.failures.reports import (
-    TroubleOfRank,
+    RankReport,
     describe_nonfinite,
     explain,
     files_of,
-    nonfinite_way_out,
+    nonfinite_hint,
 )
 from tests.helpers.tiny import tiny_cfg
 
@@ -129,8 +129,8 @@ def test_one_image_at_once_cannot_be_split_further(cfg: CfgNode):
 def test_nonfinite_losses_of_several_processes_are_told_together():
     batch = [{"file_name": f"{i}.png"} for i in range(4)] + [{"image_id": 9}]
     ranks = [
-        TroubleOfRank(0, {"loss_cls": 0.5}, ["good.png"], ""),
-        TroubleOfRank(1, {"loss_cls": math.nan, "loss_box": 1.0}, files_of(batch), "out/trouble/x"),
+        RankReport(0, {"loss_cls": 0.5}, ["good.png"], ""),
+        RankReport(1, {"loss_cls": math.nan, "loss_box": 1.0}, files_of(batch), "out/trouble/x"),
     ]
     assert describe_nonfinite(7, ranks) == (
         "iteration 7: loss_cls is nan in process 1, with the images 0.png, 1.png, 2.png and 2 more"
@@ -141,10 +141,10 @@ def test_nonfinite_losses_of_several_processes_are_told_together():
 
 def test_way_out_names_the_values_and_leaves_out_what_is_on(cfg: CfgNode):
     cfg.SOLVER.BASE_LR, cfg.SOLVER.IMS_PER_BATCH = 0.01, 2
-    text = nonfinite_way_out(cfg)
+    text = nonfinite_hint(cfg)
     assert "SOLVER.BASE_LR (now 0.01): 0.01 is meant for 16 images, so 0.00125 for" in text
     assert "CLIP_GRADIENTS" in text and "AMP" not in text
     cfg.SOLVER.BASE_LR, cfg.SOLVER.CLIP_GRADIENTS.ENABLED, cfg.SOLVER.AMP.ENABLED = 1e-4, True, True
-    text = nonfinite_way_out(cfg)
+    text = nonfinite_hint(cfg)
     assert "meant for" not in text and "CLIP_GRADIENTS" not in text
     assert "set SOLVER.AMP.PRECISION bfloat16" in text

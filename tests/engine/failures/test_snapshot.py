@@ -16,7 +16,7 @@ from torch import nn
 
 from retinanet_ext.engine.failures.reports import NonFiniteLoss
 from retinanet_ext.engine.failures.snapshot import (
-    TroubleReporter,
+    NonFiniteReporter,
     gradient_norms,
     pack_batch,
     unpack_batch,
@@ -46,8 +46,8 @@ def failure(tmp_path_factory: pytest.TempPathFactory) -> Failure:
     cfg, model = make_cfg(folder), make_model(folder)
     good, bad = make_batch(0, images=2), make_batch(1, images=2)
     bad[1]["image"] = torch.full_like(bad[1]["image"], 1e38)  # too bright for float32
-    reporter = TroubleReporter(cfg, run_seed=5)
-    step = TrainStep(model, [good, bad], sgd(model), accum_steps=2, on_trouble=reporter)
+    reporter = NonFiniteReporter(cfg, run_seed=5)
+    step = TrainStep(model, [good, bad], sgd(model), accum_steps=2, on_nonfinite=reporter)
     with pytest.raises(NonFiniteLoss) as caught:
         train(step, 2)
     return Failure(cfg, model.state_dict(), bad, caught.value)
@@ -149,7 +149,11 @@ class Loss(nn.Module):
 def failing_step(cfg: CfgNode) -> TrainStep:
     model = Loss()
     return TrainStep(
-        model, [[{"image_id": 3}]] * 9, sgd(model), max_skipped=5, on_trouble=TroubleReporter(cfg)
+        model,
+        [[{"image_id": 3}]] * 9,
+        sgd(model),
+        max_skipped=5,
+        on_nonfinite=NonFiniteReporter(cfg),
     )
 
 

@@ -159,7 +159,7 @@ def test_nan_loss_raises_before_it_reaches_the_weights():
         return "some/folder"
 
     batches = [numbers(1, 2), numbers(3, math.nan)]
-    step = TrainStep(model, batches, sgd(model), on_trouble=tell, way_out="Lower it.")
+    step = TrainStep(model, batches, sgd(model), on_nonfinite=tell, hint="Lower it.")
     with pytest.raises(NonFiniteLoss) as caught:
         train(step, 2)
     text = str(caught.value)
@@ -259,7 +259,7 @@ def test_config_keys_arrive(tmp_path: Path):
     model = Linear()
     step = build_train_step(cfg, model, [], sgd(model))
     assert (step.accum_steps, step.max_skipped, step.unscale) == (2, 7, True)
-    assert step.precision == torch.bfloat16 and "SOLVER.BASE_LR (now 0.001)" in step.way_out
+    assert step.precision == torch.bfloat16 and "SOLVER.BASE_LR (now 0.001)" in step.hint
     cfg.SOLVER.AMP.ENABLED = False
     assert build_train_step(cfg, model, [], sgd(model)).precision is None
 

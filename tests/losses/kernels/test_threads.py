@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from retinanet_ext.losses.kernels.threads import share_out
+from retinanet_ext.losses.kernels.threads import parallel_map
 
 
 @pytest.fixture(params=[1, 3])
@@ -25,11 +25,11 @@ def test_results_come_in_the_order_of_the_items(num_threads):
         time.sleep(0.001 * (item % 3))
         return item * item
 
-    assert share_out(range(20), lambda: work) == [item * item for item in range(20)]
+    assert parallel_map(range(20), lambda: work) == [item * item for item in range(20)]
 
 
 def test_no_items_give_no_results(num_threads):
-    assert share_out([], lambda: abs) == []
+    assert parallel_map([], lambda: abs) == []
 
 
 def test_each_thread_makes_its_own_worker(num_threads):
@@ -41,44 +41,44 @@ def test_each_thread_makes_its_own_worker(num_threads):
         all_here.wait()  # so that no thread is through before the others have begun
         return lambda _: seen.add(threading.get_ident())
 
-    share_out(range(50), make)
+    parallel_map(range(50), make)
     assert len(made) == len(set(made)) == num_threads
     assert seen <= set(made)
 
 
 def test_operations_in_a_thread_are_not_split_and_the_callers_still_are(num_threads):
-    counts = share_out(range(6), lambda: lambda _: torch.get_num_threads())
+    counts = parallel_map(range(6), lambda: lambda _: torch.get_num_threads())
     assert counts == [1] * 6
     assert torch.get_num_threads() == num_threads
 
 
 def test_nothing_has_a_gradient(num_threads):
     x = torch.ones(4, requires_grad=True)
-    doubled = share_out(x.unbind(), lambda: lambda part: part * 2)
+    doubled = parallel_map(x.unbind(), lambda: lambda part: part * 2)
     assert not any(part.requires_grad for part in doubled)
 
 
 def test_tensors_of_inference_mode_can_be_changed(num_threads):
     with torch.inference_mode():
         x = torch.zeros(4)
-        share_out(range(4), lambda: lambda i: x[i].add_(i))
+        parallel_map(range(4), lambda: lambda i: x[i].add_(i))
         assert x.tolist() == [0, 1, 2, 3]
 
 
 def test_an_error_in_a_thread_reaches_the_caller(num_threads):
     with pytest.raises(ZeroDivisionError):
-        share_out([1, 0, 2], lambda: lambda item: 1 // item)
-    assert share_out([1, 2], lambda: lambda item: item) == [1, 2]  # and the threads go on
+        parallel_map([1, 0, 2], lambda: lambda item: 1 // item)
+    assert parallel_map([1, 2], lambda: lambda item: item) == [1, 2]  # and the threads go on
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_process_starts_threads_of_its_own(num_threads):
-    share_out([1, 2], lambda: abs)
+    parallel_map([1, 2], lambda: abs)
     child = os.fork()
     if child == 0:
         try:
             threading.Timer(10, os._exit, [2]).start()
-            os._exit(0 if share_out([-1, -2], lambda: abs) == [1, 2] else 1)
+            os._exit(0 if parallel_map([-1, -2], lambda: abs) == [1, 2] else 1)
         finally:
             os._exit(3)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -120,7 +120,7 @@ def test_value_out_of_range_is_refused_by_its_key(value: float):
 
 def through(normalizer: LossNormalizer, counts: list[int]) -> tuple[list[float], float]:
     """Provisional numbers of the parts of a step, and the factor that corrects them."""
-    with normalizer.in_parts(len(counts)) as step:
+    with normalizer.accumulate(len(counts)) as step:
         provisional = [normalizer(count, 10 * count).item() for count in counts]
     return provisional, 1.0 if step.factor is None else step.factor.item()
 
@@ -141,7 +141,7 @@ def test_a_step_in_parts_divides_by_what_the_whole_batch_does(kind: str):
 
 def test_a_step_in_parts_that_fails_leaves_the_mean_alone():
     normalizer = LossNormalizer()
-    with pytest.raises(KeyError), normalizer.in_parts(2):
+    with pytest.raises(KeyError), normalizer.accumulate(2):
         normalizer(20)
         raise KeyError
     assert normalizer.mean.item() == 100.0
