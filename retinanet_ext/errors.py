@@ -1,9 +1,37 @@
-"""Words for error messages."""
+"""Errors that are for the user to read, and words for their messages.
+
+Code at the boundary (commands, the train script) catches :class:`UserError` and
+:class:`TrainingFailed` and prints their message; every other exception is a bug and keeps its
+traceback. An error of the package derives from one of the two and from the builtin that it is by
+its nature, so that ``except ValueError`` works, too.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+__all__ = ["ConfigError", "TrainingFailed", "UserError", "did_you_mean", "listed", "one_line"]
+
+
+class UserError(Exception):
+    """A mistake in the command line, the config or the data, in one sentence with its fix."""
+
+    exit_code = 2
+
+    def __str__(self) -> str:
+        # A subclass that is a KeyError too would show the repr of its message.
+        return str(self.args[0]) if len(self.args) == 1 else super().__str__()
+
+
+class ConfigError(UserError, KeyError):
+    """An unknown config key, or an unknown name as the value of one."""
+
+
+class TrainingFailed(RuntimeError):
+    """A training that cannot continue, in one or two sentences."""
+
+    exit_code = 1
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -11,3 +39,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     by_fold = {k.lower(): k for k in known}
     close = difflib.get_close_matches(name.lower(), by_fold, n=1, cutoff=0.6)
     return f" Did you mean '{by_fold[close[0]]}'?" if close else ""
+
+
+def listed(names: Sequence[object], most: int = 10) -> str:
+    """Return ``"a, b and 5 more"``: the first ``most`` names, and how many there are besides."""
+    shown = ", ".join(str(name) for name in names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an exception on one line; its type where it has no message."""
+    message = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return " ".join(str(message).split()) or type(error).__name__
