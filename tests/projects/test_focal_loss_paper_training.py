@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -92,6 +93,19 @@ def test_failed_run_names_the_reason_and_is_tried_again(book):
     assert book.run("1a_ce", 1).result()["status"] == "failed"
     assert train(book, FINISH)[1] == 0
     assert book.run("1a_ce", 1).result()["status"] == "finished"
+
+
+def test_the_reason_of_a_child_that_fails_at_once_is_found(book, monkeypatch):
+    start, lines = subprocess.Popen, list[str]()
+
+    def start_and_wait(*args, **options):
+        process = start(*args, **options)
+        process.wait(60)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", start_and_wait)
+    train(book, BREAK, say=lines.append)
+    assert "RuntimeError: the disk is full" in lines[-1]
 
 
 def test_earlier_divergence_in_the_console_does_not_count(book):
