@@ -210,15 +210,21 @@ def forwarded_signals(active: bool = True) -> Iterator[None]:
 
 
 class _Forward:
-    """A handler that sends signals to the child processes, or does as before if there are none."""
+    """A handler that sends signals to the child processes, or does as before if there are none.
+
+    Those are the ones started since it was made: others, a data loader's workers perhaps, are not
+    its own.
+    """
 
     def __init__(self) -> None:
         self.old: dict[int, Any] = {}
         self.received: set[int] = set()
         self._process = os.getpid()
+        self._others = {child.pid for child in multiprocessing.active_children()}
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        children = [child.pid for child in multiprocessing.active_children() if child.pid]
+        started = {child.pid for child in multiprocessing.active_children()} - self._others
+        children = [pid for pid in started if pid]
         if not children or os.getpid() != self._process:  # the latter in a forked child
             _restore({number: self.old[number]})
             signal.raise_signal(number)

@@ -282,6 +282,22 @@ def test_a_parent_without_children_takes_signals_as_before():
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_children_of_before_are_not_the_launchers():
+    context = multiprocessing.get_context("fork")
+    started = context.Event()
+    child = context.Process(target=wait, args=(started,))
+    child.start()
+    try:
+        assert started.wait(30)
+        with pytest.raises(KeyboardInterrupt), forwarded_signals():
+            signal.raise_signal(signal.SIGINT)
+        child.join(0.2)
+        assert child.is_alive()
+    finally:
+        child.kill()
+        child.join()
+
+
 def wait(started):
     started.set()
     time.sleep(30)
