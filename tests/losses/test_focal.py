@@ -187,5 +187,9 @@ def test_nonsense_is_refused_by_name(changes: dict, words: str):
     arguments = {"num_classes": 4, **changes}
     with pytest.raises(ValueError, match=words):
         sigmoid_focal_loss(logits, labels, **arguments)
-    with pytest.raises(ValueError, match="must be"):
+
+
+def test_labels_of_other_anchors_than_the_levels_are_refused():
+    logits, labels = labelled()
+    with pytest.raises(ValueError, match=r"labels must be \(2, 30\) .* got \(2, 29\)"):
         sigmoid_focal_loss(to_levels(logits), labels[:, :-1], 4)
