@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from retinanet_ext import get_cfg
 from retinanet_ext.engine.setup import build_cfg, default_argument_parser
 from retinanet_ext.registry import CLS_LOSS_REGISTRY
 from retinanet_ext.structures import DenseTargets
+from tests.helpers.coco_file import coco_file
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -57,8 +57,7 @@ def test_the_command_for_own_data_is_understood(tmp_path, monkeypatch):
     cells = tmp_path / "cells"
     (cells / "images").mkdir(parents=True)
     for split in ("train", "val"):
-        content = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cell"}]}
-        (cells / f"{split}.json").write_text(json.dumps(content))
+        coco_file(cells / f"{split}.json", {}, categories={1: "cell"})
     monkeypatch.chdir(tmp_path)
     text = README.read_text().replace("\\\n", " ")
     (command,) = re.findall(r"^python train_net\.py (.* --train .*)$", text, re.MULTILINE)

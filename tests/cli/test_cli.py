@@ -16,32 +16,18 @@ from detectron2.modeling import build_model
 from detectron2.structures import BoxMode
 from PIL import Image
 
-from retinanet_ext import get_cfg
 from retinanet_ext.cli import main
 from retinanet_ext.cli.draw_detections import pick_images
 from retinanet_ext.data.datasets.register import register_builtin_datasets
+from tests.helpers.tiny import tiny_cfg
 
 
 @pytest.fixture(scope="module")
 def model_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """Config and weights of a tiny, untrained detector of two classes."""
     folder = tmp_path_factory.mktemp("model")
-    cfg = get_cfg()
-    cfg.MODEL.META_ARCHITECTURE = "RetinaNetExt"
-    cfg.MODEL.BACKBONE.NAME = "build_retinanet_resnet_fpn_backbone"
-    cfg.MODEL.RESNETS.DEPTH = 18
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
-    cfg.MODEL.RESNETS.OUT_FEATURES = ["res3", "res4", "res5"]
-    cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
-    cfg.MODEL.FPN.OUT_CHANNELS = 32
-    cfg.MODEL.RETINANET.NUM_CONVS = 1
-    cfg.MODEL.RETINANET.NUM_CLASSES = 2
-    cfg.MODEL.RETINANET.SCORE_THRESH_TEST = 0.3
-    cfg.MODEL.ANCHOR_GENERATOR.NAME = "RetinaNetAnchorGenerator"
-    cfg.MODEL.WEIGHTS = ""
-    cfg.MODEL.DEVICE = "cpu"
-    cfg.INPUT.MIN_SIZE_TEST = 64
-    cfg.DATASETS.TRAIN = ("test_cli_train",)
+    keys = {"DATASETS.TRAIN": ("test_cli_train",), "INPUT.MIN_SIZE_TEST": 64}
+    cfg = tiny_cfg(keys={**keys, "MODEL.WEIGHTS": ""}, NUM_CLASSES=2, SCORE_THRESH_TEST=0.3)
     (folder / "config.yaml").write_text(cfg.dump())
     torch.manual_seed(0)
     model = build_model(cfg)

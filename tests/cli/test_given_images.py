@@ -10,10 +10,10 @@ import torch
 from detectron2.modeling import build_model
 from PIL import Image
 
-from retinanet_ext import get_cfg
 from retinanet_ext.cli import main
 from retinanet_ext.cli.given_images import class_names_of, list_images
 from tests.helpers.four_formats import some_pictures, write
+from tests.helpers.tiny import tiny_cfg
 
 pytestmark = pytest.mark.usefixtures("clean_catalogs")
 
@@ -30,8 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def own_cfg(tmp_path: Path, num_classes: int = 3):
-    cfg = get_cfg()
-    cfg.MODEL.RETINANET.NUM_CLASSES = num_classes
+    cfg = tiny_cfg(NUM_CLASSES=num_classes)
     flag = write("voc", tmp_path / "voc", some_pictures(), ["ant", "bee", "cat"])
     cfg.DATASETS.EXTRA = [{"NAME": "own", "ANNOTATIONS": flag}]
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("own",), ()
@@ -82,15 +81,7 @@ def test_classes_that_nobody_names_are_numbered(tmp_path, capsys, num_classes, p
 
 def test_images_without_annotations_are_drawn(folder, tmp_path, capsys, monkeypatch):
     cfg = own_cfg(tmp_path)
-    cfg.MODEL.META_ARCHITECTURE = "RetinaNetExt"
-    cfg.MODEL.BACKBONE.NAME = "build_retinanet_resnet_fpn_backbone"
-    cfg.MODEL.RESNETS.DEPTH = 18
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
-    cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
-    cfg.MODEL.FPN.OUT_CHANNELS = 32
-    cfg.MODEL.RETINANET.NUM_CONVS = 1
-    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = "cpu", ""
-    cfg.INPUT.MIN_SIZE_TEST = 64
+    cfg.MODEL.WEIGHTS, cfg.INPUT.MIN_SIZE_TEST = "", 64
     (tmp_path / "config.yaml").write_text(cfg.dump())
     model = build_model(cfg)
     model.head.cls_score.weight.data.zero_()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import json
 import sys
 import types
 import uuid
@@ -17,6 +16,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import LVISEvaluator, PascalVOCDetectionEvaluator
 
 from retinanet_ext.evaluation import COCODetectionEvaluator, build_evaluator
+from tests.helpers.coco_file import coco_file
 
 
 @pytest.fixture
@@ -47,14 +47,7 @@ def dataset() -> Iterator[Callable[..., str]]:
 
 @pytest.fixture
 def json_file(tmp_path: Path) -> str:
-    path = tmp_path / "gt.json"
-    truth = {
-        "images": [{"id": 0, "width": 8, "height": 8, "file_name": "a.png"}],
-        "annotations": [],
-        "categories": [{"id": 0, "name": "a"}],
-    }
-    path.write_text(json.dumps(truth))
-    return str(path)
+    return str(coco_file(tmp_path / "gt.json", {"a.png": (8, 8)}, first_id=0, categories={0: "a"}))
 
 
 def test_coco_dataset_gets_our_evaluator(cfg, dataset, json_file):

@@ -14,6 +14,8 @@ from pathlib import Path
 import yaml
 from PIL import Image
 
+from tests.helpers.coco_file import coco_file
+
 FORMATS = ("coco", "voc", "yolo", "csv")
 
 
@@ -78,27 +80,14 @@ def write(
 
 def _coco(root: Path, pictures: list[Picture], names: list[str]) -> str:
     ids = {name: 3 * i + 2 for i, name in enumerate(names)}  # with gaps
-    rows = [(i, box) for i, picture in enumerate(pictures, 1) for box in picture.boxes]
-    content = {
-        "images": [
-            {"id": i, "file_name": p.name, "width": p.width, "height": p.height}
-            for i, p in enumerate(pictures, 1)
-        ],
-        "categories": [{"id": ids[name], "name": name} for name in names][::-1],
-        "annotations": [
-            {
-                "id": number,
-                "image_id": image,
-                "category_id": ids[label],
-                "bbox": [x1, y1, x2 - x1, y2 - y1],
-                "area": (x2 - x1) * (y2 - y1),
-                "iscrowd": 0,
-            }
-            for number, (image, (label, x1, y1, x2, y2)) in enumerate(rows, 1)
-        ],
-    }
-    (root / "boxes.json").write_text(json.dumps(content))
-    return f"{root / 'boxes.json'}:{root / 'pictures'}"
+    boxes = [
+        {"image_id": i, "category_id": ids[label], "bbox": [x1, y1, x2 - x1, y2 - y1]}
+        for i, picture in enumerate(pictures, 1)
+        for label, x1, y1, x2, y2 in picture.boxes
+    ]
+    sizes = {p.name: (p.width, p.height) for p in pictures}
+    path = coco_file(root / "boxes.json", sizes, boxes, {ids[x]: x for x in reversed(names)})
+    return f"{path}:{root / 'pictures'}"
 
 
 def _voc(root: Path, pictures: list[Picture], names: list[str]) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -109,10 +111,28 @@ def write_config(folder: Path) -> Path:
     return path
 
 
-def tiny_cfg(folder: Path) -> CfgNode:
-    """The config of :func:`write_config`, for use inside of the test's process."""
+def tiny_cfg(
+    folder: Path | None = None, keys: Mapping[str, Any] | None = None, **retinanet: Any
+) -> CfgNode:
+    """The tiny config, for use inside of the test's process.
+
+    Args:
+        folder: gets the file of :func:`write_config` and is where ``OUTPUT_DIR`` lies; without one
+            the config comes from :data:`SETTINGS` and is fit for building models only.
+        keys: other values, of any type, by the whole name of their key.
+        retinanet: other values of keys of ``MODEL.RETINANET``.
+    """
     cfg = get_cfg()
-    load_config_file(cfg, write_config(folder))
+    if folder is None:
+        cfg.merge_from_other_cfg(CfgNode({"MODEL": copy.deepcopy(SETTINGS["MODEL"])}))
+    else:
+        load_config_file(cfg, write_config(folder))
+    whole = {f"MODEL.RETINANET.{key}": value for key, value in retinanet.items()}
+    for name, value in {**(keys or {}), **whole}.items():
+        *parents, key = name.split(".")
+        node = functools.reduce(getattr, parents, cfg)
+        assert key in node, name
+        node[key] = value
     return cfg
 
 

@@ -13,8 +13,9 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from retinanet_ext import get_cfg, validate_cfg
+from retinanet_ext import validate_cfg
 from retinanet_ext.registry import DENSE_HEAD_REGISTRY
+from tests.helpers.tiny import tiny_cfg
 
 RATIOS = [[0.5, 1.0, 2.0], [0.5, 1.0, 2.0], [0.5, 1.0], [1.0], [1.0]]
 SCALES = [2, 1, 1, 3, 1]
@@ -22,23 +23,13 @@ COUNTS = [6, 3, 2, 3, 1]
 
 
 def uneven_cfg(**retinanet):
-    cfg = get_cfg()
-    cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.META_ARCHITECTURE = "RetinaNetExt"
-    cfg.MODEL.BACKBONE.NAME = "build_retinanet_resnet_fpn_backbone"
-    cfg.MODEL.RESNETS.DEPTH = 18
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
-    cfg.MODEL.RESNETS.OUT_FEATURES = ["res3", "res4", "res5"]
-    cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
-    cfg.MODEL.FPN.OUT_CHANNELS = 16
-    cfg.MODEL.ANCHOR_GENERATOR.NAME = "RetinaNetAnchorGenerator"
-    cfg.MODEL.ANCHOR_GENERATOR.OCTAVE_BASE_SIZES = [16.0, 32.0, 64.0, 128.0, 256.0]
-    cfg.MODEL.ANCHOR_GENERATOR.SCALES_OF_LEVELS = SCALES
-    cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS = RATIOS
-    cfg.MODEL.RETINANET.NUM_CLASSES = 3
-    cfg.MODEL.RETINANET.NUM_CONVS = 1
-    for key, value in retinanet.items():
-        cfg.MODEL.RETINANET[key] = value
+    keys = {
+        "MODEL.BACKBONE.FREEZE_AT": 2,
+        "MODEL.FPN.OUT_CHANNELS": 16,
+        "MODEL.ANCHOR_GENERATOR.SCALES_OF_LEVELS": SCALES,
+        "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": RATIOS,
+    }
+    cfg = tiny_cfg(keys=keys, **retinanet)
     validate_cfg(cfg)
     return cfg
 

@@ -9,30 +9,14 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from retinanet_ext import get_cfg
 from retinanet_ext.registry import BOX_LOSS_REGISTRY, CLS_LOSS_REGISTRY
+from tests.helpers.tiny import tiny_cfg
 
 
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
     return build_model(tiny_cfg())
-
-
-def tiny_cfg():
-    cfg = get_cfg()
-    cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.META_ARCHITECTURE = "RetinaNetExt"
-    cfg.MODEL.BACKBONE.NAME = "build_retinanet_resnet_fpn_backbone"
-    cfg.MODEL.RESNETS.DEPTH = 18
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
-    cfg.MODEL.RESNETS.OUT_FEATURES = ["res3", "res4", "res5"]
-    cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
-    cfg.MODEL.FPN.OUT_CHANNELS = 16
-    cfg.MODEL.ANCHOR_GENERATOR.NAME = "RetinaNetAnchorGenerator"
-    cfg.MODEL.RETINANET.NUM_CLASSES = 3
-    cfg.MODEL.RETINANET.NUM_CONVS = 1
-    return cfg
 
 
 def example(classes=(0, 2), boxes=((5.0, 5, 40, 50), (20.0, 20, 60, 60)), **extra) -> dict:

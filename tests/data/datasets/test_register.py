@@ -19,6 +19,7 @@ from retinanet_ext.data.datasets.register import (
 )
 from retinanet_ext.data.quickstart import dataset
 from retinanet_ext.data.quickstart.dataset import CLASS_NAMES
+from tests.helpers.coco_file import coco_file
 
 BUILTIN = [f"{name}_{split}" for name in ("quickstart", "bccd", "dice") for split in dataset.SPLITS]
 
@@ -28,17 +29,10 @@ pytestmark = pytest.mark.usefixtures("clean_catalogs")
 
 def write_coco(folder, split="train", categories=((1, "cat"), (2, "dog")), category_id=2):
     """A COCO json with one image and one box; returns its path and the image folder."""
-    (folder / "annotations").mkdir(parents=True, exist_ok=True)
-    (folder / split).mkdir(exist_ok=True)
-    box = {"bbox": [1, 2, 3, 4], "area": 12, "iscrowd": 0}
-    data = {
-        "info": {},
-        "images": [{"id": 7, "file_name": "a.png", "height": 10, "width": 20}],
-        "categories": [{"id": i, "name": name} for i, name in categories],
-        "annotations": [{"id": 1, "image_id": 7, "category_id": category_id, **box}],
-    }
     path = folder / "annotations" / f"instances_{split}.json"
-    path.write_text(json.dumps(data))
+    box = {"image_id": 7, "category_id": category_id, "bbox": [1, 2, 3, 4]}
+    coco_file(path, {"a.png": (20, 10)}, [box], dict(categories), first_id=7)
+    (folder / split).mkdir(exist_ok=True)
     return path, folder / split
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import random
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from PIL import Image
 
 from retinanet_ext import get_cfg
 from retinanet_ext.data.loading.test_mapper import IgnoreRegionMapper
+from tests.helpers.coco_file import coco_file
 
 BOX = [10.0, 8.0, 30.0, 20.0]  # XYWH
 AUGMENTATIONS = [
@@ -121,17 +121,9 @@ def test_images_without_ignored_boxes_or_annotations(image_file: str):
 
 
 def test_crowds_of_a_coco_file_reach_the_detector(image_file: str, tmp_path: Path):
-    entry = {"image_id": 1, "category_id": 1, "area": 600}
-    content = {
-        "images": [{"id": 1, "file_name": "image.png", "height": 60, "width": 80}],
-        "annotations": [
-            {**entry, "id": 1, "bbox": BOX, "iscrowd": 0},
-            {**entry, "id": 2, "bbox": [50, 5, 20, 10], "iscrowd": 1},
-        ],
-        "categories": [{"id": 1, "name": "thing"}],
-    }
-    path = tmp_path / "coco.json"
-    path.write_text(json.dumps(content))
+    entry = {"image_id": 1, "category_id": 1}
+    boxes = [{**entry, "bbox": BOX}, {**entry, "bbox": [50, 5, 20, 10], "iscrowd": 1}]
+    path = coco_file(tmp_path / "coco.json", {"image.png": (80, 60)}, boxes)
     cfg = get_cfg()
     cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.RANDOM_FLIP = (60,), "none"
     mapper = IgnoreRegionMapper(cfg, is_train=True)

@@ -11,11 +11,12 @@ from detectron2.modeling import build_model
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.structures import Boxes, Instances
 
-from retinanet_ext import get_cfg, validate_cfg
+from retinanet_ext import validate_cfg
 from retinanet_ext.modeling import DenseDecoder, RetinaNetHead, SharedTowerHead
 from retinanet_ext.modeling.criteria.quality_branch import centerness, quality_branch_loss
 from retinanet_ext.modeling.postprocess.decode import gather_quality
 from retinanet_ext.registry import DENSE_HEAD_REGISTRY
+from tests.helpers.tiny import tiny_cfg
 
 TRANSFORM = Box2BoxTransform((1.0, 1.0, 1.0, 1.0))
 KINDS = ["iou", "centerness"]
@@ -151,23 +152,8 @@ def test_quality_that_is_not_finite_gives_no_detection():
 
 
 def detector_cfg(kind: str, **retinanet):
-    cfg = get_cfg()
-    cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.META_ARCHITECTURE = "RetinaNetExt"
-    cfg.MODEL.BACKBONE.NAME = "build_retinanet_resnet_fpn_backbone"
-    cfg.MODEL.RESNETS.DEPTH = 18
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
-    cfg.MODEL.RESNETS.OUT_FEATURES = ["res3", "res4", "res5"]
-    cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
-    cfg.MODEL.FPN.OUT_CHANNELS = 16
-    cfg.MODEL.ANCHOR_GENERATOR.NAME = "RetinaNetAnchorGenerator"
-    cfg.MODEL.ANCHOR_GENERATOR.OCTAVE_BASE_SIZES = [16.0, 32.0, 64.0, 128.0, 256.0]
-    cfg.MODEL.RETINANET.NUM_CLASSES = 3
-    cfg.MODEL.RETINANET.NUM_CONVS = 1
-    cfg.MODEL.RETINANET.QUALITY_BRANCH = kind
-    for key, value in retinanet.items():
-        cfg.MODEL.RETINANET[key] = value
-    return cfg
+    scales = {"MODEL.ANCHOR_GENERATOR.SCALES_PER_OCTAVE": 3}
+    return tiny_cfg(keys=scales, QUALITY_BRANCH=kind, **retinanet)
 
 
 @pytest.mark.parametrize("fuse_from", [0, -1])

@@ -8,29 +8,19 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 
-from retinanet_ext import get_cfg, validate_cfg
+from retinanet_ext import validate_cfg
+from tests.helpers.tiny import tiny_cfg
 
 K = 4
 
 
 def build(agnostic: bool, head: str = "RetinaNetHead", seed: int = 0):
-    cfg = get_cfg()
-    cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.META_ARCHITECTURE = "RetinaNetExt"
-    cfg.MODEL.BACKBONE.NAME = "build_retinanet_resnet_fpn_backbone"
-    cfg.MODEL.RESNETS.DEPTH = 18
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
-    cfg.MODEL.RESNETS.OUT_FEATURES = ["res3", "res4", "res5"]
-    cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
-    cfg.MODEL.FPN.OUT_CHANNELS = 16
-    cfg.MODEL.ANCHOR_GENERATOR.NAME = "RetinaNetAnchorGenerator"
-    cfg.MODEL.ANCHOR_GENERATOR.OCTAVE_BASE_SIZES = [16.0, 32.0, 64.0, 128.0, 256.0]
-    cfg.MODEL.ANCHOR_GENERATOR.SCALES_PER_OCTAVE = 1
-    cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS = [[1.0, 2.0]]
-    cfg.MODEL.RETINANET.NUM_CLASSES = K
-    cfg.MODEL.RETINANET.NUM_CONVS = 1
-    cfg.MODEL.RETINANET.HEAD = head
-    cfg.MODEL.RETINANET.CLS_AGNOSTIC_BBOX_REG = agnostic
+    keys = {
+        "MODEL.BACKBONE.FREEZE_AT": 2,
+        "MODEL.FPN.OUT_CHANNELS": 16,
+        "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": [[1.0, 2.0]],
+    }
+    cfg = tiny_cfg(keys=keys, NUM_CLASSES=K, HEAD=head, CLS_AGNOSTIC_BBOX_REG=agnostic)
     validate_cfg(cfg)
     torch.manual_seed(seed)
     model = build_model(cfg)

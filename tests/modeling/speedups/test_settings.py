@@ -13,9 +13,10 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from retinanet_ext import get_cfg, validate_cfg
+from retinanet_ext import validate_cfg
 from retinanet_ext.modeling.speedups import sparse_tower, winograd
 from retinanet_ext.modeling.speedups.settings import FastConv2d, FastNormConv2d, Speedups
+from tests.helpers.tiny import tiny_cfg
 
 PLAIN = {
     "FOLD_FROZEN_BN": False,
@@ -26,20 +27,13 @@ PLAIN = {
 
 
 def small_cfg(**speedups):
-    cfg = get_cfg()
-    cfg.MODEL.META_ARCHITECTURE = "RetinaNetExt"
-    cfg.MODEL.BACKBONE.NAME = "build_retinanet_resnet_fpn_backbone"
-    cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.RESNETS.DEPTH = 18
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
-    cfg.MODEL.RESNETS.OUT_FEATURES = ["res3", "res4", "res5"]
-    cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
-    cfg.MODEL.FPN.OUT_CHANNELS = 32
-    cfg.MODEL.ANCHOR_GENERATOR.NAME = "RetinaNetAnchorGenerator"
-    cfg.MODEL.RETINANET.NUM_CLASSES = 3
-    for key, value in {**PLAIN, **speedups}.items():
-        cfg.MODEL.SPEEDUPS[key] = value
-    return cfg
+    chosen = {f"MODEL.SPEEDUPS.{key}": x for key, x in {**PLAIN, **speedups}.items()}
+    usual = {
+        "MODEL.BACKBONE.FREEZE_AT": 2,
+        "MODEL.ANCHOR_GENERATOR.OCTAVE_BASE_SIZES": [32.0, 64.0, 128.0, 256.0, 512.0],
+        "MODEL.ANCHOR_GENERATOR.SCALES_PER_OCTAVE": 3,
+    }
+    return tiny_cfg(keys={**usual, **chosen}, NUM_CONVS=4)
 
 
 def build(**speedups):
