@@ -26,9 +26,10 @@ setup:
 quickstart: setup
 	@$(VENV_PYTHON) dev/quickstart.py $(if $(filter-out 0,$(FORCE)),--force)
 
+# A process for each core, each with one thread; ARGS comes last and wins: ARGS='-n 0 --pdb'.
 test: setup
 	@echo "[test] running the tests"
-	@$(VENV_PYTHON) -m pytest tests $(ARGS)
+	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest tests -n auto --dist worksteal $(ARGS)
 
 lint: setup
 	@echo "[lint] ruff check, ruff format --check, mypy"

@@ -16,6 +16,18 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL_DATASETS = ("bccd", "dice")
+MOST_PROCESSES = 8
+"""Each imports everything and may need 2 GiB; more of them than this make nothing faster."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Processes of ``-n auto``: one for each core of this process; 0, this one, for one core."""
+    if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
+        return None
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return min(cores, MOST_PROCESSES) if cores > 1 else 0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -86,7 +98,7 @@ def clean_catalogs() -> Iterator[None]:
         catalog.update(entries)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def training_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainingServer]:
     """Starts training processes at once."""
     from tests.helpers.forked_training import TrainingServer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
@@ -205,6 +206,14 @@ def test_losses_do_without_detectron2_and_nothing_needs_the_model_zoo(path: Path
     assert not {x for x in used if "model_zoo" in x.split(".") or x.endswith("jit.script")}
     if path.relative_to(PACKAGE).parts[0] == "losses":
         assert not {x for x in used if x.split(".")[0] == "detectron2"}
+
+
+def test_the_tests_folder_is_found_whatever_else_is_called_tests(tmp_path: Path):
+    # A checkout of Detectron2 on PYTHONPATH has a package of that name.
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "__init__.py").touch()
+    found = PathFinder.find_spec("tests", [str(ROOT), str(tmp_path)])
+    assert found is not None and found.origin == str(ROOT / "tests" / "__init__.py")
 
 
 def run(script: str) -> str:
