@@ -120,7 +120,8 @@ def test_other_detections_are_no_agreement(ours):
 
 
 def test_the_lowest_kept_detection_may_be_another():
-    compare_detections("t", detections(), detections(classes=(0, 1, 0)), 0.05)
+    found = compare_detections("t", detections(), detections(classes=(0, 1, 0)), 0.05)
+    assert found == {"scores": 0.0, "boxes, pixels": 0.0}
 
 
 def test_one_at_the_threshold_may_be_missing_and_no_other():

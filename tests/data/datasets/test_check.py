@@ -130,6 +130,8 @@ def test_long_lists_of_classes_are_cut():
 
 def test_other_architectures_have_their_own_keys():
     add_dataset("pets_train")
+    with pytest.raises(ValueError, match="NUM_CLASSES is 80"):
+        check_num_classes(make_cfg(test=(), num_classes=80))
     check_num_classes(make_cfg(test=(), num_classes=80, arch="GeneralizedRCNN"))
 
 
