@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import os
 import random
 import sys
@@ -50,6 +52,15 @@ def seeded() -> None:
         sys.modules["numpy"].random.seed(0)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_workers_left() -> Iterator[None]:
+    """End the workers of a test's data loaders with it, also where a cycle keeps the loader."""
+    before = multiprocessing.active_children()
+    yield
+    if any(child not in before for child in multiprocessing.active_children()):
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
