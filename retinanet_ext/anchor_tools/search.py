@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.doctor import AnchorLevel, best_anchor_iou
+from ..boxes import AnchorLevel, best_anchor_iou
 from ..modeling.anchors import octave_sizes
 from .coverage import Coverage, coverage
 from .training_boxes import TrainingBoxes

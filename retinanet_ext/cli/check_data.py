@@ -16,10 +16,10 @@ from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_anchor_generator, build_backbone
 
+from ..boxes import AnchorLevel
 from ..config import get_cfg, load_config_file
 from ..data.datasets.register import register_builtin_datasets
 from ..data.doctor import (
-    AnchorLevel,
     DatasetTable,
     InputSize,
     LoadedTable,

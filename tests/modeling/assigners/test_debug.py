@@ -66,7 +66,7 @@ def test_an_image_without_objects_has_nothing_to_show(kind: type):
 @pytest.mark.parametrize("kind", [IoUAssigner, ATSSAssigner])
 @pytest.mark.parametrize("pairs_at_once", [1, 2**20])
 def test_positives_belong_to_the_box_they_predict(kind: type, pairs_at_once: int, monkeypatch):
-    monkeypatch.setattr("retinanet_ext.modeling.assigners.debug._PAIRS_AT_ONCE", pairs_at_once)
+    monkeypatch.setattr("retinanet_ext.boxes.PAIRS_AT_ONCE", pairs_at_once)
     corner, size = torch.rand(300, 2) * 80, torch.rand(300, 2) * 30 + 4
     boxes = torch.cat([corner, corner + size], dim=1)
     anchors = [Boxes(boxes[:200]), Boxes(boxes[200:280])]
@@ -84,7 +84,7 @@ def test_positives_belong_to_the_box_they_predict(kind: type, pairs_at_once: int
 
 @pytest.mark.parametrize("pairs_at_once", [1, 2**20])
 def test_equal_objects_count_as_the_first_and_classes_tell_apart(pairs_at_once: int, monkeypatch):
-    monkeypatch.setattr("retinanet_ext.modeling.assigners.debug._PAIRS_AT_ONCE", pairs_at_once)
+    monkeypatch.setattr("retinanet_ext.boxes.PAIRS_AT_ONCE", pairs_at_once)
     gt = instances([[0.0, 0, 10, 10]] * 3, [1, 2, 2])
     labels = torch.tensor([[2, K, 1, 2, -1]])
     boxes = torch.tensor([0.0, 0, 10, 10]).expand(1, 5, 4)

@@ -73,9 +73,7 @@ def test_nothing_to_ignore_costs_nothing(nothing: list):
 
 @pytest.mark.parametrize("pairs_at_once", [1, 2000, 2**20])
 def test_equals_a_float64_reference(pairs_at_once: int, monkeypatch):
-    monkeypatch.setattr(
-        "retinanet_ext.modeling.assigners.ignore_regions._PAIRS_AT_ONCE", pairs_at_once
-    )
+    monkeypatch.setattr("retinanet_ext.boxes.PAIRS_AT_ONCE", pairs_at_once)
     corner, size = torch.rand(900, 2) * 80, torch.rand(900, 2) * 30 + 1
     rows = torch.cat([corner, corner + size], dim=1)
     anchors, ignored = rows[:880], rows[880:]
