@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from fvcore.common.registry import Registry
 
+from .compat import replace_entry
 from .errors import did_you_mean
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -31,7 +32,7 @@ def register_once(registry: Registry) -> Callable[[T], T]:
         if old is None:
             registry.register(cls)
         elif (old.__module__, old.__qualname__) == (cls.__module__, cls.__qualname__):
-            registry._obj_map[name] = cls
+            replace_entry(registry, name, cls)
         else:
             raise KeyError(
                 f"'{name}' is already registered by {old.__module__}; "

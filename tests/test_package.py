@@ -14,7 +14,7 @@ PACKAGE = ROOT / "retinanet_ext"
 
 # A room is a file or folder directly in the package or, in the wings, directly in a wing.
 WINGS = {"data", "engine", "losses", "modeling"}
-GROUND_FLOOR = {"boxes", "errors", "files", "registry", "structures"}
+GROUND_FLOOR = {"boxes", "compat", "errors", "files", "registry", "structures"}
 # Room -> the rooms that it may import, beside the ground floor and itself. A wing by name stands
 # for all of its rooms.
 MAY_IMPORT = {

@@ -16,6 +16,7 @@ from detectron2.data.datasets import convert_to_coco_json
 from detectron2.utils.file_io import PathManager
 from pycocotools.coco import COCO
 
+from ..compat import forget_metadata
 from ..errors import did_you_mean
 
 __all__ = ["class_table", "complete_annotations", "ground_truth_json"]
@@ -52,12 +53,12 @@ def ground_truth_json(dataset_name: str, output_dir: str | None) -> Iterator[lis
         path = os.path.join(folder, f"{dataset_name}_coco_format_{content}.json")
         if not PathManager.exists(path):
             convert_to_coco_json(dataset_name, path)
-        metadata.__dict__.pop("json_file", None)  # Metadata refuses to change a value
+        forget_metadata(metadata, "json_file")
         try:
             metadata.json_file = path
             yield dicts
         finally:
-            metadata.__dict__.pop("json_file", None)
+            forget_metadata(metadata, "json_file")
             if own_json is not None:
                 metadata.json_file = own_json
 

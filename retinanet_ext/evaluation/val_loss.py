@@ -16,15 +16,20 @@ from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parallel import DistributedDataParallel
+from torchvision.ops import DropBlock2d, StochasticDepth
 
+from ..compat import Dropout, NormBase
 from ..data.loading.bad_images import LoadOrFail
 from ..data.loading.test_mapper import IgnoreRegionMapper
 from ..modeling.criteria.normalizer import LossNormalizer
 
 __all__ = ["build_val_loss_loader", "validation_losses"]
+
+RANDOM = (Dropout, DropBlock2d, StochasticDepth)
+"""Modules that are random in training mode, and off otherwise; DropBlock3d is a DropBlock2d."""
+RANDOM_NAMES = {"DropPath", "DropBlock", "DropBlock2D", "DropBlock2d", "PatchDropout"}
+"""Such classes of timm, and of what copies them from project to project, which share no base."""
 
 # One image's losses by name, and its positive anchors where the model counts them.
 _OfImage = tuple[dict[str, float], int]
@@ -118,9 +123,8 @@ def _normalizers(model: nn.Module) -> list[LossNormalizer]:
 def _set_modes(model: nn.Module) -> None:
     """Training mode, in which models give losses, but for what is random or gathers statistics."""
     for module in model.modules():
-        name = type(module).__name__.lower()
-        is_random = isinstance(module, _DropoutNd) or "drop" in name or "stochasticdepth" in name
-        module.training = not (is_random or isinstance(module, _NormBase))
+        is_random = isinstance(module, RANDOM) or type(module).__name__ in RANDOM_NAMES
+        module.training = not (is_random or isinstance(module, NormBase))
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from detectron2.engine import launch
 from detectron2.utils import comm
 from torch.distributed.rendezvous import rendezvous
 
+from ...compat import forget_process_groups
 from .cluster import Job, find_job
 from .stopping import forwarded_signals
 
@@ -187,6 +188,4 @@ def _leave() -> None:
     dist.destroy_process_group()
     # Detectron2 still holds the groups, whose threads can abort an interpreter that ends. Its
     # launch need not care: processes of multiprocessing end at once.
-    comm._LOCAL_PROCESS_GROUP = None
-    for cached in (comm._get_global_gloo_group, comm.create_local_process_group):
-        cached.cache_clear()
+    forget_process_groups()

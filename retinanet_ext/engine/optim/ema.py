@@ -14,6 +14,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ...compat import lerp_each
 from ..checkpoint.checkpointer import SafeCheckpointer
 
 __all__ = ["EMAHook", "ModelEMA"]
@@ -73,7 +74,7 @@ class ModelEMA:
     def update(self) -> None:
         """Move the averages towards the weights that the model has now."""
         weights = [x if x.dtype == torch.float32 else x.float() for x in self._weights()]
-        torch._foreach_lerp_(list(self.averages.values()), weights, 1.0 - self.next_decay())
+        lerp_each(list(self.averages.values()), weights, 1.0 - self.next_decay())
         self.num_updates += 1
 
     @contextlib.contextmanager

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from ...compat import BatchNorm
 from ...errors import did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def freezable_parts(model: nn.Module) -> dict[str, list[nn.Module]]:
 def _freeze_module(module: nn.Module) -> None:
     module.requires_grad_(False)
     for child in module.modules():
-        if isinstance(child, _BatchNorm):
+        if isinstance(child, BatchNorm):
             child.eval()
             # An attribute of this one object, in front of its class's method.
             child.train = _StayInEval(child)  # type: ignore[method-assign, assignment]

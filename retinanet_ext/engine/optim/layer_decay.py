@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
+
+from ...compat import NormBase
 
 logger = logging.getLogger(__name__)
 
@@ -14,7 +15,7 @@ KEY = "SOLVER.LAYER_LR_DECAY"
 # What a backbone calls the network inside of it: FPN, and Detectron2's pyramid over a ViT.
 _INNER = ("bottom_up", "net")
 # On a backbone's outputs, as in Swin and MViT.
-_NORMS = (nn.LayerNorm, nn.GroupNorm, _NormBase)
+_NORMS = (nn.LayerNorm, nn.GroupNorm, NormBase)
 
 
 def layer_lr_factors(model: nn.Module, decay: float) -> dict[str, float]:

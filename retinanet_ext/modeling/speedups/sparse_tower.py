@@ -23,6 +23,7 @@ from detectron2.layers import Conv2d as NormConv2d
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ...compat import has_hooks
 from ..heads.build import RetinaNetHead
 from .settings import FastConv2d, FastNormConv2d
 
@@ -46,7 +47,7 @@ def subnet_convs(head: nn.Module) -> list[nn.Conv2d] | None:
     The head has to be a :class:`.heads.RetinaNetHead` that makes its deltas as that class does, and
     nobody may listen to it by hooks.
     """
-    if not isinstance(head, RetinaNetHead) or _is_hooked(head):
+    if not isinstance(head, RetinaNetHead) or has_hooks(head):
         return None
     if any(getattr(type(head), x) is not getattr(RetinaNetHead, x) for x in _KNOWN_METHODS):
         return None
@@ -63,18 +64,8 @@ def plain_convs(tower: nn.Module, predictor: nn.Module) -> list[nn.Conv2d] | Non
         return None
     convs = [*tower[::2], predictor]
     plain = all(isinstance(relu, nn.ReLU) for relu in tower[1::2]) and all(map(_is_plain, convs))
-    hooked = any(map(_is_hooked, [tower, *tower, predictor]))
+    hooked = any(map(has_hooks, [tower, *tower, predictor]))
     return convs if plain and not hooked else None
-
-
-def _is_hooked(module: nn.Module) -> bool:
-    hooks = (
-        module._forward_hooks,
-        module._forward_pre_hooks,
-        module._backward_hooks,
-        module._backward_pre_hooks,
-    )
-    return any(hooks)
 
 
 def _is_plain(conv: nn.Module) -> bool:
