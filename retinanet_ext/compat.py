@@ -61,7 +61,7 @@ INHERITED = {
 }
 """Class -> its private methods and attributes that a subclass or hook of this package uses."""
 
-nnpack_convolution = getattr(torch, "_nnpack_spatial_convolution", None)
+nnpack_convolution: Any = getattr(torch, "_nnpack_spatial_convolution", None)
 """``(input, weight, bias, padding)``; None in a PyTorch without NNPACK."""
 
 
@@ -105,7 +105,7 @@ def forget_metadata(metadata: Any, key: str) -> None:
 
 def forget_process_groups() -> None:
     """Let go of the process groups that ``detectron2.utils.comm`` holds."""
-    comm = importlib.import_module("detectron2.utils.comm")
+    comm: Any = importlib.import_module("detectron2.utils.comm")
     comm._LOCAL_PROCESS_GROUP = None
     for cached in (comm._get_global_gloo_group, comm.create_local_process_group):
         cached.cache_clear()

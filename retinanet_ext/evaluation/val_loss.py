@@ -21,7 +21,7 @@ from torchvision.ops import DropBlock2d, StochasticDepth
 
 from ..compat import Dropout, NormBase
 from ..data.loading.bad_images import LoadOrFail
-from ..data.loading.test_mapper import IgnoreRegionMapper
+from ..data.loading.test_mapper import IgnoreRegionMapper, wants_ignored
 from ..modeling.criteria.normalizer import LossNormalizer
 
 __all__ = ["build_val_loss_loader", "validation_losses"]
@@ -48,10 +48,7 @@ def build_val_loss_loader(cfg: CfgNode, dataset_name: str) -> Any:
     Raises:
         BadImageError: while it is iterated, an image that cannot be loaded.
     """
-    wants_ignored = (
-        cfg.MODEL.META_ARCHITECTURE == "RetinaNetExt" and cfg.MODEL.RETINANET.IGNORE_IOF_THRESH <= 1
-    )
-    mapper = (IgnoreRegionMapper if wants_ignored else DatasetMapper)(cfg, is_train=False)
+    mapper = (IgnoreRegionMapper if wants_ignored(cfg) else DatasetMapper)(cfg, is_train=False)
     mapper.is_train = True  # keeps the annotations; the resize stays that of evaluation
     loads = LoadOrFail(mapper, "mend it, or remove it from the set")
     return build_detection_test_loader(cfg, dataset_name, mapper=loads)

@@ -14,7 +14,7 @@ from detectron2.data import detection_utils as utils
 from detectron2.structures import Boxes, BoxMode
 
 from ..loading.bad_images import describe
-from ..loading.test_mapper import IgnoreRegionMapper, is_ignored
+from ..loading.test_mapper import IgnoreRegionMapper, is_ignored, wants_ignored
 from .parse import Step, check_augmentations, is_default, parse_augmentations
 from .sample import Sample
 
@@ -41,17 +41,13 @@ def build_train_mapper(
         KeyError, ValueError: ``INPUT.AUG`` cannot work, or ``dataset`` is missing.
     """
     check_augmentations(cfg)
-    # Detectron2's RetinaNet would not see these regions, and lose the objects in them.
-    wants_ignored = (
-        cfg.MODEL.META_ARCHITECTURE == "RetinaNetExt" and cfg.MODEL.RETINANET.IGNORE_IOF_THRESH <= 1
-    )
     if is_default(cfg):
-        return (IgnoreRegionMapper if wants_ignored else DatasetMapper)(cfg, is_train=True)
+        return (IgnoreRegionMapper if wants_ignored(cfg) else DatasetMapper)(cfg, is_train=True)
     return AugmentingMapper(
         parse_augmentations(cfg),
         image_format=cfg.INPUT.FORMAT,
         min_visible=cfg.INPUT.AUG_MIN_VISIBLE,
-        wants_ignored=wants_ignored,
+        wants_ignored=wants_ignored(cfg),
         dataset=dataset,
     )
 

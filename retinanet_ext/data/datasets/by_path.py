@@ -12,7 +12,7 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ...errors import did_you_mean
+from ...errors import did_you_mean, listed
 from ..formats import BoxTable, Source, default_cache_dir, detect, read_cached
 from .class_rules import ClassRules, class_map, resolve_class_names
 from .split import split_images
@@ -118,7 +118,7 @@ def register_extra_datasets(cfg: CfgNode, names: Iterable[str] | None = None) ->
         dataset = ExtraDataset(
             entry.name, table, resolved, new_class, images, entry.source.annotations
         )
-        _register(dataset, entry.source)
+        _register(dataset)
     return [entry.name for entry in asked]
 
 
@@ -179,7 +179,7 @@ def _require_free(name: str) -> None:
         )
 
 
-def _register(dataset: ExtraDataset, source: Source) -> None:
+def _register(dataset: ExtraDataset) -> None:
     name, table = dataset.name, dataset.table
     for catalog in (DatasetCatalog, MetadataCatalog):
         if name in catalog:
@@ -205,7 +205,7 @@ def _log(dataset: ExtraDataset) -> None:
         counts.count(0),
         sum(counts),
         len(dataset.names),
-        ", ".join(dataset.names[:10]) + (", ..." if len(dataset.names) > 10 else ""),
+        listed(dataset.names),
     )
 
 

@@ -12,13 +12,11 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 
-from ...errors import did_you_mean
+from ...errors import did_you_mean, listed
 from ...structures import RETINANET_ARCHITECTURES
 from .register import load_class_names
 
 __all__ = ["check_dataset_dicts", "check_datasets", "check_num_classes"]
-
-SHOWN_NAMES = 10
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +159,7 @@ def _bad_category(
     num_classes: int,
     class_names: Sequence[str] | None,
 ) -> ValueError:
-    known = f" ({_shorten(class_names)})" if class_names else ""
+    known = f" ({listed(class_names)})" if class_names else ""
     return ValueError(
         f"dataset '{name}', image {_image_of(record)}: category_id is {category!r}, but must be an "
         f"integer from 0 to {num_classes - 1}{known}; correct the annotation, map the ids to a "
@@ -177,19 +175,14 @@ def _check_number(num_classes: int, name: str, class_names: list[str]) -> None:
     if num_classes != len(class_names):
         raise ValueError(
             f"MODEL.RETINANET.NUM_CLASSES is {num_classes} but dataset '{name}' has "
-            f"{len(class_names)} classes ({_shorten(class_names)}); set "
+            f"{len(class_names)} classes ({listed(class_names)}); set "
             f"MODEL.RETINANET.NUM_CLASSES to {len(class_names)}"
         )
 
 
-def _shorten(names: Sequence[str]) -> str:
-    more = ", ..." if len(names) > SHOWN_NAMES else ""
-    return ", ".join(names[:SHOWN_NAMES]) + more
-
-
 def _difference(first: list[str], second: list[str]) -> str:
     if len(first) != len(second):
-        return f"{len(first)} ({_shorten(first)}) and {len(second)} ({_shorten(second)})"
+        return f"{len(first)} ({listed(first)}) and {len(second)} ({listed(second)})"
     index = next(i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b)
     return f"class {index} is '{first[index]}' in the one and '{second[index]}' in the other"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from detectron2.config import CfgNode
 
-from ...errors import did_you_mean
+from ...errors import did_you_mean, listed
 from ..formats import BoxTable
 
 __all__ = ["ClassRules", "class_map", "resolve_class_names"]
@@ -86,9 +86,9 @@ def resolve_class_names(tables: Mapping[str, BoxTable], rules: ClassRules) -> di
     """
     _check_rules_fit(tables, rules)
     names = {name: rules.new_names(table.class_names) for name, table in tables.items()}
-    listed = {name: names[name] for name, table in tables.items() if table.declared}
-    shared = next(iter(listed.values()), sorted(set().union(*names.values())))
-    resolved = {name: list(rules.keep) or listed.get(name, shared) for name in tables}
+    declared = {name: names[name] for name, table in tables.items() if table.declared}
+    shared = next(iter(declared.values()), sorted(set().union(*names.values())))
+    resolved = {name: list(rules.keep) or declared.get(name, shared) for name in tables}
     for name, new in names.items():
         if not resolved[name]:
             raise ValueError(
@@ -101,7 +101,7 @@ def resolve_class_names(tables: Mapping[str, BoxTable], rules: ClassRules) -> di
         elif missing:
             raise ValueError(
                 f"dataset '{name}' has objects of class '{missing[0]}', which is not among the "
-                f"classes of '{next(iter(listed))}' ({', '.join(resolved[name][:10])}); rename it "
+                f"classes of '{next(iter(declared))}' ({listed(resolved[name])}); rename it "
                 "by DATASETS.MERGE_CLASSES, or leave it out by DATASETS.DROP_CLASSES"
             )
     return resolved

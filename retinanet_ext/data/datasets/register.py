@@ -13,6 +13,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 from detectron2.utils.file_io import PathManager
 
+from ...errors import one_line
 from ..quickstart.dataset import CLASS_NAMES, SPLITS, STYLES, ensure_quickstart, folder_of
 
 __all__ = ["load_class_names", "register_builtin_datasets", "register_coco_dataset"]
@@ -71,9 +72,7 @@ class CocoDataset:
                 )
 
     def _not_readable(self, error: Exception) -> ValueError:
-        # Some of these messages have several lines, and a KeyError shows its text in quotes.
-        reason = " ".join(str(error.args[0] if error.args else error).split())
-        kind = type(error).__name__
+        kind, reason = type(error).__name__, one_line(error)
         return ValueError(f"dataset '{self.name}': cannot use {self.json_file}: {kind}: {reason}")
 
 

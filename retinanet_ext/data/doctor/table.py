@@ -14,7 +14,8 @@ import numpy as np
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
-from .columns import box_columns, paused_gc, positions, size_or_nan
+from ..formats.table import paused_gc
+from .columns import box_columns, positions, size_or_nan
 
 __all__ = ["DatasetTable", "from_coco_content", "from_coco_json", "from_dataset_dicts"]
 

@@ -9,7 +9,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .table import BoxTable, Inputs, Source, TableBuilder
+from ...errors import listed
+from .builder import TableBuilder
+from .table import BoxTable, Inputs, Source
 from .text import parse_number, unique_names
 
 __all__ = ["read_coco"]
@@ -58,7 +60,7 @@ def read_coco(source: Source, inputs: Inputs) -> BoxTable:
         if category not in class_of:
             raise ValueError(
                 f"{where}: category_id is {category!r}, which is not in 'categories' "
-                f"({', '.join(str(c['id']) for c in categories[:10])})"
+                f"({listed([c['id'] for c in categories])})"
             )
         crowd = bool(annotation.get("iscrowd") or annotation.get("ignore"))
         builder.add_box(image, _box(annotation.get("bbox"), where), class_of[category], crowd)

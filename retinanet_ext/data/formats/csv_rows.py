@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .table import BoxTable, Inputs, Source, TableBuilder
+from .builder import TableBuilder
+from .table import BoxTable, Inputs, Source
 from .text import parse_number, read_class_file, read_rows
 
 __all__ = ["read_csv"]

@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 from xml.etree import ElementTree
 
+from .builder import TableBuilder
 from .images import is_image
-from .table import BoxTable, Inputs, Source, TableBuilder
+from .table import BoxTable, Inputs, Source
 from .text import parse_number, read_class_file
 
 __all__ = ["read_voc"]

@@ -8,8 +8,10 @@ from typing import Any
 
 import yaml
 
+from ...errors import listed, one_line
+from .builder import TableBuilder
 from .images import is_image
-from .table import BoxTable, Inputs, Source, TableBuilder
+from .table import BoxTable, Inputs, Source
 from .text import parse_number, unique_names
 
 __all__ = ["load_data_yaml", "read_yolo", "yolo_subsets"]
@@ -28,7 +30,7 @@ def load_data_yaml(path: str) -> dict[str, Any]:
         with open(path, encoding="utf-8") as file:
             content = yaml.safe_load(file)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not safe yaml: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path} is not safe yaml: {one_line(error)}") from error
     if not isinstance(content, dict) or not isinstance(content.get("names"), (list, dict)):
         raise ValueError(f"{path} is not a YOLO data.yaml: it has no 'names'")
     return content
@@ -81,18 +83,18 @@ def read_yolo(source: Source, inputs: Inputs) -> BoxTable:
 
 def _images(source: Source, content: dict[str, Any], inputs: Inputs) -> list[str]:
     path = source.annotations
-    listed = [name for name in SUBSETS if content.get(name)]
-    subset = source.subset or (listed[0] if len(listed) == 1 else "")
+    given = [name for name in SUBSETS if content.get(name)]
+    subset = source.subset or (given[0] if len(given) == 1 else "")
     if source.images:
         places = [Path(source.images)]
-    elif subset in listed:
+    elif subset in given:
         entries = content[subset]
         root = Path(path).parent / str(content.get("path") or "")
         entries = entries if isinstance(entries, list) else [entries]
         places = [_place(str(entry), root, Path(path)) for entry in entries]
     else:
         raise ValueError(
-            f"{path} has lists {', '.join(listed) or 'of nothing'}, and SUBSET is '{subset}'; set "
+            f"{path} has lists {', '.join(given) or 'of nothing'}, and SUBSET is '{subset}'; set "
             "it to one of them"
         )
     found = [image for place in places for image in _images_of(place, inputs)]
@@ -143,8 +145,7 @@ def _read_labels(
             where = f"{path}, line {number}"
             if not fields[0].isdecimal() or int(fields[0]) not in class_of:
                 raise ValueError(
-                    f"{where}: class is '{fields[0]}', but data.yaml knows "
-                    f"{', '.join(map(str, list(class_of)[:10]))}"
+                    f"{where}: class is '{fields[0]}', but data.yaml knows {listed(list(class_of))}"
                 )
             builder.add_box(image, _box(fields[1:], where), class_of[int(fields[0])])
 

@@ -18,6 +18,7 @@ from detectron2.utils import comm
 from torch.distributed.rendezvous import rendezvous
 
 from ...compat import forget_process_groups
+from ...errors import one_line
 from .cluster import Job, find_job
 from .stopping import forwarded_signals
 
@@ -124,7 +125,7 @@ def _joined(job: Job, use_gpus: bool, timeout: timedelta) -> Iterator[None]:
     try:
         _connect(job, "nccl" if use_gpus else "gloo", timeout)
     except (RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise LaunchError(
             f"process {job.rank} of {job.world_size} did not meet the others at {job.host}:"
             f"{job.port} within {CONNECT_TIMEOUT.total_seconds():.0f} s ({reason[:200]}); see "
