@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, int64
 
@@ -63,3 +64,33 @@ class DenseTargets:
     def num_images(self) -> int:
         """N."""
         return self.labels.shape[0]
+
+
+@runtime_checkable
+class LazyDataset(Protocol):
+    """What ``DatasetCatalog`` holds under a name, where it can say more than Detectron2 asks.
+
+    Detectron2 only calls it for the dicts of all images. A dataset of one's own that has these
+    members is checked without being loaded, as this package's are; a plain function is loaded.
+
+    Attributes:
+        origin: who registered it, and may register the name again: "user" for
+            ``register_coco_dataset``, "builtin" for a name that this package brings, "config" for
+            an entry of ``DATASETS.EXTRA``.
+    """
+
+    @property
+    def origin(self) -> str: ...
+
+    def __call__(self) -> list[dict[str, Any]]:
+        """Detectron2's dicts of all images."""
+
+    def class_names(self) -> list[str]:
+        """Names of the classes in the order of their ids.
+
+        Raises:
+            FileNotFoundError, ValueError: the files are missing or broken.
+        """
+
+    def require_files(self) -> None:
+        """Generate what can be generated; raise FileNotFoundError for what is missing."""

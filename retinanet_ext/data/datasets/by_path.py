@@ -46,6 +46,7 @@ class ExtraDataset:
         new_class: index into ``names`` for each class of the table, -1 to leave its boxes out.
         images: which images of the table.
         annotations: path of the file or folder, for messages.
+        origin: see :class:`~retinanet_ext.structures.LazyDataset`.
     """
 
     name: str
@@ -54,6 +55,7 @@ class ExtraDataset:
     new_class: list[int]
     images: list[int]
     annotations: str
+    origin: str = "config"
 
     def __call__(self) -> list[dict]:
         return self.table.records(self.images, self.new_class)
@@ -172,7 +174,7 @@ def _images(entry: Entry, table: BoxTable, cfg: CfgNode) -> list[int]:
 
 
 def _require_free(name: str) -> None:
-    if name in DatasetCatalog and not hasattr(DatasetCatalog[name], "is_whole_json"):
+    if name in DatasetCatalog and getattr(DatasetCatalog[name], "origin", "") != "config":
         raise ValueError(
             f"DATASETS.EXTRA has an entry '{name}', but a dataset of this name is registered "
             "already; choose another NAME"

@@ -13,7 +13,7 @@ from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 
 from ...errors import did_you_mean, listed
-from ...structures import RETINANET_ARCHITECTURES
+from ...structures import RETINANET_ARCHITECTURES, LazyDataset
 from .register import load_class_names
 
 __all__ = ["check_dataset_dicts", "check_datasets", "check_num_classes"]
@@ -128,7 +128,7 @@ def _check_files(name: str) -> None:
     """Find missing files now, not when training is over and evaluation begins."""
     source = DatasetCatalog[name]
     json_file = MetadataCatalog.get(name).get("json_file")
-    if hasattr(source, "require_files"):
+    if isinstance(source, LazyDataset):
         source.require_files()
     elif json_file is not None and not PathManager.isfile(json_file):
         raise FileNotFoundError(

@@ -14,6 +14,7 @@ from detectron2.data.datasets import load_coco_json
 from detectron2.utils.file_io import PathManager
 
 from ...errors import one_line
+from ...structures import LazyDataset
 from ..quickstart.dataset import CLASS_NAMES, SPLITS, STYLES, ensure_quickstart, folder_of
 
 __all__ = ["load_class_names", "register_builtin_datasets", "register_coco_dataset"]
@@ -31,7 +32,8 @@ class CocoDataset:
         json_file, image_root: paths that ``PathManager`` can open.
         hint: what the user can do when a file is missing.
         prepare: called first; may generate the files.
-        builtin: whether ``register_builtin_datasets`` may move the name to another root.
+        origin: "user", or "builtin" where ``register_builtin_datasets`` may move the name to
+            another root.
     """
 
     name: str
@@ -39,7 +41,7 @@ class CocoDataset:
     image_root: str
     hint: str = "check the paths it was registered with"
     prepare: Callable[[], object] | None = None
-    builtin: bool = False
+    origin: str = "user"
 
     def __call__(self) -> list[dict]:
         self.require_files()
@@ -132,8 +134,7 @@ def load_class_names(name: str) -> list[str] | None:
     if known is not None:
         return list(known)
     source = DatasetCatalog[name]
-    # Not isinstance: a reload of this module makes a new class.
-    if hasattr(source, "class_names"):
+    if isinstance(source, LazyDataset):
         return source.class_names()
     DatasetCatalog.get(name)
     known = MetadataCatalog.get(name).get("thing_classes")
@@ -167,7 +168,7 @@ def _register_builtin(
     root: str, dataset: str, folder: str, split: str, prepare: Callable[[], object] | None
 ) -> None:
     name, base = f"{dataset}_{split}", os.path.join(root, folder)
-    if name in DatasetCatalog and not getattr(DatasetCatalog[name], "builtin", False):
+    if name in DatasetCatalog and getattr(DatasetCatalog[name], "origin", "") != "builtin":
         return
     entry = CocoDataset(
         name,
@@ -175,7 +176,7 @@ def _register_builtin(
         os.path.join(base, split),
         hint=ELSEWHERE.format(folder=folder),
         prepare=prepare,
-        builtin=True,
+        origin="builtin",
     )
     if name in DatasetCatalog and DatasetCatalog[name].json_file != entry.json_file:
         DatasetCatalog.pop(name)

@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ...errors import did_you_mean
+from ...structures import LazyDataset
 from ..datasets.by_path import absolute, extra_entries, register_extra_datasets
 from ..datasets.command_line import split_flag
 from ..datasets.register import load_class_names
@@ -93,7 +94,7 @@ def _coco(name: str, json_file: str, image_root: str) -> LoadedTable:
 
 def _registered(name: str, dataset: str) -> LoadedTable:
     source = DatasetCatalog[dataset]
-    if hasattr(source, "require_files"):
+    if isinstance(source, LazyDataset):
         source.require_files()
     metadata = MetadataCatalog.get(dataset)
     json_file, image_root = metadata.get("json_file"), metadata.get("image_root")
