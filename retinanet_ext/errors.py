@@ -11,7 +11,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
-__all__ = ["ConfigError", "TrainingFailed", "UserError", "did_you_mean", "listed", "one_line"]
+__all__ = [
+    "ConfigError",
+    "ExistsError",
+    "InputError",
+    "MissingFileError",
+    "MissingPackageError",
+    "TrainingFailed",
+    "UserError",
+    "did_you_mean",
+    "listed",
+    "one_line",
+]
 
 
 class UserError(Exception):
@@ -26,6 +37,22 @@ class UserError(Exception):
 
 class ConfigError(UserError, KeyError):
     """An unknown config key, or an unknown name as the value of one."""
+
+
+class InputError(UserError, ValueError):
+    """A value in the command line, the config or the data that cannot be used."""
+
+
+class MissingFileError(UserError, FileNotFoundError):
+    """A file or folder that was named or is needed, and is not there."""
+
+
+class ExistsError(UserError, FileExistsError):
+    """A file or folder that is there and would be overwritten."""
+
+
+class MissingPackageError(UserError, ImportError):
+    """A Python package or module that was asked for and cannot be imported."""
 
 
 class TrainingFailed(RuntimeError):
