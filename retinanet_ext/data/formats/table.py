@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from detectron2.structures import BoxMode
 
+from ...errors import InputError
 from .images import read_sizes
 
 __all__ = ["BoxTable", "Inputs", "Source", "TableBuilder", "paused_gc"]
@@ -189,7 +190,7 @@ class TableBuilder:
         if name not in self._index:
             if self.declared:
                 known = ", ".join(list(self._index)[:10])
-                raise ValueError(f"{where}: class '{name}' is not in the list of classes ({known})")
+                raise InputError(f"{where}: class '{name}' is not in the list of classes ({known})")
             self._index[name] = len(self._index)
         return self._index[name]
 

@@ -10,6 +10,8 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ...errors import UserError, one_line
+
 logger = logging.getLogger(__name__)
 
 MAX_BAD_SHARE = 0.01
@@ -24,7 +26,7 @@ MAX_TRIES = 20
 Mapper = Callable[[dict[str, Any]], Any]
 
 
-class BadImageError(ValueError):
+class BadImageError(UserError, ValueError):
     """An image that cannot be loaded; its text is one sentence that names the file.
 
     A data loader's worker hands its errors over as the text of their tracebacks; of those the
@@ -123,6 +125,8 @@ class LoadOrSkip:
 def describe(dataset_dict: dict[str, Any], error: Exception) -> str:
     """``cannot load <file>: <error in one line>``."""
     name = _file_name(dataset_dict)
+    if isinstance(error, UserError):  # a sentence by itself
+        return f"cannot load {name}: {one_line(error)}"
     reason = " ".join(str(error).split())
     # Some messages are a name alone, as of a KeyError.
     kind = type(error).__name__

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...errors import InputError, MissingPackageError, UserError
 from .unpickle import UnsafePickleError, read_pickle
 
 CLASSES_KEY = "thing_classes"
 """Where a checkpoint holds the names of its classes, in the order of their rows."""
 
 
-class WeightsError(ValueError):
+class WeightsError(UserError, ValueError):
     """A file of weights that cannot be used; its text is one sentence for a user."""
 
 
@@ -134,7 +135,7 @@ def save_weights(
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         importlib.import_module("safetensors.torch").save_file(tensors, temporary, metadata)
     else:
-        raise ValueError(f"cannot write '{path}': its name must end with .safetensors or .pth")
+        raise InputError(f"cannot write '{path}': its name must end with .safetensors or .pth")
     os.replace(temporary, path)
 
 
@@ -143,7 +144,7 @@ def require_safetensors(path: str) -> Any:
     try:
         return importlib.import_module("safetensors")
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             f"'{path}' needs the package safetensors: pip install safetensors"
         ) from error
 
