@@ -12,6 +12,7 @@ import numpy as np
 from ..data.doctor import DatasetTable, InputSize
 from ..data.doctor.boxes import usable_boxes
 from ..data.loading.sample_seed import kept_random_state
+from ..errors import InputError
 
 __all__ = ["TrainingBoxes", "resized_boxes", "sampled_boxes"]
 
@@ -95,7 +96,7 @@ def sampled_boxes(
     """
     with_objects = [x for x in records if x.get("annotations")]
     if not with_objects:
-        raise ValueError("the training set has no objects")
+        raise InputError("the training set has no objects")
     samples = []
     with kept_random_state():
         random.seed(seed)
@@ -105,7 +106,7 @@ def sampled_boxes(
     boxes, classes, sizes = zip(*samples, strict=True)
     counts = [len(x) for x in boxes]
     if not sum(counts):
-        raise ValueError(f"the augmentations leave no object in {num_samples} samples")
+        raise InputError(f"the augmentations leave no object in {num_samples} samples")
     return TrainingBoxes(
         boxes=np.concatenate(boxes),
         view_of=np.repeat(np.arange(num_samples), counts),
@@ -128,7 +129,7 @@ def _objects(table: DatasetTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     known = np.isfinite(table.image_sizes_of_boxes).all(axis=1)
     rows = np.flatnonzero(usable_boxes(table) & known)
     if not len(rows):
-        raise ValueError(
+        raise InputError(
             f"dataset '{table.name}' has no objects: no box with area in an image of known size"
         )
     rows = rows[np.argsort(table.image_of[rows], kind="stable")]

@@ -23,6 +23,7 @@ from ..compat import Dropout, NormBase
 from ..data.loading.bad_images import LoadOrFail
 from ..data.loading.sample_seed import kept_random_state
 from ..data.loading.test_mapper import IgnoreRegionMapper, wants_ignored
+from ..errors import InputError
 from ..modeling.criteria.normalizer import LossNormalizer
 
 __all__ = ["build_val_loss_loader", "validation_losses"]
@@ -83,7 +84,7 @@ def validation_losses(model: nn.Module, data_loader: Iterable[Any]) -> dict[str,
         of_images = list(_of_images(model, data_loader))
     everywhere = [x for part in comm.all_gather(of_images) for x in part]
     if not everywhere:
-        raise ValueError("the validation loss needs at least one image, got none")
+        raise InputError("the validation loss needs at least one image, got none")
     normalizer = len(everywhere)
     if _normalizers(model):
         normalizer = max(1, sum(positives for _, positives in everywhere))
@@ -99,7 +100,7 @@ def _of_images(model: nn.Module, data_loader: Iterable[Any]) -> Iterator[_OfImag
     for batch in data_loader:
         for image in batch:
             if "instances" not in image:
-                raise ValueError(
+                raise InputError(
                     f"{image.get('file_name', 'an image')} has no annotations, not even an empty "
                     "list, so there is no validation loss; set TEST.VAL_LOSS False"
                 )

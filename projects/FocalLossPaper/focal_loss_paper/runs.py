@@ -23,6 +23,7 @@ from detectron2.data import MetadataCatalog
 
 from retinanet_ext import files, get_cfg
 from retinanet_ext.config import flatten
+from retinanet_ext.errors import InputError
 
 from .rows import Setting, Table, build_cfg
 
@@ -117,7 +118,7 @@ class RunIndex:
         configs = [row.config for table in tables for row in table.rows]
         for row in rows:
             if row not in configs:
-                raise ValueError(f"--row is '{row}'; the tables have {', '.join(configs)}")
+                raise InputError(f"--row is '{row}'; the tables have {', '.join(configs)}")
         configs = [config for config in configs if not rows or config in rows]
         found = [self.run(config, seed) for seed in range(1, seeds + 1) for config in configs]
         return list({run.folder: run for run in found}.values())

@@ -13,6 +13,7 @@ from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 from detectron2.structures import Boxes, BoxMode
 
+from ...errors import InputError
 from ..loading.bad_images import describe
 from ..loading.test_mapper import IgnoreRegionMapper, is_ignored, wants_ignored
 from .parse import Step, check_augmentations, is_default, parse_augmentations
@@ -81,7 +82,7 @@ class AugmentingMapper:
             ValueError: there is a mosaic but no dataset.
         """
         if dataset is None and any(step.is_mosaic for step in steps):
-            raise ValueError("INPUT.AUG has a Mosaic, so the mapper needs the dataset; pass it")
+            raise InputError("INPUT.AUG has a Mosaic, so the mapper needs the dataset; pass it")
         self.steps = list(steps)
         self.image_format = image_format
         self.min_visible = min_visible
@@ -131,7 +132,7 @@ class AugmentingMapper:
         except MemoryError:
             raise
         except Exception as error:  # the caller would name the file of the first image
-            raise ValueError(f"Mosaic: {describe(other, error)}") from error
+            raise InputError(f"Mosaic: {describe(other, error)}") from error
 
     def _load(self, dataset_dict: dict[str, Any]) -> Sample:
         image = utils.read_image(dataset_dict["file_name"], format="RGB")

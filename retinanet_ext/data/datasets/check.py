@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 
-from ...errors import did_you_mean, listed
+from ...errors import InputError, MissingFileError, did_you_mean, listed
 from ...structures import RETINANET_ARCHITECTURES, LazyDataset
 from .register import load_class_names
 
@@ -72,7 +72,7 @@ def check_num_classes(cfg: CfgNode) -> None:
         if first is None:
             first = name, class_names
         elif first[1] != class_names:
-            raise ValueError(
+            raise InputError(
                 f"datasets '{first[0]}' and '{name}' have different classes: "
                 f"{_difference(first[1], class_names)}; the order counts too"
             )
@@ -107,7 +107,7 @@ def check_dataset_dicts(
                 raise _bad_category(name, record, category, num_classes, class_names)
             counts[category] += not (annotation.get("iscrowd", 0) or annotation.get("ignore", 0))
             if not _is_finite_box(annotation.get("bbox")):
-                raise ValueError(
+                raise InputError(
                     f"dataset '{name}', image {_image_of(record)}: bbox is "
                     f"{annotation.get('bbox')}, but must be four finite numbers; correct or "
                     "remove this annotation"
@@ -117,7 +117,7 @@ def check_dataset_dicts(
 
 def _check_registered(name: str) -> None:
     if name not in DatasetCatalog:
-        raise ValueError(
+        raise InputError(
             f"DATASETS names '{name}', which is not registered."
             f"{did_you_mean(name, DatasetCatalog.list())} Register your own with "
             "retinanet_ext.data.register_coco_dataset before"
@@ -131,7 +131,7 @@ def _check_files(name: str) -> None:
     if isinstance(source, LazyDataset):
         source.require_files()
     elif json_file is not None and not PathManager.isfile(json_file):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"dataset '{name}' is not there: no {json_file}; Detectron2 looks for its own datasets "
             "below the folder that DETECTRON2_DATASETS names, or else ./datasets"
         )
@@ -173,7 +173,7 @@ def _image_of(record: dict[str, Any]) -> str:
 
 def _check_number(num_classes: int, name: str, class_names: list[str]) -> None:
     if num_classes != len(class_names):
-        raise ValueError(
+        raise InputError(
             f"MODEL.RETINANET.NUM_CLASSES is {num_classes} but dataset '{name}' has "
             f"{len(class_names)} classes ({listed(class_names)}); set "
             f"MODEL.RETINANET.NUM_CLASSES to {len(class_names)}"

@@ -13,7 +13,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 from detectron2.utils.file_io import PathManager
 
-from ...errors import one_line
+from ...errors import InputError, MissingFileError, one_line
 from ...structures import LazyDataset
 from ..quickstart.dataset import CLASS_NAMES, SPLITS, STYLES, ensure_quickstart, folder_of
 
@@ -69,7 +69,7 @@ class CocoDataset:
             (self.image_root, PathManager.isdir),
         ):
             if not exists(path):
-                raise FileNotFoundError(
+                raise MissingFileError(
                     f"dataset '{self.name}' is not there: no {path}; {self.hint}"
                 )
 
@@ -158,7 +158,7 @@ def _register(dataset: CocoDataset, metadata: dict[str, Any]) -> None:
         return
     for key, value in metadata.items():
         if known.get(key) != value:
-            raise ValueError(
+            raise InputError(
                 f"dataset '{name}' is already registered with {key}={known.get(key)!r}, now with "
                 f"{value!r}; choose another name, or call DatasetCatalog.remove('{name}') before"
             )

@@ -10,7 +10,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ...errors import did_you_mean
+from ...errors import InputError, MissingFileError, did_you_mean
 from ...structures import LazyDataset
 from ..datasets.by_path import absolute, extra_entries, register_extra_datasets
 from ..datasets.command_line import split_flag
@@ -58,7 +58,7 @@ def load_table(name: str, spec: str, cfg: CfgNode, classes: str = "") -> LoadedT
         return _registered(name, spec)
     annotations, images = split_flag(spec)
     if not os.path.exists(annotations):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"--{name} is '{spec}', which is neither there as ANNOTATIONS[:IMAGE_DIR] nor a "
             f"registered dataset.{did_you_mean(spec, DatasetCatalog.list())}"
         )
@@ -103,7 +103,7 @@ def _registered(name: str, dataset: str) -> LoadedTable:
     dicts = DatasetCatalog.get(dataset)
     class_names = load_class_names(dataset)
     if class_names is None:
-        raise ValueError(
+        raise InputError(
             f"dataset '{dataset}' has no class names; set "
             f"MetadataCatalog.get('{dataset}').thing_classes"
         )

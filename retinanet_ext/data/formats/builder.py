@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ...errors import listed
+from ...errors import InputError, listed
 from .images import read_sizes
 from .table import BoxTable, Inputs
 
@@ -46,7 +46,7 @@ class TableBuilder:
         if name not in self._index:
             if self.declared:
                 known = listed(list(self._index))
-                raise ValueError(f"{where}: class '{name}' is not in the list of classes ({known})")
+                raise InputError(f"{where}: class '{name}' is not in the list of classes ({known})")
             self._index[name] = len(self._index)
         return self._index[name]
 

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ...errors import one_line
+from ...errors import UserError, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ MAX_TRIES = 20
 Mapper = Callable[[dict[str, Any]], Any]
 
 
-class BadImageError(ValueError):
+class BadImageError(UserError, ValueError):
     """An image that cannot be loaded; its text is one sentence that names the file.
 
     A data loader's worker hands its errors over as the text of their tracebacks; of those the
@@ -126,6 +126,8 @@ class LoadOrSkip:
 def describe(dataset_dict: dict[str, Any], error: Exception) -> str:
     """``cannot load <file>: <error in one line>``."""
     name = _file_name(dataset_dict)
+    if isinstance(error, UserError):  # a sentence by itself
+        return f"cannot load {name}: {one_line(error)}"
     # Some messages are only a name, as of a KeyError, and some exceptions have none.
     kind, reason = type(error).__name__, one_line(error)
     return f"cannot load {name}: {kind}" + (f": {reason}" if reason != kind else "")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...errors import one_line
+from ...errors import InputError, MissingPackageError, UserError, one_line
 from ...files import written_whole
 from .unpickle import UnsafePickleError, read_pickle
 
@@ -25,7 +25,7 @@ CLASSES_KEY = "thing_classes"
 """Where a checkpoint holds the names of its classes, in the order of their rows."""
 
 
-class WeightsError(ValueError):
+class WeightsError(UserError, ValueError):
     """A file of weights that cannot be used; its text is one sentence for a user."""
 
 
@@ -137,7 +137,7 @@ def save_weights(
         with written_whole(path) as new:
             importlib.import_module("safetensors.torch").save_file(tensors, new, metadata)
     else:
-        raise ValueError(f"cannot write '{path}': its name must end with .safetensors or .pth")
+        raise InputError(f"cannot write '{path}': its name must end with .safetensors or .pth")
 
 
 def require_safetensors(path: str) -> Any:
@@ -145,7 +145,7 @@ def require_safetensors(path: str) -> Any:
     try:
         return importlib.import_module("safetensors")
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             f"'{path}' needs the package safetensors: pip install safetensors"
         ) from error
 

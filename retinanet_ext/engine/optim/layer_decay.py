@@ -7,6 +7,7 @@ import logging
 from torch import nn
 
 from ...compat import NormBase
+from ...errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def backbone_layers(model: nn.Module) -> list[tuple[str, ...]]:
     """
     backbone = getattr(model, "backbone", None)
     if not isinstance(backbone, nn.Module):
-        raise ValueError(f"{KEY} needs a model with a backbone, got {type(model).__name__}")
+        raise InputError(f"{KEY} needs a model with a backbone, got {type(model).__name__}")
     prefix, trunk = _trunk("backbone.", backbone)
     layers: list[tuple[str, ...]] = []
     for name, child in trunk.named_children():
@@ -75,7 +76,7 @@ def backbone_layers(model: nn.Module) -> list[tuple[str, ...]]:
         if _has_parameters(child) and not isinstance(child, _NORMS):
             layers += [(f"{prefix}{entry}.",) for entry in entries]
     if len(layers) < 2:
-        raise ValueError(
+        raise InputError(
             f"{KEY} is set, but the parts of {type(trunk).__name__}, the network at "
             f"'{prefix.rstrip('.')}', do not show which layer follows which; set it to 1.0"
         )
