@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import ANCHOR_GENERATOR_REGISTRY
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
@@ -108,7 +108,7 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
         self._cache = _TensorCache(_SIZES_TO_KEEP)
 
     @classmethod
-    def from_config(cls, cfg: Any, input_shape: list[ShapeSpec]) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
         node = cfg.MODEL.ANCHOR_GENERATOR
         return {
             "octave_base_sizes": node.OCTAVE_BASE_SIZES,

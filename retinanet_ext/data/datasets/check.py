@@ -13,7 +13,8 @@ from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 
 from ...errors import InputError, MissingFileError, did_you_mean, listed
-from ...structures import RETINANET_ARCHITECTURES, LazyDataset
+from ...protocols import LazyDataset
+from ...structures import RETINANET_ARCHITECTURES
 from .register import load_class_names
 
 __all__ = ["check_dataset_dicts", "check_datasets", "check_num_classes"]

@@ -14,7 +14,7 @@ from detectron2.data.datasets import load_coco_json
 from detectron2.utils.file_io import PathManager
 
 from ...errors import InputError, MissingFileError, one_line
-from ...structures import LazyDataset
+from ...protocols import LazyDataset
 from ..quickstart.dataset import CLASS_NAMES, SPLITS, STYLES, ensure_quickstart, folder_of
 
 __all__ = ["load_class_names", "register_builtin_datasets", "register_coco_dataset"]

@@ -11,7 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ...errors import InputError, MissingFileError, did_you_mean
-from ...structures import LazyDataset
+from ...protocols import LazyDataset
 from ..datasets.by_path import absolute, extra_entries, register_extra_datasets
 from ..datasets.command_line import split_flag
 from ..datasets.register import load_class_names

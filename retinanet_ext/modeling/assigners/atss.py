@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
@@ -75,7 +75,7 @@ class ATSSAssigner(ImageAssigner):
         self.topk = topk
 
     @classmethod
-    def from_config(cls, cfg: Any) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         node = cfg.MODEL.RETINANET
         return {
             "num_classes": node.NUM_CLASSES,

@@ -56,8 +56,8 @@ def describe_assignment(
 ) -> list[AssignmentDebug]:
     """Describe the result of any assigner.
 
-    The box of a positive anchor is found again by its coordinates and class: of several equal
-    objects, the first one counts as matched.
+    Where the assigner does not say which box a positive anchor has to predict, it is found again by
+    its coordinates and class: of several equal objects, the first one counts as matched.
 
     Args:
         targets: what the assigner returned for the other two arguments.
@@ -92,7 +92,10 @@ def _describe_image(
     positive = targets.pos_mask[image]
     pos_anchors, pos_levels = anchors[positive], levels[positive]
     boxes = targets.boxes[image, positive]
-    pos_gt = _find_boxes(boxes, targets.labels[image, positive], gt)
+    if targets.matched_idxs is None:
+        pos_gt = _find_boxes(boxes, targets.labels[image, positive], gt)
+    else:
+        pos_gt = targets.matched_idxs[image, positive]
     found = pos_gt >= 0
     iou = matched_pairwise_iou(Boxes(pos_anchors), Boxes(boxes)).nan_to_num() * found
     cells = (pos_gt * num_levels + pos_levels)[found]

@@ -16,7 +16,7 @@ from retinanet_ext.data.datasets.by_path import register_extra_datasets
 from retinanet_ext.data.datasets.check import check_datasets
 from retinanet_ext.data.datasets.register import load_class_names, register_coco_dataset
 from retinanet_ext.evaluation.ground_truth import ground_truth_json
-from retinanet_ext.structures import LazyDataset
+from retinanet_ext.protocols import LazyDataset
 from tests.helpers.four_formats import FORMATS, Picture, some_pictures, write
 
 NAMES = ["ant", "bee", "cat"]

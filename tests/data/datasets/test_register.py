@@ -19,7 +19,7 @@ from retinanet_ext.data.datasets.register import (
 )
 from retinanet_ext.data.quickstart import dataset
 from retinanet_ext.data.quickstart.dataset import CLASS_NAMES
-from retinanet_ext.structures import LazyDataset
+from retinanet_ext.protocols import LazyDataset
 
 BUILTIN = [f"{name}_{split}" for name in ("quickstart", "bccd", "dice") for split in dataset.SPLITS]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from detectron2.structures import Boxes, Instances, pairwise_iou
@@ -75,6 +77,10 @@ def test_positives_belong_to_the_box_they_predict(kind: type, pairs_at_once: int
     targets, seen = assigner(anchors, [gt]), assigner.debug_targets(anchors, [gt])[0]
     positive = targets.pos_mask[0]
     assert len(seen.pos_gt) == positive.sum() == seen.num_positives.sum() > 10
+    assert targets.matched_idxs[0, ~positive].eq(-1).all()
+    # Who does not say which box it is gets it found again.
+    found = describe_assignment(replace(targets, matched_idxs=None), anchors, [gt])[0]
+    assert torch.equal(found.pos_gt, seen.pos_gt)
     assert torch.equal(gt.gt_boxes.tensor[seen.pos_gt], targets.boxes[0, positive])
     assert torch.equal(gt.gt_classes[seen.pos_gt], targets.labels[0, positive])
     iou = pairwise_iou(gt.gt_boxes, Boxes.cat(anchors))
