@@ -72,15 +72,7 @@ class LazyDataset(Protocol):
 
     Detectron2 only calls it for the dicts of all images. A dataset of one's own that has these
     members is checked without being loaded, as this package's are; a plain function is loaded.
-
-    Attributes:
-        origin: who registered it, and may register the name again: "user" for
-            ``register_coco_dataset``, "builtin" for a name that this package brings, "config" for
-            an entry of ``DATASETS.EXTRA``.
     """
-
-    @property
-    def origin(self) -> str: ...
 
     def __call__(self) -> list[dict[str, Any]]:
         """Detectron2's dicts of all images."""
