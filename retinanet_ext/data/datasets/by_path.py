@@ -46,7 +46,7 @@ class ExtraDataset:
         new_class: index into ``names`` for each class of the table, -1 to leave its boxes out.
         images: which images of the table.
         annotations: path of the file or folder, for messages.
-        origin: see :class:`~retinanet_ext.structures.LazyDataset`.
+        origin: who registered it, and may register the name again.
     """
 
     name: str

@@ -32,8 +32,8 @@ class CocoDataset:
         json_file, image_root: paths that ``PathManager`` can open.
         hint: what the user can do when a file is missing.
         prepare: called first; may generate the files.
-        origin: "user", or "builtin" where ``register_builtin_datasets`` may move the name to
-            another root.
+        origin: who registered it: "user", or "builtin" where ``register_builtin_datasets`` may move
+            the name to another root.
     """
 
     name: str

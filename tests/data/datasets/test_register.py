@@ -296,8 +296,6 @@ def test_real_datasets_load(name, images, boxes, shared_datasets):
 class OwnDataset:
     """Someone else's dataset that says what it holds without being loaded."""
 
-    origin = "user"
-
     def __init__(self):
         self.checked = 0
 
