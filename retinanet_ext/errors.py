@@ -9,9 +9,23 @@ its nature, so that ``except ValueError`` works, too.
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable, Sequence
 
-__all__ = ["ConfigError", "TrainingFailed", "UserError", "did_you_mean", "listed", "one_line"]
+__all__ = [
+    "ConfigError",
+    "ExistsError",
+    "FileError",
+    "InputError",
+    "MissingFileError",
+    "MissingPackageError",
+    "TrainingFailed",
+    "UserError",
+    "did_you_mean",
+    "listed",
+    "one_line",
+    "shown_error",
+]
 
 
 class UserError(Exception):
@@ -28,10 +42,48 @@ class ConfigError(UserError, KeyError):
     """An unknown config key, or an unknown name as the value of one."""
 
 
+class InputError(UserError, ValueError):
+    """A value in the command line, the config or the data that cannot be used."""
+
+
+class FileError(UserError, OSError):
+    """A file or folder that cannot be read or written."""
+
+
+class MissingFileError(UserError, FileNotFoundError):
+    """A file or folder that was named or is needed, and is not there."""
+
+
+class ExistsError(UserError, FileExistsError):
+    """A file or folder that is there and would be overwritten."""
+
+
+class MissingPackageError(UserError, ImportError):
+    """A Python package or module that was asked for and cannot be imported."""
+
+
 class TrainingFailed(RuntimeError):
     """A training that cannot continue, in one or two sentences."""
 
     exit_code = 1
+
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+def shown_error(error: BaseException) -> UserError | TrainingFailed | None:
+    """What a user is to read of an exception, or None for a bug, whose traceback is to be seen.
+
+    A plain ``OSError`` that names a file, or says that a disk is full, is not a bug: it becomes a
+    :class:`FileError` of one sentence.
+    """
+    if isinstance(error, UserError | TrainingFailed):
+        return error
+    if not isinstance(error, OSError):
+        return None
+    if error.filename is None:
+        return FileError(str(error.strerror)) if error.errno in _NO_SPACE else None
+    return FileError(f"'{error.filename}': {error.strerror or type(error).__name__}")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 UNFINISHED = ".unfinished"
@@ -56,11 +57,34 @@ def write_text(path: str, text: str, time_ns: int | None = None) -> None:
     Raises:
         OSError: it cannot be written; what was there before still is.
     """
-    new = f"{path}{UNFINISHED}"
-    try:
-        _write_through(new, lambda file: file.write(text.encode()))
+    with written_whole(path) as new:
+        with open(new, "wb") as file:
+            file.write(text.encode())
         if time_ns is not None:
             os.utime(new, ns=(time_ns, time_ns))
+
+
+@contextlib.contextmanager
+def written_whole(path: str) -> Iterator[str]:
+    """Within the block, write to the file that is given; it then gets the name ``path``.
+
+    Readers, and whoever looks after a kill or a crash of the machine, find all of the old or all of
+    the new content. Several processes may write the same file at once: the last one's stays.
+
+    Args:
+        path: a local file; its folder exists.
+
+    Yields:
+        A path beside it, which ends with ``UNFINISHED``.
+
+    Raises:
+        OSError: it cannot be written; what was there before still is, and nothing else.
+    """
+    new = f"{path}.{uuid.uuid4().hex[:8]}{UNFINISHED}"
+    try:
+        yield new
+        with open(new, "rb+") as file:
+            os.fsync(file.fileno())
         os.replace(new, path)
     except BaseException:
         _remove_if_there(new)

@@ -1,5 +1,7 @@
 """The registries that this package adds beside Detectron2's own.
 
+What an entry is called with and returns, as types: :mod:`retinanet_ext.protocols`.
+
 Every entry is called with ``cfg`` first (write a ``from_config`` and decorate ``__init__`` with
 :func:`detectron2.config.configurable`), so that a class can be chosen by its name in a yaml file.
 """
@@ -11,6 +13,7 @@ from typing import Any, TypeVar
 
 from fvcore.common.registry import Registry
 
+from .compat import replace_entry
 from .errors import did_you_mean
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -31,7 +34,7 @@ def register_once(registry: Registry) -> Callable[[T], T]:
         if old is None:
             registry.register(cls)
         elif (old.__module__, old.__qualname__) == (cls.__module__, cls.__qualname__):
-            registry._obj_map[name] = cls
+            replace_entry(registry, name, cls)
         else:
             raise KeyError(
                 f"'{name}' is already registered by {old.__module__}; "
@@ -82,11 +85,19 @@ class ComponentRegistry(Registry):
 DENSE_HEAD_REGISTRY = ComponentRegistry("dense head", "MODEL.RETINANET.HEAD")
 DENSE_HEAD_REGISTRY.__doc__ = """
 Heads over a feature pyramid. Called with ``(cfg, input_shape: list[ShapeSpec], num_anchors: int)``.
-``forward(features)`` takes L tensors (N, C, Hi, Wi) and returns two lists of L tensors: logits
-(N, A*K, Hi, Wi) and deltas (N, A*4, Hi, Wi). An entry whose ``anchors_per_level`` is True gets a
+``forward(features)`` takes L tensors (N, C, Hi, Wi) and returns
+:class:`retinanet_ext.structures.HeadOutputs`: L logits (N, A*K, Hi, Wi), L deltas (N, A*4, Hi, Wi),
+and whatever else it predicts by a name of its own, which the detector hands to the losses and the
+decoder. The plain pair (logits, deltas) will do; a third output without a name is refused. An entry
+whose ``anchors_per_level`` is True gets a
 list of numbers, one per level, where levels differ in their anchors; one whose
 ``cls_agnostic_bbox_reg`` is False gives deltas (N, A*K*4, Hi, Wi); one with a ``quality_pred``
-returns a third list, its logits (N, A, Hi, Wi).
+names its logits (N, A, Hi, Wi) ``quality``. Optional methods:
+
+- ``named_losses(outputs, targets, anchors)``: losses of what it names, a dict of scalar sums, which
+  the detector divides by the loss normalizer.
+- ``partial_outputs(features, targets, wanted)``: a fast path, see
+  :class:`retinanet_ext.protocols.PartialHead`; not inherited.
 """
 
 ASSIGNER_REGISTRY = ComponentRegistry("assigner", "MODEL.RETINANET.ASSIGNER")
@@ -95,7 +106,8 @@ Label every anchor with a ground-truth box. Called with ``(cfg)``. ``entry(ancho
 takes L :class:`detectron2.structures.Boxes` and N ``Instances`` with ``gt_boxes`` and
 ``gt_classes``, and returns :class:`retinanet_ext.structures.DenseTargets`. It may have
 ``debug_targets(anchors, gt_instances)``, for tools that draw; for any entry that is
-:func:`retinanet_ext.modeling.assigners.debug.describe_assignment`.
+:func:`retinanet_ext.modeling.assigners.debug.describe_assignment`. ``matched_idxs`` of the targets
+says which box each positive got; ``weights`` are for losses that have ``uses_weights``.
 """
 
 CLS_LOSS_REGISTRY = ComponentRegistry("classification loss", "MODEL.RETINANET.CLS_LOSS")
@@ -110,14 +122,16 @@ entry, False where absent, say what else it wants or can do:
   the predicted box with its ground truth, 0 elsewhere.
 - ``multi_label``: counts ``targets.extra``, further true classes of positive anchors. Others call
   ``targets.require_one_class``.
+- ``uses_weights``: counts ``targets.weights``; others are refused targets that have them.
 - ``from_features(features, conv, targets)``: a method that gives the same sum for logits
-  ``[conv(x) for x in features]`` without making them as a whole. A subclass that changes
-  ``forward`` has to change it, too, or it is not used.
+  ``[conv(x) for x in features]`` without making them as a whole. It is not inherited: a subclass
+  opts in again with ``from_features = Parent.from_features``, or gets the logits.
 """
 
 BOX_LOSS_REGISTRY = ComponentRegistry("box loss", "MODEL.RETINANET.BBOX_REG_LOSS_TYPE")
 BOX_LOSS_REGISTRY.__doc__ = """
 Box regression losses. Called with ``(cfg)``. ``forward(deltas, anchors, gt_boxes)`` takes the
 predicted deltas (P, 4) of P positive anchors, the anchors (P, 4) and their ground truth (P, 4),
-both absolute XYXY pixels, and returns the scalar sum; P may be 0.
+both absolute XYXY pixels, and returns the scalar sum; P may be 0. An entry with ``uses_weights``
+also gets ``weights`` (P,) where the targets have them.
 """

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, int64
 
@@ -26,12 +28,18 @@ class DenseTargets:
         extra: (E, 3) int64 rows (image, anchor, class): further classes of positive anchors, each
             row once and none of them the anchor's label, E may be 0; None where there is no such
             thing.
+        matched_idxs: (N, R) int64, which of its image's ground-truth boxes each anchor has to
+            predict, -1 where the label is not a class; None where the assigner does not say.
+        weights: (N, R) float, what each anchor counts in the losses; None: 1. This package's own
+            losses know no weights and refuse them, see :meth:`require_no_weights`.
     """
 
     labels: Tensor
     boxes: Tensor
     num_classes: int
     extra: Tensor | None = None
+    matched_idxs: Tensor | None = None
+    weights: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.labels.dim() != 2:
@@ -44,6 +52,13 @@ class DenseTargets:
         extra = self.extra
         if extra is not None and (extra.dim() != 2 or extra.shape[1] != 3 or extra.dtype != int64):
             raise ValueError(f"extra must be (E, 3) int64, got {tuple(extra.shape)} {extra.dtype}")
+        for name in ("matched_idxs", "weights"):
+            value = getattr(self, name)
+            if value is not None and value.shape != self.labels.shape:
+                raise ValueError(
+                    f"{name} must be (N, R) as labels, {tuple(self.labels.shape)}, got "
+                    f"{tuple(value.shape)}"
+                )
 
     def require_one_class(self, loss: str) -> None:
         """Raise ValueError if there is ``extra``: for a loss that knows one class per anchor."""
@@ -52,6 +67,15 @@ class DenseTargets:
                 f"the loss {loss} knows one true class per anchor, but the targets may have more; "
                 "set MODEL.RETINANET.MULTI_LABEL_IOU_THRESH to 1.0, or CLS_LOSS to FocalLoss or "
                 "another loss of its family"
+            )
+
+    def require_no_weights(self, loss: str) -> None:
+        """Raise ValueError if there are ``weights``: for a loss in which every anchor counts 1."""
+        if self.weights is not None:
+            raise ValueError(
+                f"the assigner gave weights to the anchors, but the loss {loss} counts each of "
+                "them once; write a loss that reads targets.weights and has uses_weights = True, "
+                "or leave DenseTargets.weights None"
             )
 
     @property
@@ -63,3 +87,67 @@ class DenseTargets:
     def num_images(self) -> int:
         """N."""
         return self.labels.shape[0]
+
+
+@dataclass
+class HeadOutputs:
+    """What a dense head says of N images on L levels.
+
+    ``logits, deltas = outputs`` and ``outputs[0]`` work as with the pair that Detectron2's heads
+    return.
+
+    A training step may ask a head for parts (``partial_outputs``, see
+    :class:`retinanet_ext.protocols.PartialHead`): then ``cls_features`` may stand in the place of
+    ``logits``, and ``positive_deltas`` in that of ``deltas``.
+
+    Attributes:
+        logits: L tensors (N, Ai*K, Hi, Wi) for Ai anchors per location and K classes.
+        deltas: L tensors (N, Ai*4, Hi, Wi); with a regressor for each class (N, Ai*K*4, Hi, Wi), in
+            the order (Ai, K, 4).
+        named: whatever else the head says, by name; most often L tensors each. The detector hands
+            all of it to the losses and the decoder. It reads one name itself, ``quality``: L logits
+            (N, Ai, Hi, Wi), see MODEL.RETINANET.QUALITY_BRANCH.
+        cls_features: in the place of ``logits``, what the head's ``cls_score`` makes them of: L
+            tensors (N, C, Hi, Wi).
+        positive_deltas: in the place of ``deltas``, those of the P positive anchors, (P, 4) or
+            (P, K*4), in the order of ``targets.pos_mask``.
+    """
+
+    logits: list[Tensor] | None = None
+    deltas: list[Tensor] | None = None
+    named: dict[str, Any] = field(default_factory=dict)
+    cls_features: list[Tensor] | None = None
+    positive_deltas: Tensor | None = None
+
+    @classmethod
+    def of(cls, returned: Any, head: str) -> HeadOutputs:
+        """What a head returned: outputs as they are, or the pair of Detectron2's heads.
+
+        Args:
+            returned: by ``forward`` of the head.
+            head: its name, for the message.
+
+        Raises:
+            ValueError: if it is neither: nobody can know what a third output without a name is.
+        """
+        if isinstance(returned, HeadOutputs):
+            return returned
+        if isinstance(returned, (tuple, list)) and len(returned) == 2:
+            return cls(list(returned[0]), list(returned[1]))
+        what = type(returned).__name__
+        if isinstance(returned, (tuple, list)):
+            what = f"{len(returned)} outputs without names"
+        raise ValueError(
+            f"the head {head} returned {what}; return logits and deltas, and any further output by "
+            "a name of its own: HeadOutputs(logits, deltas, named={'variance': variance}) of "
+            "retinanet_ext.structures"
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.logits, self.deltas))
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> Any:
+        return (self.logits, self.deltas)[index]

@@ -10,11 +10,13 @@ import torch
 
 from retinanet_ext import files
 from retinanet_ext.files import (
+    UNFINISHED,
     find_damage,
     remove_checked,
     remove_unfinished,
     write_checked,
     write_text,
+    written_whole,
 )
 
 
@@ -178,3 +180,34 @@ def test_a_file_goes_with_its_checksum_and_both_may_be_gone(tmp_path):
     for _ in range(2):
         remove_checked(str(tmp_path / "w.pth"))
     assert names(tmp_path) == ["v.pth", "v.pth.sha256"]
+
+
+def test_a_file_gets_its_name_when_it_is_whole(tmp_path):
+    path = tmp_path / "w.bin"
+    path.write_text("old")
+    with written_whole(str(path)) as new:
+        with open(new, "w") as file:
+            file.write("new")
+        assert os.path.dirname(new) == str(tmp_path) and new.endswith(UNFINISHED)
+        assert path.read_text() == "old"
+    assert names(tmp_path) == ["w.bin"] and path.read_text() == "new"
+
+
+def test_an_error_while_a_file_is_written_leaves_the_old_one(tmp_path):
+    path = tmp_path / "w.bin"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), written_whole(str(path)) as new:
+        with open(new, "w") as file:
+            file.write("half")
+        raise KeyboardInterrupt
+    assert names(tmp_path) == ["w.bin"] and path.read_text() == "old"
+
+
+def test_two_writers_of_a_file_do_not_meet(tmp_path):
+    path = str(tmp_path / "w.bin")
+    with written_whole(path) as first, written_whole(path) as second:
+        assert first != second
+        for new in (first, second):
+            with open(new, "w") as file:
+                file.write(new)
+    assert names(tmp_path) == ["w.bin"] and (tmp_path / "w.bin").read_text() == first

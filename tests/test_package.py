@@ -15,7 +15,7 @@ PACKAGE = ROOT / "retinanet_ext"
 
 # A room is a file or folder directly in the package or, in the wings, directly in a wing.
 WINGS = {"data", "engine", "losses", "modeling"}
-GROUND_FLOOR = {"errors", "files", "registry", "structures"}
+GROUND_FLOOR = {"boxes", "compat", "errors", "files", "protocols", "registry", "structures"}
 # Room -> the rooms that it may import, beside the ground floor and itself. A wing by name stands
 # for all of its rooms.
 MAY_IMPORT = {
@@ -96,9 +96,11 @@ MAY_IMPORT = {
     "losses/star": {"losses/focal", "losses/layout", "losses/precision"},
     "modeling/__init__": {"modeling"},
     "modeling/criteria": {"losses"},
+    "modeling/detectron2_names": {"modeling/postprocess"},
+    "modeling/heads": {"modeling/speedups"},
+    "modeling/loss_terms": {"modeling/criteria", "modeling/postprocess"},
     "modeling/postprocess": {"losses/precision"},
     "modeling/retinanet": {"modeling"},
-    "modeling/speedups": {"modeling/heads"},
     "visualization": set(),
 }
 MOST_FILES = 14  # of one folder

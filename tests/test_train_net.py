@@ -12,6 +12,9 @@ import torch
 
 import train_net
 from retinanet_ext.data.datasets.register import register_builtin_datasets
+from retinanet_ext.engine.failures.reports import NonFiniteLoss
+from retinanet_ext.engine.launch.launching import LaunchError
+from retinanet_ext.errors import InputError
 from tests.helpers.tiny import restored_loggers, write_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -99,14 +102,56 @@ def test_mistakes_end_with_code_2_and_one_sentence(command_line, arguments, word
     assert [line[:7] for line in errors.splitlines()] == ["error: "]
 
 
-@pytest.mark.parametrize("bug", [KeyError("name"), TypeError("a real bug"), ValueError("oops")])
-def test_bugs_keep_their_traceback(bug):
+@pytest.mark.parametrize(
+    "bug", [KeyError("a b"), TypeError("a real bug"), ValueError("a sentence, as torch has them")]
+)
+def test_bugs_keep_their_traceback_whatever_their_message(command_line, monkeypatch, bug):
     def fail(args):
         raise bug
 
+    monkeypatch.setattr("retinanet_ext.cli.train.setup", fail)
     with pytest.raises(type(bug)) as caught:
-        train_net.checked(fail, None)
+        train_net.run(command_line)
     assert caught.value is bug
+
+
+@pytest.mark.parametrize(
+    "error, code",
+    [(InputError("no such"), 2), (NonFiniteLoss("loss is nan"), 1), (LaunchError("nobody"), 1)],
+)
+def test_a_mistake_ends_with_2_and_a_failed_training_with_1(
+    command_line, monkeypatch, capsys, error, code
+):
+    def fail(cfg):
+        raise error
+
+    monkeypatch.setattr("retinanet_ext.cli.train.dry_run", fail)
+    with pytest.raises(SystemExit) as exit_info:
+        train_net.run([*command_line, "--dry-run"])
+    assert exit_info.value.code == code
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: {error}"
+
+
+def test_debug_shows_where_a_mistake_was_found(command_line, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        train_net.run([*command_line, "--debug", "SOLVER.BASE_LRR", "1"])
+    errors = capsys.readouterr().err
+    assert exit_info.value.code == 2
+    assert "Traceback" in errors and "merge_opts" in errors
+    assert errors.splitlines()[-1].startswith("error: unknown config key 'SOLVER.BASE_LRR'")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--resume", "OUTPUT_DIR", "x"], ["--train", "x.json"]])
+def test_without_a_config_the_configs_are_named_and_nothing_is_built(
+    arguments, monkeypatch, capsys
+):
+    monkeypatch.setattr("retinanet_ext.cli.train.launch_job", None)
+    with pytest.raises(SystemExit) as exit_info:
+        train_net.run(arguments)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert exit_info.value.code == 2
+    assert line.startswith("error: --config-file is missing; ")
+    assert "quickstart.yaml" in line and "retinanet_R_50_FPN_1x.yaml" in line
 
 
 def test_a_dry_run_leaves_nothing(command_line, tmp_path):

@@ -18,8 +18,9 @@ from focal_loss_paper.rows import ROOT, Setting, Table, default_base, load_table
 from focal_loss_paper.runs import Run, RunIndex
 from focal_loss_paper.training import train_runs
 
+from retinanet_ext.cli.common import debug_options, run_guarded
 from retinanet_ext.data.datasets.register import register_builtin_datasets
-from retinanet_ext.engine.setup import USER_ERRORS
+from retinanet_ext.errors import MissingFileError
 
 SET_BY_OPTIONS = {
     "SEED": "--seeds",
@@ -37,6 +38,7 @@ def parse_args(argv: list[str] | None, names: list[str]) -> argparse.Namespace:
         description=first,
         epilog="\n".join(commands).strip(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[debug_options()],
     )
     choices = [*names, "all"]
     parser.add_argument(
@@ -103,16 +105,10 @@ def main(argv: list[str] | None = None) -> int:
     tables = load_tables()
     args = parse_args(argv, list(tables))
     try:
-        return reproduce(args, tables)
+        return run_guarded(lambda: reproduce(args, tables), args.debug)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    except USER_ERRORS as error:
-        message = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
-        if " " not in message:  # no sentence written for a user, so a bug: keep its traceback
-            raise
-        print(f"error: {message}", file=sys.stderr)
-        return 2
 
 
 def reproduce(args: argparse.Namespace, tables: dict[str, Table]) -> int:
@@ -162,7 +158,7 @@ def _register_datasets(args: argparse.Namespace) -> None:
     """Register what the children will; number of classes and files are looked up here too."""
     register_builtin_datasets(args.data_root)
     if not args.train_net.is_file():
-        raise FileNotFoundError(f"--train-net is '{args.train_net}', which does not exist")
+        raise MissingFileError(f"--train-net is '{args.train_net}', which does not exist")
     if args.train_net.resolve() == ROOT / "train_net.py":
         return
     spec = importlib.util.spec_from_file_location("users_train_net", os.fspath(args.train_net))

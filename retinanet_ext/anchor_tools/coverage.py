@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..data.doctor import AnchorLevel, best_anchor_iou
+from ..boxes import AnchorLevel, best_anchor_iou
 from ..data.doctor.statistics import MEDIUM, SMALL
 from .training_boxes import TrainingBoxes
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.doctor import AnchorLevel
+from ..boxes import AnchorLevel
 from ..modeling.assigners.matching import ChunkedMatcher
 from .training_boxes import TrainingBoxes
 

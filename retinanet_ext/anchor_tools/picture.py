@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from detectron2.data.detection_utils import read_image
 
-from ..data.doctor import AnchorLevel, DatasetTable, best_anchor_iou
+from ..boxes import AnchorLevel, best_anchor_iou
+from ..data.doctor import DatasetTable
 from ..data.doctor.boxes import usable_boxes
 from ..visualization.draw import draw_detections
 from ..visualization.sheet import contact_sheet, tile_heights

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from ..data.doctor import AnchorLevel, best_anchor_iou
+from ..boxes import AnchorLevel, best_anchor_iou
 from .coverage import IOUS, SIZES, Coverage, size_classes
 from .matches import Matches
 from .training_boxes import TrainingBoxes

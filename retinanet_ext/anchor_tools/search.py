@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ..data.doctor import AnchorLevel, best_anchor_iou
+from ..boxes import AnchorLevel, best_anchor_iou
+from ..errors import InputError, MissingPackageError
 from ..modeling.anchors import octave_sizes
 from .coverage import Coverage, coverage
 from .training_boxes import TrainingBoxes
@@ -108,9 +109,9 @@ def search_anchors(
     num_ratios = len(present.ratios) if num_ratios is None else num_ratios
     for name, number in (("scales per octave", scales), ("ratios", num_ratios)):
         if number < 1:
-            raise ValueError(f"the number of {name} must be at least 1, got {number}")
+            raise InputError(f"the number of {name} must be at least 1, got {number}")
     if method not in METHODS:
-        raise ValueError(f"method is '{method}'; use one of {', '.join(METHODS)}")
+        raise InputError(f"method is '{method}'; use one of {', '.join(METHODS)}")
     strides, offset = [x.stride for x in levels], levels[0].offset
     fewer = scales * num_ratios < max(len(x.cells) for x in levels)
     task = _Task.of(boxes, levels, scales, strides, offset, fewer, seed)
@@ -238,6 +239,6 @@ def _require_scipy(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             "optimising anchors needs SciPy, which is not installed: pip install scipy"
         ) from error

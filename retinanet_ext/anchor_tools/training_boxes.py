@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,8 @@ import numpy as np
 
 from ..data.doctor import DatasetTable, InputSize
 from ..data.doctor.boxes import usable_boxes
+from ..data.loading.sample_seed import kept_random_state
+from ..errors import InputError
 
 __all__ = ["TrainingBoxes", "resized_boxes", "sampled_boxes"]
 
@@ -95,15 +96,17 @@ def sampled_boxes(
     """
     with_objects = [x for x in records if x.get("annotations")]
     if not with_objects:
-        raise ValueError("the training set has no objects")
+        raise InputError("the training set has no objects")
     samples = []
-    with _seeded(seed):
+    with kept_random_state():
+        random.seed(seed)
+        np.random.seed(seed)
         for i in np.random.randint(len(with_objects), size=num_samples).tolist():
             samples.append(_sample(mapper(with_objects[i])))
     boxes, classes, sizes = zip(*samples, strict=True)
     counts = [len(x) for x in boxes]
     if not sum(counts):
-        raise ValueError(f"the augmentations leave no object in {num_samples} samples")
+        raise InputError(f"the augmentations leave no object in {num_samples} samples")
     return TrainingBoxes(
         boxes=np.concatenate(boxes),
         view_of=np.repeat(np.arange(num_samples), counts),
@@ -126,7 +129,7 @@ def _objects(table: DatasetTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     known = np.isfinite(table.image_sizes_of_boxes).all(axis=1)
     rows = np.flatnonzero(usable_boxes(table) & known)
     if not len(rows):
-        raise ValueError(
+        raise InputError(
             f"dataset '{table.name}' has no objects: no box with area in an image of known size"
         )
     rows = rows[np.argsort(table.image_of[rows], kind="stable")]
@@ -143,16 +146,3 @@ def _resized_sizes(sizes: np.ndarray, short: float, long: float) -> np.ndarray:
 
 def _padded(sizes: np.ndarray, divisor: int) -> np.ndarray:
     return (np.ceil(sizes / divisor) * divisor).astype(np.int64)
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """NumPy's and Python's global generators start from ``seed``, and go on as before after it."""
-    before = random.getstate(), np.random.get_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..errors import MissingPackageError
 from .peers import DETECTRON2, OURS
 from .report import format_ratio
 from .results import Row
@@ -28,7 +29,7 @@ def check_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise ImportError("--plot needs matplotlib: pip install matplotlib") from error
+        raise MissingPackageError("--plot needs matplotlib: pip install matplotlib") from error
 
 
 def draw_ratios(rows: Sequence[Row], path: Path, caption: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from ..config import get_cfg
+from ..engine.user_modules import import_modules
 
 __all__ = ["LVIS_CLASSES", "Settings"]
 
@@ -31,6 +32,7 @@ class Settings:
         threads: PyTorch's CPU threads.
         torchvision: whether torchvision's RetinaNet is measured too.
         many_classes: K of the task of that name.
+        imports: names of the user's modules, which the config needs.
     """
 
     config: str
@@ -42,10 +44,12 @@ class Settings:
     threads: int = 1
     torchvision: bool = True
     many_classes: int = LVIS_CLASSES
+    imports: tuple[str, ...] = ()
 
     @cached_property
     def cfg(self) -> CfgNode:
         """The config, frozen."""
+        import_modules(self.imports)
         cfg = get_cfg()
         cfg.merge_from_other_cfg(CfgNode.load_cfg(self.config))
         cfg.freeze()
@@ -93,4 +97,6 @@ class Settings:
     def from_json(cls, text: str) -> Settings:
         """What :meth:`to_json` was called on."""
         values = json.loads(text)
-        return cls(**{**values, "size": tuple(values["size"])})
+        for name in ("size", "imports"):
+            values[name] = tuple(values[name])
+        return cls(**values)

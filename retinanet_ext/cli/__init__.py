@@ -1,9 +1,12 @@
-"""The ``retinanet-ext`` command. Each subcommand is a module with ``add_parser`` and ``run``."""
+"""The ``retinanet-ext`` command. A subcommand's module has ``add_parser``, and is imported only
+when the command is chosen.
+"""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import sys
 from collections.abc import Sequence
 
@@ -11,41 +14,49 @@ from .. import __version__
 
 __all__ = ["main"]
 
-COMMANDS = ("draw_detections", "benchmark", "check_data", "show_data", "anchors", "replay_step")
-
-# What a mistake in the command line, the config or the data raises; everything else is a bug.
-USER_ERRORS = (ValueError, KeyError, OSError, ImportError)
+# Command -> its module, and what it does.
+COMMANDS = {
+    "train": ("train", "train a detector: what train_net.py does"),
+    "evaluate": ("train", "evaluate a checkpoint: train_net.py --eval-only"),
+    "draw-detections": ("draw_detections", "draw a model's detections on images"),
+    "benchmark": (
+        "benchmark",
+        "measure time and memory against Detectron2's and torchvision's RetinaNet",
+    ),
+    "check-data": ("check_data", "find faults in annotations and images"),
+    "show-data": ("show_data", "draw training samples as the model sees them"),
+    "anchors": ("anchors", "show how well anchors cover a training set, or optimise them"),
+    "replay-step": ("replay_step", "repeat a training step whose loss was not finite"),
+}
+PROG = "retinanet-ext"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand and return its exit status; a user's mistake is one line on stderr.
+    """Run one subcommand and return its exit status.
 
     Args:
         argv: the words after the program's name; those of this process by default.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        args = _build_parser().parse_args(words)
-        return args.run(args)
-    except USER_ERRORS as error:
-        if "--verbose" in words:
-            raise
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(f"retinanet-ext: error: {message}", file=sys.stderr)
-        return 1
+    if importlib.util.find_spec("detectron2") is None:
+        try:
+            from .. import get_cfg  # noqa: F401  (says how to get it)
+        except ImportError as error:
+            print(f"{PROG}: error: {error}", file=sys.stderr)
+            return 2
+    from .common import run_guarded
+
+    args = _build_parser(words[0] if words else "").parse_args(words)
+    return run_guarded(lambda: args.run(args), args.debug, PROG)
 
 
-def _build_parser() -> argparse.ArgumentParser:
-    from .. import get_cfg  # noqa: F401  (without Detectron2, this says how to get it)
-
-    parser = argparse.ArgumentParser(prog="retinanet-ext", description="RetinaNet for Detectron2")
+def _build_parser(chosen: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=PROG, description="RetinaNet for Detectron2")
     parser.add_argument("--version", action="version", version=f"retinanet_ext {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name in COMMANDS:
-        command = importlib.import_module(f"{__name__}.{name}")
-        subparser = command.add_parser(subparsers)
-        subparser.add_argument(
-            "--verbose", action="store_true", help="show where in the code an error came up"
-        )
-        subparser.set_defaults(run=command.run)
+    for name, (module, what) in COMMANDS.items():
+        if name == chosen:
+            importlib.import_module(f"{__name__}.{module}").add_parser(subparsers, name)
+        else:
+            subparsers.add_parser(name, help=what)
     return parser

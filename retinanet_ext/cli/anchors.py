@@ -27,29 +27,32 @@ from ..anchor_tools import (
     sampled_boxes,
     search_anchors,
 )
-from ..config import get_cfg, load_config_file, validate_cfg
+from ..anchor_tools.levels import anchor_levels
+from ..config import validate_cfg
 from ..data.augment import build_train_mapper
 from ..data.datasets.by_path import register_extra_datasets
 from ..data.datasets.command_line import name_datasets
-from ..data.datasets.register import load_class_names, register_builtin_datasets
+from ..data.datasets.register import load_class_names
 from ..data.doctor import DatasetTable, from_dataset_dicts, write_json
-from ..errors import did_you_mean
-from .check_data import anchor_levels
-from .common import add_data_root, add_training_set
+from ..errors import ConfigError, ExistsError, InputError, did_you_mean
+from .common import add_training_set, config_options, load_cfg
+from .outputs import check_free, check_writable
+from .pictures import check_picture
 
 __all__ = ["add_parser", "run"]
 
 
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
     """Add the command with its two actions."""
     parser = subparsers.add_parser(
-        "anchors",
-        help="show how well anchors cover a training set, or optimise them",
+        name,
         description="How well the anchors of a config cover the objects of a training set, in "
         "pixels of the network's input, and which anchors would cover them better.",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    show = actions.add_parser("show", help="best-possible recall, and matches per level")
+    show = actions.add_parser(
+        "show", help="best-possible recall, and matches per level", parents=[config_options()]
+    )
     _add_data_options(show)
     show.add_argument("--json", metavar="FILE", help="write all numbers to FILE")
     show.add_argument("--picture", metavar="FILE", help="draw the objects that no anchor covers")
@@ -61,7 +64,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help="views to match all anchors in, spread evenly; 0 for all (default: 300). Recall is "
         "always that of all",
     )
-    optimise = actions.add_parser("optimise", help="better sizes and ratios, as yaml")
+    optimise = actions.add_parser(
+        "optimise", help="better sizes and ratios, as yaml", parents=[config_options()]
+    )
     _add_data_options(optimise)
     for flag, what in (("--scales-per-octave", "sizes"), ("--ratios", "aspect ratios")):
         optimise.add_argument(
@@ -78,7 +83,6 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def _add_data_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="the model's config")
     add_training_set(parser, default="DATASETS.TRAIN")
     parser.add_argument(
         "--samples",
@@ -89,23 +93,18 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
         "image at each of INPUT.MIN_SIZE_TRAIN",
     )
     parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
-    parser.add_argument(
-        "--verbose", action="store_true", help="show where in the code an error came up"
-    )
-    add_data_root(parser)
+    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Do one of the two actions.
 
     Raises:
-        ValueError, KeyError, OSError, ImportError: names the option, its value and the way out.
+        UserError: names the option, its value and what can be done.
     """
     _check_outputs(args)
-    cfg = get_cfg()
-    load_config_file(cfg, args.config_file)
+    cfg = load_cfg(args)
     validate_cfg(cfg)
-    register_builtin_datasets(args.data_root)
     records, class_names = _read(cfg, args)
     return (_show if args.action == "show" else _optimise)(cfg, args, records, class_names)
 
@@ -199,17 +198,17 @@ def _write_config(args: argparse.Namespace, snippet: dict[str, Any], search: Sea
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
-    picture, output = getattr(args, "picture", None), getattr(args, "output", None)
-    for path in filter(None, (getattr(args, "json", None), picture, output)):
-        if not os.path.isdir(os.path.dirname(path) or "."):
-            raise FileNotFoundError(f"no folder for '{path}'")
-    Image.init()
-    if picture and Path(picture).suffix.lower() not in Image.EXTENSION:
-        raise ValueError(f"--picture is '{picture}', which is no kind of picture; end it in .png")
-    if output and os.path.exists(output) and not args.force:
-        raise FileExistsError(f"'{output}' exists; name another file or pass --force")
-    if output and os.path.realpath(output) == os.path.realpath(args.config_file):
-        raise FileExistsError(f"--output is --config-file, '{output}'; name another file")
+    for option in ("--json", "--picture", "--output"):
+        path = getattr(args, option[2:], None)
+        if path and option == "--picture":
+            check_picture(option, path, make_folder=False)
+        elif path:
+            check_writable(option, path, make_folder=False)
+    output = getattr(args, "output", None)
+    if output:
+        check_free("--output", output, args.force)
+        if os.path.realpath(output) == os.path.realpath(args.config_file):
+            raise ExistsError(f"--output is --config-file, '{output}'; name another file")
 
 
 def _read(cfg: CfgNode, args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[str]]:
@@ -217,20 +216,20 @@ def _read(cfg: CfgNode, args: argparse.Namespace) -> tuple[list[dict[str, Any]],
     name_datasets(cfg, args.train, None, args.classes)
     names = [args.dataset] if args.dataset else list(cfg.DATASETS.TRAIN)
     if not names:
-        raise ValueError(f"'{args.config_file}' has no DATASETS.TRAIN; give --train or --dataset")
+        raise InputError(f"'{args.config_file}' has no DATASETS.TRAIN; give --train or --dataset")
     register_extra_datasets(cfg, names)
     records: list[dict[str, Any]] = []
     class_names = None
     for name in names:
         if name not in DatasetCatalog:
-            raise KeyError(
+            raise ConfigError(
                 f"dataset '{name}' is not registered.{did_you_mean(name, DatasetCatalog.list())} "
                 "Give your own as --train ANNOTATIONS[:IMAGE_DIR]"
             )
         records += DatasetCatalog.get(name)
         own = load_class_names(name)
         if own is None or (class_names is not None and own != class_names):
-            raise ValueError(
+            raise InputError(
                 f"dataset '{name}' has the class names {own}, {names[0]} has {class_names}; name "
                 "one dataset with --dataset"
             )
@@ -246,7 +245,7 @@ def _boxes(
     divisor: int,
 ) -> TrainingBoxes:
     if args.samples < 0:
-        raise ValueError(f"--samples is {args.samples}, but must be 0 or more")
+        raise InputError(f"--samples is {args.samples}, but must be 0 or more")
     if args.samples:
         mapper = build_train_mapper(cfg, records)
         return sampled_boxes(records, class_names, mapper, args.samples, args.seed, divisor)

@@ -25,55 +25,53 @@ from ..benchmark import (
 )
 from ..benchmark.plot import check_matplotlib, draw_ratios
 from ..benchmark.settings import LVIS_CLASSES
-from ..config import get_cfg, load_config_file, validate_cfg
-from ..engine.setup import merge_opts, resolve_device
-from ..errors import did_you_mean
+from ..config import validate_cfg
+from ..engine.setup import resolve_device
+from ..errors import InputError, did_you_mean
 from ..structures import RETINANET_ARCHITECTURES
+from .common import config_options, load_cfg, pairs, positive_int
+from .outputs import check_writable
 
 __all__ = ["add_parser", "run"]
 
 # The paper's RetinaNet with ResNet-50, where Detectron2's defaults are something else.
-DEFAULT_CONFIG: dict[str, dict[str, Any]] = {
-    "MODEL.BACKBONE": {"NAME": "build_retinanet_resnet_fpn_backbone"},
-    "MODEL.RESNETS": {"OUT_FEATURES": ["res3", "res4", "res5"]},
-    "MODEL.FPN": {"IN_FEATURES": ["res3", "res4", "res5"]},
-    "MODEL.ANCHOR_GENERATOR": {"NAME": "RetinaNetAnchorGenerator"},
-    "MODEL.RETINANET": {"SMOOTH_L1_LOSS_BETA": 0.0},
-}
+DEFAULT_KEYS = [
+    *("MODEL.META_ARCHITECTURE", "RetinaNetExt"),
+    *("MODEL.BACKBONE.NAME", "build_retinanet_resnet_fpn_backbone"),
+    *("MODEL.RESNETS.OUT_FEATURES", "['res3', 'res4', 'res5']"),
+    *("MODEL.FPN.IN_FEATURES", "['res3', 'res4', 'res5']"),
+    *("MODEL.ANCHOR_GENERATOR.NAME", "RetinaNetAnchorGenerator"),
+    *("MODEL.RETINANET.SMOOTH_L1_LOSS_BETA", "0.0"),
+]
 DEFAULT_NAME = "RetinaNet R50-FPN"
 INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
     """Add the command and its options."""
     parser = subparsers.add_parser(
-        "benchmark",
-        help="measure time and memory against Detectron2's and torchvision's RetinaNet",
+        name,
+        parents=[
+            config_options(required=False, what=f"the model's config (default: {DEFAULT_NAME})")
+        ],
         description="Run the same weights and the same inputs through Detectron2's RetinaNet and "
         "this package's, check that both give the same numbers, and print how their time and "
         "memory compare. KEY VALUE pairs at the end change the config of both.",
     )
     parser.add_argument(
-        "--config-file", metavar="FILE", help=f"the model's config (default: {DEFAULT_NAME})"
-    )
-    parser.add_argument("--against", choices=["detectron2"], default="detectron2", help="the peer")
-    parser.add_argument(
-        "--device", choices=["cpu", "cuda"], help="default: the config's, where it is present"
-    )
-    parser.add_argument(
         "--size", type=_size, default=(800, 1216), metavar="HxW", help="default: 800x1216"
     )
     parser.add_argument(
-        "--batch", type=_positive_int, default=2, metavar="N", help="of a training step (2)"
+        "--batch", type=positive_int, default=2, metavar="N", help="of a training step (2)"
     )
     parser.add_argument(
         "--classes",
-        type=_positive_int,
+        type=positive_int,
         metavar="K",
         help=f"default: the config's, and {LVIS_CLASSES:,} for many-classes",
     )
     parser.add_argument(
-        "--gt", type=_positive_int, default=20, metavar="M", help="objects per image (20)"
+        "--gt", type=positive_int, default=20, metavar="M", help="objects per image (20)"
     )
     parser.add_argument(
         "--only",
@@ -83,15 +81,15 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "training-step, training-loop, inference, evaluation, many-classes, ...",
     )
     parser.add_argument(
-        "--repeats", type=_positive_int, metavar="N", help="rounds (default: by their duration)"
+        "--repeats", type=positive_int, metavar="N", help="rounds (default: by their duration)"
     )
     parser.add_argument(
-        "--images", type=_positive_int, default=500, metavar="N", help="of the evaluation (500)"
+        "--images", type=positive_int, default=500, metavar="N", help="of the evaluation (500)"
     )
     parser.add_argument("--no-torchvision", action="store_true", help="leave torchvision out")
     parser.add_argument("--json", metavar="FILE", help="write every sample")
     parser.add_argument("--plot", metavar="FILE", help="write a bar chart, .png or .svg")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys")
+    parser.set_defaults(run=run)
     return parser
 
 
@@ -99,12 +97,11 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print; 1 where both sides give different numbers.
 
     Raises:
-        ValueError, KeyError, OSError, ImportError: names the option, its value and the way out.
+        UserError: names the option, its value and what can be done.
     """
-    _split_only(args)
     _check_outputs(args)
     cfg = _load_cfg(args)
-    names = _chosen_tasks(args.only, task_names(cfg))
+    names = _chosen_tasks(args.only or [], task_names(cfg))
     settings = Settings(
         config=cfg.dump(),
         size=args.size,
@@ -115,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
         threads=torch.get_num_threads(),
         torchvision=not args.no_torchvision,
         many_classes=args.classes or LVIS_CLASSES,
+        imports=tuple(args.imports),
     )
     bench = Benchmark(settings, say=_say)
     config_name = args.config_file or DEFAULT_NAME
@@ -140,6 +138,8 @@ def _measure(bench: Benchmark, names: Sequence[str]) -> int:
 
 
 def _write(args: argparse.Namespace, bench: Benchmark, config_name: str, complete: bool) -> None:
+    for path in filter(None, (args.json, args.plot)):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
     if args.json:
         content = as_json(bench, config_name, complete)
         Path(args.json).write_text(json.dumps(content, indent=1) + "\n")
@@ -150,21 +150,15 @@ def _write(args: argparse.Namespace, bench: Benchmark, config_name: str, complet
 
 
 def _load_cfg(args: argparse.Namespace) -> CfgNode:
-    cfg = get_cfg()
-    if args.config_file:
-        load_config_file(cfg, args.config_file)
-    else:
-        for node, keys in DEFAULT_CONFIG.items():
-            merge_opts(cfg, [word for k, v in keys.items() for word in (f"{node}.{k}", str(v))])
-        cfg.MODEL.META_ARCHITECTURE = "RetinaNetExt"
+    cfg = load_cfg(args, defaults=() if args.config_file else DEFAULT_KEYS)
     if cfg.MODEL.META_ARCHITECTURE not in RETINANET_ARCHITECTURES:
-        raise ValueError(
+        raise InputError(
             f"MODEL.META_ARCHITECTURE is '{cfg.MODEL.META_ARCHITECTURE}', but the benchmark "
             f"compares {' and '.join(RETINANET_ARCHITECTURES)}; give the config of one of them"
         )
-    weights, cfg.MODEL.WEIGHTS = cfg.MODEL.WEIGHTS, ""
-    merge_opts(cfg, args.opts)
-    if weights and not cfg.MODEL.WEIGHTS:
+    weights = cfg.MODEL.WEIGHTS
+    if weights and "MODEL.WEIGHTS" not in pairs(args.opts)[::2]:
+        cfg.MODEL.WEIGHTS = ""
         _say(
             f"random weights: {weights} of the config is left out; to load a file, put "
             "MODEL.WEIGHTS FILE at the end of the command"
@@ -172,9 +166,6 @@ def _load_cfg(args: argparse.Namespace) -> CfgNode:
     cfg.MODEL.META_ARCHITECTURE = "RetinaNetExt"
     if args.classes is not None:
         cfg.MODEL.RETINANET.NUM_CLASSES = args.classes
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device is cuda, but PyTorch finds no GPU here; use --device cpu")
-    cfg.MODEL.DEVICE = args.device or cfg.MODEL.DEVICE
     cfg.VIS_PERIOD = 0
     cfg.SOLVER.AMP.ENABLED = False  # the trainer's, which takes no part
     validate_cfg(cfg)
@@ -182,19 +173,15 @@ def _load_cfg(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def _split_only(args: argparse.Namespace) -> None:
-    """Give KEY VALUE pairs that follow ``--only NAME ...`` back to ``opts``."""
-    words = args.only or []
-    keys = [i for i, word in enumerate(words) if "." in word]
-    if keys:
-        args.opts = words[keys[0] :] + args.opts
-        args.only = words[: keys[0]]
-
-
-def _chosen_tasks(only: Sequence[str] | None, known: Sequence[str]) -> list[str]:
-    for name in only or []:
+def _chosen_tasks(only: Sequence[str], known: Sequence[str]) -> list[str]:
+    for name in only:
         if name not in known:
-            raise ValueError(
+            if "." in name:
+                names = " ".join(only[: only.index(name)]) or "NAME"
+                raise InputError(
+                    f"write -- before the KEY VALUE pairs: --only {names} -- {name} ..."
+                )
+            raise InputError(
                 f"--only is '{name}', which is nothing to measure.{did_you_mean(name, known)} "
                 f"There are {', '.join(known)}"
             )
@@ -204,26 +191,11 @@ def _chosen_tasks(only: Sequence[str] | None, known: Sequence[str]) -> list[str]
 def _check_outputs(args: argparse.Namespace) -> None:
     if args.plot:
         if Path(args.plot).suffix.lower() not in (".png", ".svg"):
-            raise ValueError(f"--plot is '{args.plot}'; end it in .png or .svg")
+            raise InputError(f"--plot is '{args.plot}'; end it in .png or .svg")
         check_matplotlib()
     for option, name in (("--json", args.json), ("--plot", args.plot)):
         if name:
-            _check_writable(option, Path(name))
-
-
-def _check_writable(option: str, path: Path) -> None:
-    """Raise ValueError unless the file can be written; leaves no file behind."""
-    existed = path.exists()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a"):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"{option} is '{path}', which cannot be written ({error.strerror}); choose another path"
-        ) from error
-    if not existed:
-        path.unlink()
+            check_writable(option, name)
 
 
 def _say(line: str) -> None:
@@ -238,13 +210,3 @@ def _size(text: str) -> tuple[int, int]:
             f"'{text}' is no size; write height x width in pixels, 32 or more, such as 800x1216"
         )
     return sides[0], sides[1]
-
-
-def _positive_int(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
-    return value

@@ -6,20 +6,16 @@ import argparse
 import dataclasses
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import build_anchor_generator, build_backbone
 
-from ..config import get_cfg, load_config_file
-from ..data.datasets.register import register_builtin_datasets
+from ..anchor_tools.levels import anchor_levels, levels_of
+from ..boxes import AnchorLevel
 from ..data.doctor import (
-    AnchorLevel,
     DatasetTable,
     InputSize,
     LoadedTable,
@@ -32,19 +28,26 @@ from ..data.doctor import (
     to_coco,
     write_json,
 )
-from .common import add_data_root
+from ..errors import ExistsError, InputError
+from .common import config_options, load_cfg
+from .outputs import check_free, check_writable
 
-__all__ = ["add_parser", "anchor_levels", "run"]
+__all__ = ["add_parser", "run"]
 
 STRIDES = (8, 16, 32, 64, 128)  # of P3 to P7, where no config says otherwise
-FAILED = 2  # also the status of errors in the data; 1 would say that there are warnings only
 
 
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
     """Add the command and its options."""
     parser = subparsers.add_parser(
-        "check-data",
-        help="find faults in annotations and images",
+        name,
+        parents=[
+            config_options(
+                required=False,
+                what="takes input size, anchors and (without --train and --val) the datasets from "
+                "it (default: the paper's)",
+            )
+        ],
         description="Check every annotation (with --images every image too) of a training set, a "
         "validation set or both. Exit status: 0 nothing found, 1 warnings, 2 errors.",
     )
@@ -57,12 +60,6 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--classes", default="", metavar="FILE", help="class names where VOC or CSV list none"
     )
-    parser.add_argument(
-        "--config-file",
-        metavar="FILE",
-        help="takes input size, anchors and (without --train and --val) the datasets from it "
-        "(default: the paper's)",
-    )
     parser.add_argument("--images", action="store_true", help="decode every image too")
     parser.add_argument("--json", metavar="FILE", help="write the whole report to FILE")
     parser.add_argument(
@@ -72,45 +69,18 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "changes, OUT.changes.json; the original stays as it is",
     )
     parser.add_argument("--force", action="store_true", help="overwrite the files of --fix")
-    add_data_root(parser)
+    parser.set_defaults(run=run)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the report and return 0, 1 or 2; 2 also for a mistake on the command line.
+    """Print the report and return 0, 1 or 2.
 
     Raises:
-        ValueError, KeyError, OSError: such a mistake, with ``--verbose``.
+        UserError: names the option or the file, and what can be done.
     """
-    try:
-        return _run(args)
-    except (ValueError, KeyError, OSError) as error:
-        if getattr(args, "verbose", False):
-            raise
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(f"retinanet-ext: error: {message}", file=sys.stderr)
-        return FAILED
-
-
-def anchor_levels(cfg: CfgNode) -> tuple[list[AnchorLevel], int]:
-    """The anchors of each level of ``cfg``'s RetinaNet, and what images are padded to.
-
-    Raises:
-        ValueError: the anchor generator has no fixed anchors around each location.
-    """
-    with torch.device("meta"):  # shapes only: no weights are drawn
-        backbone = build_backbone(cfg)
-    shapes = backbone.output_shape()
-    features = [shapes[name] for name in cfg.MODEL.RETINANET.IN_FEATURES]
-    return _levels(cfg, features), backbone.size_divisibility or 1
-
-
-def _run(args: argparse.Namespace) -> int:
-    cfg = get_cfg()
-    if args.config_file:
-        load_config_file(cfg, args.config_file)
+    cfg = load_cfg(args)
     outputs = _check_outputs(args)
-    register_builtin_datasets(args.data_root)
     sources = [load_table(*x, cfg, args.classes) for x in _specs(args, cfg)]
     tables = [source.table for source in sources]
     _check_outputs_are_not_sources(outputs, sources)
@@ -133,18 +103,18 @@ def _specs(args: argparse.Namespace, cfg: CfgNode) -> list[tuple[str, str]]:
     if given:
         return given
     if not args.config_file:
-        raise ValueError("nothing to check: give --train, --val or --config-file")
+        raise InputError("nothing to check: give --train, --val or --config-file")
     specs = []
     for name, key in (("train", "TRAIN"), ("val", "TEST")):
         names = cfg.DATASETS[key]
         if len(names) > 1:
-            raise ValueError(
+            raise InputError(
                 f"DATASETS.{key} has {len(names)} datasets {tuple(names)}; name one at a time with "
                 f"--{name}"
             )
         specs += [(name, x) for x in names]
     if not specs:
-        raise ValueError(f"'{args.config_file}' has no DATASETS; give --train or --val")
+        raise InputError(f"'{args.config_file}' has no DATASETS; give --train or --val")
     return specs
 
 
@@ -157,22 +127,7 @@ def _anchors(cfg: CfgNode, has_config: bool) -> tuple[list[AnchorLevel], int]:
     if has_config:
         return anchor_levels(cfg)
     cfg.MODEL.ANCHOR_GENERATOR.NAME = "RetinaNetAnchorGenerator"
-    return _levels(cfg, [ShapeSpec(stride=x) for x in STRIDES]), 32
-
-
-def _levels(cfg: CfgNode, features: list[ShapeSpec]) -> list[AnchorLevel]:
-    generator = build_anchor_generator(cfg, features)
-    cells = [x.detach().numpy() for x in getattr(generator, "cell_anchors", ())]
-    if not cells or any(x.ndim != 2 or x.shape[1] != 4 for x in cells):
-        raise ValueError(
-            f"MODEL.ANCHOR_GENERATOR.NAME is '{cfg.MODEL.ANCHOR_GENERATOR.NAME}', which has no "
-            "cell_anchors of four numbers; check-data needs DefaultAnchorGenerator, "
-            "RetinaNetAnchorGenerator or one derived from them"
-        )
-    return [
-        AnchorLevel(float(stride), x, float(generator.offset))
-        for stride, x in zip(generator.strides, cells, strict=True)
-    ]
+    return levels_of(cfg, [ShapeSpec(stride=x) for x in STRIDES]), 32
 
 
 def _changes_file(fixed: str) -> str:
@@ -183,18 +138,18 @@ def _check_outputs(args: argparse.Namespace) -> list[str]:
     """The files to write; all of them can be written.
 
     Raises:
-        FileExistsError, FileNotFoundError, ValueError: one cannot.
+        UserError: one cannot.
     """
     outputs = [args.json] if args.json else []
     if args.fix:
         if Path(args.fix).suffix != ".json":
-            raise ValueError(f"--fix is '{args.fix}', but must end in .json")
+            raise InputError(f"--fix is '{args.fix}', but must end in .json")
         outputs += [args.fix, _changes_file(args.fix)]
     for path in outputs:
-        if path != args.json and os.path.exists(path) and not args.force:
-            raise FileExistsError(f"'{path}' exists; name another file or pass --force")
-        if not os.path.isdir(os.path.dirname(path) or "."):
-            raise FileNotFoundError(f"no folder for '{path}'")
+        option = "--json" if path == args.json else "--fix"
+        check_writable(option, path, make_folder=False)
+        if option == "--fix":
+            check_free(option, path, args.force)
     return outputs
 
 
@@ -202,7 +157,7 @@ def _check_outputs_are_not_sources(outputs: list[str], sources: list[LoadedTable
     for path in outputs:
         for source in sources:
             if source.json_file and os.path.realpath(path) == os.path.realpath(source.json_file):
-                raise FileExistsError(f"'{path}' is one of the datasets, which are never changed")
+                raise ExistsError(f"'{path}' is one of the datasets, which are never changed")
 
 
 def _write_fixed(output: str, source: LoadedTable, val: DatasetTable | None, facts: Any) -> str:

@@ -1,19 +1,94 @@
-"""Options that several commands have."""
+"""What the commands share: options, the config they name, and how errors end a command."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-__all__ = ["add_data_root", "add_training_set"]
+import torch
+from detectron2.config import CfgNode
+
+from ..config import get_cfg, load_config_file
+from ..data.datasets.register import register_builtin_datasets
+from ..engine.setup import merge_opts
+from ..engine.user_modules import import_modules
+from ..errors import InputError, shown_error
+
+__all__ = [
+    "add_training_set",
+    "check_config_is_named",
+    "check_device",
+    "config_options",
+    "debug_options",
+    "load_cfg",
+    "pairs",
+    "positive_int",
+    "run_guarded",
+    "shipped_configs",
+]
+
+DEBUG = "RETINANET_EXT_DEBUG"
 
 
-def add_data_root(parser: argparse.ArgumentParser) -> None:
-    """Add ``--data-root``, which ``register_builtin_datasets`` takes."""
-    parser.add_argument(
+def debug_options() -> argparse.ArgumentParser:
+    """Parent parser of every command."""
+    parent = argparse.ArgumentParser(add_help=False)
+    parent.add_argument(
+        "--debug",
+        action="store_true",
+        help=f"show where in the code an error came up ({DEBUG}=1 does the same)",
+    )
+    return parent
+
+
+def config_options(
+    required: bool = True, what: str = "the model's config", opts: bool = True
+) -> argparse.ArgumentParser:
+    """Parent parser of every command that loads a config; :func:`load_cfg` takes what it reads.
+
+    Args:
+        required: whether the command does nothing without ``--config-file``.
+        what: help of ``--config-file``.
+        opts: whether to add the ``KEY VALUE`` pairs at the end.
+    """
+    parent = debug_options()
+    parent.add_argument("--config-file", default="", metavar="FILE", required=required, help=what)
+    parent.add_argument(
         "--data-root",
         metavar="DIR",
-        help="folder of the built-in datasets (default: $DETECTRON2_DATASETS, else ./datasets)",
+        help="folder of this package's built-in datasets (default: $DETECTRON2_DATASETS, else "
+        "./datasets); Detectron2's own, such as coco_2017_train, follow the variable only",
     )
+    parent.add_argument(
+        "--device", default="", metavar="NAME", help="cpu or cuda (default: the config's)"
+    )
+    parent.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="import this module of yours before the config is read, so that it registers its "
+        "components, keys and datasets; may be given several times",
+    )
+    parent.add_argument(
+        "--allow-unsafe-yaml",
+        action="store_true",
+        help="let the config file run python code through yaml tags (only for files you trust)",
+    )
+    if opts:
+        parent.add_argument(
+            "opts",
+            nargs=argparse.REMAINDER,
+            metavar="KEY VALUE",
+            help="config keys and their values, the last words of the command (after -- where an "
+            "option that takes several words stands before them)",
+        )
+    return parent
 
 
 def add_training_set(parser: argparse.ArgumentParser, default: str) -> None:
@@ -35,3 +110,111 @@ def add_training_set(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument(
         "--classes", metavar="FILE", help="with --train: class names where VOC or CSV list none"
     )
+
+
+def load_cfg(args: argparse.Namespace, defaults: Sequence[str] = ()) -> CfgNode:
+    """The config that the options of :func:`config_options` ask for, not yet validated.
+
+    Also imports the user's modules and places the built-in datasets under ``--data-root``.
+
+    Args:
+        args: of a parser with these options.
+        defaults: ``KEY VALUE ...`` of the command, in place of the package's.
+
+    Raises:
+        UserError: names the file, the key or the option.
+    """
+    import_modules(args.imports)
+    check_device(args.device)
+    cfg = get_cfg()
+    merge_opts(cfg, defaults)
+    if args.config_file:
+        load_config_file(cfg, args.config_file, allow_unsafe=args.allow_unsafe_yaml)
+    merge_opts(cfg, pairs(args.opts))
+    cfg.MODEL.DEVICE = args.device or cfg.MODEL.DEVICE
+    register_builtin_datasets(args.data_root)
+    return cfg
+
+
+def pairs(opts: Sequence[str]) -> list[str]:
+    """``KEY VALUE ...`` without the ``--`` that may separate it from the options."""
+    return list(opts[1:] if opts and opts[0] == "--" else opts)
+
+
+def check_device(device: str) -> None:
+    """Check ``--device``; an empty one is the config's.
+
+    Raises:
+        InputError: PyTorch does not know it, or finds none here.
+    """
+    if not device:
+        return
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        kind = ""
+    if kind not in ("cpu", "cuda", "mps"):
+        raise InputError(f"--device is '{device}'; use cpu or cuda")
+    found = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": _has_mps()}
+    if not found[kind]:
+        raise InputError(f"--device is '{device}', but PyTorch finds no GPU here; use --device cpu")
+
+
+def _has_mps() -> bool:
+    return torch.backends.mps.is_available()
+
+
+def check_config_is_named(args: argparse.Namespace) -> None:
+    """Raise InputError, with the configs there are, where ``--config-file`` is not given."""
+    if not args.config_file:
+        raise InputError(
+            "--config-file is missing; name your own config or one of "
+            f"{', '.join(shipped_configs())}"
+        )
+
+
+def shipped_configs() -> list[str]:
+    """Paths of the configs that come with the package, as ``--config-file`` takes them."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "configs", package.parent / "configs"):
+        if folder.is_dir():
+            return [os.path.relpath(path) for path in sorted(folder.glob("*.yaml"))]
+    return []
+
+
+def positive_int(text: str) -> int:
+    """Type of an option."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
+    return value
+
+
+def run_guarded(command: Callable[[], int | None], debug: bool = False, prog: str = "") -> int:
+    """Run ``command`` and return its exit status; a user's error is one sentence on stderr.
+
+    Every other exception is a bug and keeps its traceback.
+
+    Args:
+        command: returns its exit status, or None for 0.
+        debug: show the traceback of a user's error, too; so does the environment variable
+            RETINANET_EXT_DEBUG.
+        prog: what stands in front of the sentence.
+
+    Returns:
+        2 after a mistake in the command line, the config, the data or a file; 1 where a training
+        cannot continue.
+    """
+    try:
+        return command() or 0
+    except Exception as error:
+        shown = shown_error(error)
+        if shown is None:
+            raise
+        if debug or os.environ.get(DEBUG, "0") not in ("", "0"):
+            traceback.print_exc()
+        print(f"{prog}{': ' if prog else ''}error: {shown}", file=sys.stderr)
+        return shown.exit_code

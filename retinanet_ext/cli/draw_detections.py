@@ -16,29 +16,28 @@ from detectron2.engine import DefaultPredictor
 from detectron2.structures import BoxMode
 from PIL import Image
 
-from ..config import get_cfg, load_config_file, validate_cfg
+from ..config import validate_cfg
 from ..data.datasets.by_path import register_extra_datasets
-from ..data.datasets.register import register_builtin_datasets
 from ..engine.setup import resolve_device
-from ..errors import did_you_mean
+from ..errors import ConfigError, InputError, MissingFileError, did_you_mean
 from ..structures import RETINANET_ARCHITECTURES
 from ..visualization.draw import draw_detections
 from ..visualization.sheet import contact_sheet, tile_heights
-from .common import add_data_root
+from .common import config_options, load_cfg, positive_int
 from .given_images import class_names_of, list_images
+from .pictures import check_picture, count, pick_images
 
-__all__ = ["add_parser", "check_output", "count", "pick_images", "positive_int", "run"]
+__all__ = ["add_parser", "run"]
 
 
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
     """Add the command and its options."""
     parser = subparsers.add_parser(
-        "draw-detections",
-        help="draw a model's detections on images",
+        name,
+        parents=[config_options()],
         description="Run a trained model on a few images and write one picture of its detections; "
         "on images of a dataset, over the ground truth.",
     )
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="the model's config")
     parser.add_argument("--weights", required=True, metavar="FILE", help="its checkpoint")
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument(
@@ -56,8 +55,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         metavar="S",
         help="draw detections with at least this score (default: 0.5)",
     )
-    add_data_root(parser)
-    parser.add_argument("--device", metavar="NAME", help="cpu or cuda (default: the config's)")
+    parser.set_defaults(run=run)
     return parser
 
 
@@ -65,15 +63,15 @@ def run(args: argparse.Namespace) -> int:
     """Write the picture.
 
     Raises:
-        ValueError, KeyError, OSError: names the option, its value and the way out.
+        UserError: names the option, its value and what can be done.
     """
-    check_output(args.output)
+    check_picture("--output", args.output)
     cfg = _load_cfg(args)
     if args.images:
         dicts = [{"file_name": path} for path in list_images(args.images)]
         class_names, source = class_names_of(cfg, args.data_root), f"{len(dicts)} given"
     else:
-        dicts, class_names = _load_dataset(cfg, args.dataset, args.data_root)
+        dicts, class_names = _load_dataset(cfg, args.dataset)
         _check_classes(cfg, args.dataset, class_names)
         source = args.dataset
     chosen = [dicts[i] for i in pick_images([len(_gt_boxes(d)) for d in dicts], args.num)]
@@ -83,25 +81,6 @@ def run(args: argparse.Namespace) -> int:
     total = sum(len(detections.boxes) for detections in found)
     print(f"{args.output}: {total} detections on {count(len(chosen), 'image')} of {source}")
     return 0
-
-
-def pick_images(num_objects: list[int], num: int) -> list[int]:
-    """Choose ``num`` indices, spread evenly and the same every time; images with objects first.
-
-    Args:
-        num_objects: of each image.
-        num: how many to choose; all if there are fewer.
-    """
-    with_objects = [i for i, count in enumerate(num_objects) if count]
-    empty = [i for i, count in enumerate(num_objects) if not count]
-    chosen = _spread(with_objects, num)
-    return sorted(chosen + _spread(empty, num - len(chosen)))
-
-
-def _spread(items: list[int], num: int) -> list[int]:
-    """``num`` of the items, from the middles of as many equal parts."""
-    num = min(max(num, 0), len(items))
-    return [items[(2 * i + 1) * len(items) // (2 * num)] for i in range(num)]
 
 
 @dataclass(frozen=True)
@@ -114,23 +93,14 @@ class _Detections:
     scores: list[float]
 
 
-def check_output(output: str) -> None:
-    """Raise ValueError if Pillow cannot write a file of this name."""
-    Image.init()
-    if Path(output).suffix.lower() not in Image.EXTENSION:
-        raise ValueError(f"--output is '{output}', which is no kind of picture; end it in .png")
-
-
 def _load_cfg(args: argparse.Namespace) -> CfgNode:
-    cfg = get_cfg()
-    load_config_file(cfg, args.config_file)
+    cfg = load_cfg(args)
     if "://" not in args.weights and not os.path.isfile(args.weights):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"--weights is '{args.weights}', and there is no such file; a training writes "
             f"model_final.pth to its OUTPUT_DIR, here '{cfg.OUTPUT_DIR}'"
         )
     cfg.MODEL.WEIGHTS = args.weights
-    cfg.MODEL.DEVICE = args.device or cfg.MODEL.DEVICE
     cfg.MODEL.RETINANET.SCORE_THRESH_TEST = min(
         cfg.MODEL.RETINANET.SCORE_THRESH_TEST, args.score_thresh
     )
@@ -140,27 +110,25 @@ def _load_cfg(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def _load_dataset(cfg: CfgNode, name: str, data_root: str | None) -> tuple[list[dict], list[str]]:
+def _load_dataset(cfg: CfgNode, name: str) -> tuple[list[dict], list[str]]:
     """The dicts and class names of a registered dataset, or one of the config's own."""
-    if data_root is not None:
-        register_builtin_datasets(data_root)
     register_extra_datasets(cfg, [name])
     if name not in DatasetCatalog:
-        raise KeyError(
+        raise ConfigError(
             f"--dataset is '{name}', which is not registered."
             f"{did_you_mean(name, DatasetCatalog.list())} Your own are registered with "
             "retinanet_ext.data.register_coco_dataset"
         )
     dicts = DatasetCatalog.get(name)
     if not dicts:
-        raise ValueError(f"Dataset '{name}' has no images to draw")
+        raise InputError(f"Dataset '{name}' has no images to draw")
     return dicts, list(MetadataCatalog.get(name).get("thing_classes", []))
 
 
 def _check_classes(cfg: CfgNode, dataset: str, class_names: list[str]) -> None:
     num_classes = cfg.MODEL.RETINANET.NUM_CLASSES
     if cfg.MODEL.META_ARCHITECTURE in RETINANET_ARCHITECTURES and num_classes != len(class_names):
-        raise ValueError(
+        raise InputError(
             f"MODEL.RETINANET.NUM_CLASSES is {num_classes} but dataset '{dataset}' has "
             f"{len(class_names)} classes; take the dataset the model was trained for, or its config"
         )
@@ -213,19 +181,6 @@ def _gt_boxes(record: dict) -> np.ndarray:
         if not annotation.get("iscrowd", 0)
     ]
     return np.asarray(boxes, dtype=float).reshape(-1, 4)
-
-
-def count(number: int, what: str, plural: str = "") -> str:
-    """``1 image``, ``2 images``, ``2 boxes``."""
-    return f"{number} {what}" if number == 1 else f"{number} {plural or what + 's'}"
-
-
-def positive_int(text: str) -> int:
-    """Type of an option."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return value
 
 
 def _share(text: str) -> float:

@@ -12,6 +12,7 @@ from ..data.datasets.by_path import register_extra_datasets
 from ..data.datasets.register import load_class_names, register_builtin_datasets
 from ..data.formats.images import IMAGE_SUFFIXES, is_image
 from ..engine.checkpoint.weights import CLASSES_KEY, read_torch
+from ..errors import MissingFileError
 
 __all__ = ["class_names_of", "list_images"]
 
@@ -27,13 +28,13 @@ def list_images(paths: Sequence[str]) -> list[str]:
     found: list[str] = []
     for path in paths:
         if not os.path.exists(path):
-            raise FileNotFoundError(f"--images names '{path}', and there is no such file or folder")
+            raise MissingFileError(f"--images names '{path}', and there is no such file or folder")
         if not os.path.isdir(path):
             found.append(path)
             continue
         files = sorted(entry.path for entry in os.scandir(path) if is_image(entry.name))
         if not files:
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"--images names '{path}', a folder without images ({' '.join(IMAGE_SUFFIXES)}); "
                 "folders within it are not searched"
             )

@@ -5,19 +5,18 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-import torch
-
 from ..engine.failures.reports import files_of
 from ..engine.replay import Replay, load_snapshot, replay
+from .common import check_device, debug_options
 
 __all__ = ["add_parser", "run"]
 
 
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
     """Add the command and its options."""
     parser = subparsers.add_parser(
-        "replay-step",
-        help="repeat a training step whose loss was not finite",
+        name,
+        parents=[debug_options()],
         description="Repeat the forward and backward pass of a snapshot that training left in "
         "OUTPUT_DIR/trouble, and tell where numbers stop being finite. Exit status 1 if they do.",
     )
@@ -25,6 +24,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--device", default="", help="cpu or cuda (default: the run's, or cpu if absent)"
     )
+    parser.set_defaults(run=run)
     return parser
 
 
@@ -32,9 +32,9 @@ def run(args: argparse.Namespace) -> int:
     """Print what happened; return 0 if all was finite, else 1.
 
     Raises:
-        OSError, ValueError: names the file or the option, and the way out.
+        UserError: names the file or the option, and what can be done.
     """
-    _check_device(args.device)
+    check_device(args.device)
     snapshot = load_snapshot(args.snapshot)
     found = replay(snapshot, args.device)
     files = ", ".join(files_of(snapshot["batch"]))
@@ -66,16 +66,3 @@ def _findings(found: Replay) -> list[str]:
     if found.gradient:
         lines.append(f"first parameter with a gradient that is not finite: {found.gradient}")
     return lines
-
-
-def _check_device(device: str) -> None:
-    if not device:
-        return
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        kind = ""
-    if kind not in ("cpu", "cuda"):
-        raise ValueError(f"--device is '{device}'; use cpu or cuda")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device is '{device}', but torch finds no GPU; use cpu")

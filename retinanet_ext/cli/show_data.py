@@ -16,36 +16,34 @@ from detectron2.modeling import build_anchor_generator, build_backbone
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
-from ..config import get_cfg, load_config_file, validate_cfg
+from ..config import validate_cfg
 from ..data.augment import build_train_mapper
 from ..data.datasets.by_path import register_extra_datasets
 from ..data.datasets.command_line import NAMES, name_datasets
-from ..data.datasets.register import register_builtin_datasets
 from ..data.loading.bad_images import LoadOrFail
-from ..errors import did_you_mean
+from ..errors import ConfigError, InputError, did_you_mean
 from ..modeling.assigners.debug import describe_assignment
 from ..registry import ASSIGNER_REGISTRY
 from ..structures import RETINANET_ARCHITECTURES
 from ..visualization.draw import PALETTE, load_font
 from ..visualization.draw_sample import draw_sample
 from ..visualization.sheet import CAPTION_PX, contact_sheet, tile_heights
-from .common import add_data_root, add_training_set
-from .draw_detections import check_output, count, pick_images, positive_int
+from .common import add_training_set, config_options, load_cfg, positive_int
+from .pictures import check_picture, count, pick_images
 
 __all__ = ["AnchorMaker", "add_parser", "run"]
 
 SHEET_WIDTH = 2000  # px
 
 
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
     """Add the command and its options."""
     parser = subparsers.add_parser(
-        "show-data",
-        help="draw training samples as the model sees them",
+        name,
+        parents=[config_options(what="a config")],
         description="Load a few images of a training set, augment them as the config says, and "
         "write one picture of them with their boxes and ignored regions.",
     )
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="a config")
     parser.add_argument("--output", required=True, metavar="FILE", help="picture, .png or .jpg")
     add_training_set(parser, default="the config's first")
     parser.add_argument("--num", type=positive_int, default=12, help="images (default: 12)")
@@ -53,7 +51,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--anchors", action="store_true", help="draw the positive anchors of each box, too"
     )
-    add_data_root(parser)
+    parser.set_defaults(run=run)
     return parser
 
 
@@ -61,12 +59,12 @@ def run(args: argparse.Namespace) -> int:
     """Write the picture.
 
     Raises:
-        ValueError, KeyError, OSError: names the option or key, its value and the way out.
+        UserError: names the option or key, its value and what can be done.
     """
-    check_output(args.output)
+    check_picture("--output", args.output)
     cfg, name, dicts, class_names = _load(args)
     if not 0 <= args.seed < 2**32:
-        raise ValueError(f"--seed must be in [0, 2**32), got {args.seed}")
+        raise InputError(f"--seed must be in [0, 2**32), got {args.seed}")
     random.seed(args.seed)
     np.random.seed(args.seed)
     mapper = LoadOrFail(build_train_mapper(cfg, dicts), "mend or remove it")
@@ -104,7 +102,7 @@ class AnchorMaker:
             ValueError: ``cfg`` is of another architecture.
         """
         if cfg.MODEL.META_ARCHITECTURE not in RETINANET_ARCHITECTURES:
-            raise ValueError(
+            raise InputError(
                 f"--anchors needs a RetinaNet, but MODEL.META_ARCHITECTURE is "
                 f"'{cfg.MODEL.META_ARCHITECTURE}'"
             )
@@ -127,28 +125,26 @@ class AnchorMaker:
 
 def _load(args: argparse.Namespace) -> tuple[CfgNode, str, list[dict], list[str]]:
     """The config, and the name, dicts and class names of the dataset to show."""
-    cfg = get_cfg()
-    load_config_file(cfg, args.config_file)
-    register_builtin_datasets(args.data_root)
+    cfg = load_cfg(args)
     if args.train is None and args.classes is not None:
-        raise ValueError("--classes goes with --train, which is not there")
+        raise InputError("--classes goes with --train, which is not there")
     if args.train is not None:
         name_datasets(cfg, args.train, None, args.classes)
     if args.train is None and args.dataset is None and not cfg.DATASETS.TRAIN:
-        raise ValueError(
+        raise InputError(
             f"'{args.config_file}' has no DATASETS.TRAIN; name a dataset with --dataset or --train"
         )
     validate_cfg(cfg)
     name = NAMES["train"] if args.train is not None else args.dataset or cfg.DATASETS.TRAIN[0]
     register_extra_datasets(cfg, [name])
     if name not in DatasetCatalog:
-        raise KeyError(
+        raise ConfigError(
             f"dataset '{name}' is not registered.{did_you_mean(name, DatasetCatalog.list())} Your "
             "own are given with --train, or by DATASETS.EXTRA"
         )
     dicts = DatasetCatalog.get(name)
     if not dicts:
-        raise ValueError(f"dataset '{name}' has no images to draw")
+        raise InputError(f"dataset '{name}' has no images to draw")
     class_names = list(MetadataCatalog.get(name).get("thing_classes", []))
     if args.anchors:
         cfg.MODEL.RETINANET.NUM_CLASSES = len(class_names)

@@ -16,6 +16,7 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from ..config import get_cfg
+from ..errors import InputError, MissingFileError
 from .checkpoint.weights import read_torch
 from .failures.snapshot import unpack_batch
 from .step.seeding import step_seed
@@ -62,12 +63,12 @@ def load_snapshot(path: str) -> dict[str, Any]:
         ValueError: it is another file.
     """
     if not os.path.isfile(path):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"'{path}' does not exist; snapshots are in OUTPUT_DIR/trouble/*/snapshot.pth"
         )
     snapshot = read_torch(path)
     if not {"config", "model", "batch", "iteration"} <= set(snapshot):
-        raise ValueError(
+        raise InputError(
             f"'{path}' is no snapshot of a training step; those are in "
             "OUTPUT_DIR/trouble/*/snapshot.pth"
         )

@@ -25,7 +25,7 @@ from ..data.datasets.check import check_datasets
 from ..data.datasets.class_counts import count_classes
 from ..data.datasets.command_line import name_datasets
 from ..data.datasets.register import load_class_names, register_builtin_datasets
-from ..errors import did_you_mean
+from ..errors import ConfigError, InputError, UserError, did_you_mean, one_line
 from ..structures import RETINANET_ARCHITECTURES
 from .launch.checks import check_processes, check_weights
 from .launch.launching import add_launch_arguments, launch_line
@@ -37,9 +37,6 @@ from .step.determinism import make_deterministic
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-# What a mistake in the command line, the config or the data raises; everything else is a bug.
-USER_ERRORS = (ValueError, KeyError, OSError, ImportError)
 
 
 def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
@@ -68,6 +65,7 @@ def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParse
         help="folder of this package's built-in datasets (default: $DETECTRON2_DATASETS, else "
         "./datasets); Detectron2's own, such as coco_2017_train, follow the variable only",
     )
+    parser.add_argument("--device", default="", metavar="NAME", help="sets MODEL.DEVICE")
     parser.add_argument(
         "--allow-unsafe-yaml",
         action="store_true",
@@ -83,7 +81,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     ``config.yaml`` to ``OUTPUT_DIR`` (not in a dry run) and generates the quickstart dataset.
 
     Raises:
-        ValueError, KeyError, OSError, ImportError: a mistake of the user's, in one sentence.
+        UserError: a mistake of the user's, in one sentence.
+        OSError: a file cannot be read or written.
     """
     register_builtin_datasets(args.data_root)
     cfg = build_cfg(args)
@@ -117,7 +116,7 @@ def build_cfg(args: argparse.Namespace) -> CfgNode:
     """Merge defaults, config file and command line, in this order.
 
     Raises:
-        ValueError, KeyError, FileNotFoundError: names the file, the key or the value.
+        UserError: names the file, the key or the value.
     """
     cfg = get_cfg()
     _merge(cfg, args)
@@ -155,27 +154,31 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
     """Merge ``KEY VALUE KEY VALUE ...`` from the command line into ``cfg``.
 
     Raises:
-        KeyError: a key does not exist; names the nearest one.
-        ValueError: the list is not made of pairs, or a value has the wrong type.
+        ConfigError: a key does not exist; names the nearest one.
+        InputError: the list is not made of pairs, or a value has the wrong type.
     """
     for word in opts:
         if word.startswith("--"):
-            raise ValueError(f"{word} must stand before the KEY VALUE pairs on the command line")
+            raise InputError(f"{word} must stand before the KEY VALUE pairs on the command line")
     known = {name for name, _ in flatten(cfg)}
     for key in opts[::2]:
         if key not in known:
             name, _, value = key.partition("=")
             hint = f" Write '{name} {value}'." if name in known else did_you_mean(key, known)
-            raise KeyError(f"unknown config key '{key}' on the command line.{hint}")
+            raise ConfigError(f"unknown config key '{key}' on the command line.{hint}")
     if len(opts) % 2:
-        raise ValueError(f"config key '{opts[-1]}' on the command line has no value after it")
-    cfg.merge_from_list(list(opts))
+        raise InputError(f"config key '{opts[-1]}' on the command line has no value after it")
+    try:
+        cfg.merge_from_list(list(opts))
+    except ValueError as error:  # yacs names the key, its type and the value's
+        raise InputError(f"on the command line: {one_line(error)}") from error
 
 
 def _merge(cfg: CfgNode, args: argparse.Namespace) -> None:
     if args.config_file:
         load_config_file(cfg, args.config_file, allow_unsafe=args.allow_unsafe_yaml)
     merge_opts(cfg, args.opts or [])
+    cfg.MODEL.DEVICE = getattr(args, "device", "") or cfg.MODEL.DEVICE
 
 
 def _sets_num_classes(args: argparse.Namespace) -> bool:
@@ -195,7 +198,7 @@ def resolve_device(cfg: CfgNode) -> None:
     try:
         kind = torch.device(cfg.MODEL.DEVICE).type
     except RuntimeError:
-        raise ValueError(
+        raise InputError(
             f"MODEL.DEVICE is '{cfg.MODEL.DEVICE}', which torch does not know; use cuda or cpu"
         ) from None
     absent = (kind == "cuda" and not torch.cuda.is_available()) or (
@@ -230,7 +233,7 @@ def fill_class_counts(cfg: CfgNode) -> None:
     if cfg.MODEL.META_ARCHITECTURE != "RetinaNetExt" or not counted or node.CLASS_COUNTS:
         return
     if not cfg.DATASETS.TRAIN:
-        raise ValueError(
+        raise InputError(
             "DATASETS.TRAIN is empty, so ClassBalancedFocal has no objects to count; name a "
             "dataset, or set MODEL.RETINANET.CLASS_COUNTS"
         )
@@ -257,7 +260,7 @@ def on_main_process(function: Callable[[], T]) -> T:
     if comm.is_main_process():
         try:
             result = function(), None
-        except USER_ERRORS as caught:
+        except (UserError, OSError) as caught:
             result = None, caught
     value, error = comm.all_gather(result)[0]
     if error is not None:

@@ -24,6 +24,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..data.loading.stream import TrainStream
+from ..errors import TrainingFailed
 from ..evaluation import build_evaluator
 from .checkpoint.checkpointer import SafeCheckpointer
 from .checkpoint.hook import CheckpointHook
@@ -203,12 +204,12 @@ class RetinaNetTrainer(DefaultTrainer):
 
         Raises:
             WeightsError: no checkpoint, or not the weights, can be used.
-            RuntimeError: the processes of this job found different checkpoints.
+            TrainingFailed: the processes of this job found different checkpoints.
         """
         super().resume_or_load(resume=resume)
         starts = comm.all_gather(self.start_iter)
         if len(set(starts)) > 1:
-            raise RuntimeError(
+            raise TrainingFailed(
                 f"the processes of this job would start at iterations {starts}: OUTPUT_DIR "
                 f"'{self.cfg.OUTPUT_DIR}' must be one folder that all machines share"
             )

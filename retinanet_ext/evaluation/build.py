@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, LVISEvaluator, PascalVOCDetectionEvaluator
 
-from ..errors import did_you_mean
+from ..errors import ConfigError, InputError, MissingPackageError, did_you_mean
 from .coco import COCODetectionEvaluator
 
 __all__ = ["build_evaluator"]
@@ -48,7 +48,7 @@ def build_evaluator(
         return _lvis_evaluator(dataset_name, output_dir, max_dets)
     if evaluator_type == "pascal_voc":
         return PascalVOCDetectionEvaluator(dataset_name)
-    raise ValueError(
+    raise InputError(
         f"Dataset '{dataset_name}' has evaluator_type '{evaluator_type}'; build_evaluator knows "
         "'coco', 'lvis' and 'pascal_voc'. Set it in the dataset's metadata, or override "
         "build_evaluator in your trainer"
@@ -63,7 +63,7 @@ def _evaluator_type(dataset_name: str) -> str:
     has_json = metadata is not None and metadata.get("json_file") is not None
     if has_json or dataset_name in DatasetCatalog:
         return "coco"
-    raise KeyError(
+    raise ConfigError(
         f"Dataset '{dataset_name}' is not registered."
         f"{did_you_mean(dataset_name, DatasetCatalog.list())} Register it, for example with "
         "retinanet_ext.data.register_coco_dataset, before it is evaluated"
@@ -74,6 +74,6 @@ def _lvis_evaluator(dataset_name: str, output_dir: str, max_dets: int) -> LVISEv
     try:
         return LVISEvaluator(dataset_name, output_dir=output_dir, max_dets_per_image=max_dets)
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             f"Evaluating '{dataset_name}' needs the lvis package: pip install lvis"
         ) from error

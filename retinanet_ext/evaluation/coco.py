@@ -15,6 +15,7 @@ from detectron2.evaluation import COCOEvaluator
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
+from ..errors import InputError
 from .backend import evaluate_boxes
 from .ground_truth import class_table, complete_annotations, ground_truth_json
 from .metrics import box_metrics, counted_dets, metrics_table
@@ -64,12 +65,12 @@ class COCODetectionEvaluator(COCOEvaluator):
             KeyError: an unknown dataset.
         """
         if tasks is not None and set(tasks) != {"bbox"}:
-            raise ValueError(
+            raise InputError(
                 f"COCODetectionEvaluator evaluates boxes, but tasks={tuple(tasks)!r}; "
                 "for masks and keypoints use detectron2.evaluation.COCOEvaluator"
             )
         if max_dets_per_image is not None and max_dets_per_image < 1:
-            raise ValueError(
+            raise InputError(
                 f"max_dets_per_image (TEST.DETECTIONS_PER_IMAGE) is {max_dets_per_image}; "
                 "set it to 1 or more, COCO's value is 100"
             )
@@ -124,7 +125,7 @@ class COCODetectionEvaluator(COCOEvaluator):
             logger.info("Dropped %d repeated predictions", len(predictions) - len(first))
         unknown = [image_id for image_id in first if image_id not in self._coco_api.imgs]
         if unknown:
-            raise ValueError(
+            raise InputError(
                 f"{len(unknown)} predicted images, e.g. image_id {unknown[0]!r}, are not in the "
                 f"ground truth of dataset '{self._dataset_name}'; evaluate on the dataset that "
                 "the data loader reads"
@@ -138,7 +139,7 @@ class COCODetectionEvaluator(COCOEvaluator):
         flat = list(itertools.chain(*(p.get("instances", []) for p in predictions)))
         highest = max((det["category_id"] for det in flat), default=-1)
         if highest >= len(category_ids):
-            raise ValueError(
+            raise InputError(
                 f"The model predicts class {highest}, but dataset '{self._dataset_name}' has "
                 f"{len(category_ids)} classes; train with MODEL.RETINANET.NUM_CLASSES "
                 f"{len(category_ids)}, or evaluate on the dataset it was trained for"

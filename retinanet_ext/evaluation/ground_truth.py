@@ -16,7 +16,8 @@ from detectron2.data.datasets import convert_to_coco_json
 from detectron2.utils.file_io import PathManager
 from pycocotools.coco import COCO
 
-from ..errors import did_you_mean
+from ..compat import forget_metadata
+from ..errors import ConfigError, InputError, did_you_mean
 
 __all__ = ["class_table", "complete_annotations", "ground_truth_json"]
 
@@ -52,12 +53,12 @@ def ground_truth_json(dataset_name: str, output_dir: str | None) -> Iterator[lis
         path = os.path.join(folder, f"{dataset_name}_coco_format_{content}.json")
         if not PathManager.exists(path):
             convert_to_coco_json(dataset_name, path)
-        metadata.__dict__.pop("json_file", None)  # Metadata refuses to change a value
+        forget_metadata(metadata, "json_file")
         try:
             metadata.json_file = path
             yield dicts
         finally:
-            metadata.__dict__.pop("json_file", None)
+            forget_metadata(metadata, "json_file")
             if own_json is not None:
                 metadata.json_file = own_json
 
@@ -78,13 +79,13 @@ def class_table(dataset_name: str, coco_gt: COCO) -> tuple[list[int], list[str]]
     if mapping is None:
         mapping = {k: k for k in range(len(names))}
         if not set(categories) <= set(mapping):
-            raise ValueError(
+            raise InputError(
                 f"Categories of dataset '{dataset_name}' have ids {sorted(categories)}, and its "
                 f"metadata has no '{key}' to tell which class of the model each one is; set it"
             )
     category_ids = sorted(mapping, key=mapping.__getitem__)
     if [mapping[i] for i in category_ids] != list(range(len(names))):
-        raise ValueError(
+        raise InputError(
             f"Metadata of dataset '{dataset_name}' has {len(names)} thing_classes, but '{key}' "
             f"maps to {sorted(mapping.values())}; it must reach each of 0..{len(names) - 1} once"
         )
@@ -107,12 +108,12 @@ def complete_annotations(dataset_name: str, coco_gt: COCO) -> None:
 
 def _require_standard_dicts(dataset_name: str) -> None:
     if dataset_name not in DatasetCatalog:
-        raise KeyError(
+        raise ConfigError(
             f"Dataset '{dataset_name}' is not registered and its metadata names no 'json_file'."
             f"{did_you_mean(dataset_name, DatasetCatalog.list())}"
         )
     if MetadataCatalog.get(dataset_name).get("thing_classes") is None:
-        raise ValueError(
+        raise InputError(
             f"Dataset '{dataset_name}' has no class names; set them with "
             f"MetadataCatalog.get('{dataset_name}').thing_classes = [...]"
         )

@@ -16,15 +16,22 @@ from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parallel import DistributedDataParallel
+from torchvision.ops import DropBlock2d, StochasticDepth
 
+from ..compat import Dropout, NormBase
 from ..data.loading.bad_images import LoadOrFail
-from ..data.loading.test_mapper import IgnoreRegionMapper
+from ..data.loading.sample_seed import kept_random_state
+from ..data.loading.test_mapper import IgnoreRegionMapper, wants_ignored
+from ..errors import InputError
 from ..modeling.criteria.normalizer import LossNormalizer
 
 __all__ = ["build_val_loss_loader", "validation_losses"]
+
+RANDOM = (Dropout, DropBlock2d, StochasticDepth)
+"""Modules that are random in training mode, and off otherwise; DropBlock3d is a DropBlock2d."""
+RANDOM_NAMES = {"DropPath", "DropBlock", "DropBlock2D", "DropBlock2d", "PatchDropout"}
+"""Such classes of timm, and of what copies them from project to project, which share no base."""
 
 # One image's losses by name, and its positive anchors where the model counts them.
 _OfImage = tuple[dict[str, float], int]
@@ -43,10 +50,7 @@ def build_val_loss_loader(cfg: CfgNode, dataset_name: str) -> Any:
     Raises:
         BadImageError: while it is iterated, an image that cannot be loaded.
     """
-    wants_ignored = (
-        cfg.MODEL.META_ARCHITECTURE == "RetinaNetExt" and cfg.MODEL.RETINANET.IGNORE_IOF_THRESH <= 1
-    )
-    mapper = (IgnoreRegionMapper if wants_ignored else DatasetMapper)(cfg, is_train=False)
+    mapper = (IgnoreRegionMapper if wants_ignored(cfg) else DatasetMapper)(cfg, is_train=False)
     mapper.is_train = True  # keeps the annotations; the resize stays that of evaluation
     loads = LoadOrFail(mapper, "mend it, or remove it from the set")
     return build_detection_test_loader(cfg, dataset_name, mapper=loads)
@@ -75,11 +79,12 @@ def validation_losses(model: nn.Module, data_loader: Iterable[Any]) -> dict[str,
     """
     if isinstance(model, DistributedDataParallel):
         model = model.module
-    with _unchanged(model), _random_states_kept(model), EventStorage():
+    devices = {x.device.index for x in model.parameters() if x.is_cuda}
+    with _unchanged(model), kept_random_state(sorted(devices)), EventStorage():
         of_images = list(_of_images(model, data_loader))
     everywhere = [x for part in comm.all_gather(of_images) for x in part]
     if not everywhere:
-        raise ValueError("the validation loss needs at least one image, got none")
+        raise InputError("the validation loss needs at least one image, got none")
     normalizer = len(everywhere)
     if _normalizers(model):
         normalizer = max(1, sum(positives for _, positives in everywhere))
@@ -95,7 +100,7 @@ def _of_images(model: nn.Module, data_loader: Iterable[Any]) -> Iterator[_OfImag
     for batch in data_loader:
         for image in batch:
             if "instances" not in image:
-                raise ValueError(
+                raise InputError(
                     f"{image.get('file_name', 'an image')} has no annotations, not even an empty "
                     "list, so there is no validation loss; set TEST.VAL_LOSS False"
                 )
@@ -118,9 +123,8 @@ def _normalizers(model: nn.Module) -> list[LossNormalizer]:
 def _set_modes(model: nn.Module) -> None:
     """Training mode, in which models give losses, but for what is random or gathers statistics."""
     for module in model.modules():
-        name = type(module).__name__.lower()
-        is_random = isinstance(module, _DropoutNd) or "drop" in name or "stochasticdepth" in name
-        module.training = not (is_random or isinstance(module, _NormBase))
+        is_random = isinstance(module, RANDOM) or type(module).__name__ in RANDOM_NAMES
+        module.training = not (is_random or isinstance(module, NormBase))
 
 
 @contextlib.contextmanager
@@ -148,19 +152,6 @@ def _unchanged(model: nn.Module) -> Iterator[None]:
 
 def _numbers_of(module: nn.Module) -> dict[str, Any]:
     return {k: v for k, v in vars(module).items() if isinstance(v, (bool, int, float))}
-
-
-@contextlib.contextmanager
-def _random_states_kept(model: nn.Module) -> Iterator[None]:
-    """Put the random states of Python, numpy and torch back afterwards."""
-    devices = {x.device.index for x in model.parameters() if x.is_cuda}
-    python, of_numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=sorted(devices)):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(of_numpy)
 
 
 def _seed() -> None:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import ANCHOR_GENERATOR_REGISTRY
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.structures import Boxes
 from torch import Tensor
 
+from ..compat import version_of
 from ..registry import register_once
 
 # Multi-scale training with Detectron2's defaults sees a few times as many sizes, in no order; one
@@ -107,7 +108,7 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
         self._cache = _TensorCache(_SIZES_TO_KEEP)
 
     @classmethod
-    def from_config(cls, cfg: Any, input_shape: list[ShapeSpec]) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
         node = cfg.MODEL.ANCHOR_GENERATOR
         return {
             "octave_base_sizes": node.OCTAVE_BASE_SIZES,
@@ -166,13 +167,13 @@ class _TensorCache:
     def get(self, key: Hashable, make: Callable[[], list[Tensor]]) -> list[Tensor]:
         """The tensors of ``key``: the kept ones, or new ones if there are none or were changed."""
         tensors, versions = self._entries.pop(key, ([], []))
-        if not tensors or [x._version for x in tensors] != versions:
+        if not tensors or [version_of(x) for x in tensors] != versions:
             # Out of inference mode: tensors that were born in it cannot take part in training.
             with torch.inference_mode(False), torch.no_grad():
                 tensors = make()
             if tensors[0].is_cuda and torch.cuda.is_current_stream_capturing():
                 return tensors  # they have no values before the graph is replayed
-        self._entries[key] = tensors, [x._version for x in tensors]  # the newest key comes last
+        self._entries[key] = tensors, [version_of(x) for x in tensors]  # the newest key comes last
         for old in list(self._entries)[: -self._max_entries]:
             self._entries.pop(old, None)
         return tensors

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.modeling import (
     META_ARCH_REGISTRY,
     Backbone,
@@ -23,27 +23,35 @@ from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor, nn
 
 from ..errors import did_you_mean
+from ..protocols import Assigner, BoxLoss, ClassificationLoss
 from ..registry import ASSIGNER_REGISTRY, CLS_LOSS_REGISTRY, register_once
-from ..structures import DenseTargets
+from ..structures import DenseTargets, HeadOutputs
 from .assigners.ignore_regions import ignore_anchors
 from .criteria.box import build_box_loss
 from .criteria.normalizer import LossNormalizer, build_loss_normalizer
-from .criteria.quality import box_quality
-from .criteria.quality_branch import quality_branch_loss
+from .criteria.quality_branch import check_named_quality
+from .detectron2_names import Detectron2Names, check_targets, refuse_instances
 from .heads.build import build_dense_head
 from .input_check import check_training_inputs
-from .postprocess.decode import DenseDecoder, gather_deltas, gather_quality, pick_class
+from .loss_terms import Positives, box_term, classification_term, named_terms, quality_term
+from .postprocess.decode import DenseDecoder
 from .speedups.fused_loss import fuses_cls_loss
+from .speedups.opt_in import wanted_parts
 from .speedups.settings import Speedups
-from .speedups.sparse_tower import outputs_at, subnet_convs
+from .visualize import visualize_periodically
 
 
 @register_once(META_ARCH_REGISTRY)
-class RetinaNetExt(DenseDetector):
+class RetinaNetExt(Detectron2Names, DenseDetector):
     """RetinaNet whose parts come from registries; takes and gives what Detectron2's RetinaNet does.
 
-    Parameter names, losses and detections equal Detectron2's for the same config and weights.
+    Parameter names, losses and detections equal Detectron2's for the same config and weights. The
+    parts and what each has to do: :mod:`retinanet_ext.protocols`.
     """
+
+    takes_partial_outputs = False
+    """For a subclass with ``losses`` of its own: True if these know ``cls_features`` and
+    ``positive_deltas`` of :class:`HeadOutputs`. Otherwise they get logits and deltas as a whole."""
 
     @configurable
     def __init__(
@@ -53,9 +61,9 @@ class RetinaNetExt(DenseDetector):
         head: nn.Module,
         head_in_features: list[str],
         anchor_generator: nn.Module,
-        assigner: Any,
-        cls_loss: nn.Module,
-        box_loss: nn.Module,
+        assigner: Assigner,
+        cls_loss: ClassificationLoss,
+        box_loss: BoxLoss,
         decoder: DenseDecoder,
         num_classes: int,
         pixel_mean: list[float],
@@ -81,10 +89,11 @@ class RetinaNetExt(DenseDetector):
             vis_period: draw ground truth and detections every so many iterations; 0 is never.
             input_format: channel order of the input, for drawing.
             speedups: how backbone and head are computed; default: as :class:`Speedups`.
-            fuse_cls_loss: in training, never make the logits as a whole; the head needs
-                ``cls_features``, ``deltas`` and ``cls_score``, the loss ``from_features``.
+            fuse_cls_loss: in training, never make the logits as a whole, where the head is a
+                :class:`PartialHead` and the loss a :class:`FusedClassificationLoss`.
             loss_normalizer: what the losses are divided by; default: Detectron2's running mean.
-            quality_branch: "", or what the head's third output learns: "iou" or "centerness".
+            quality_branch: "", or what the head's output ``quality`` learns: "iou" or
+                "centerness".
             ignore_iof_thresh: background anchors with this share of their area in a box of the
                 input's ``ignore_boxes`` take part in no loss; above 1 is off.
         """
@@ -107,7 +116,7 @@ class RetinaNetExt(DenseDetector):
         self.speedups.apply(self.backbone, self.head)
 
     @classmethod
-    def from_config(cls, cfg: Any) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         node = cfg.MODEL.RETINANET
         backbone = build_backbone(cfg)
         shapes = backbone.output_shape()
@@ -165,7 +174,7 @@ class RetinaNetExt(DenseDetector):
             with self.speedups.precision(self.device):
                 return super().forward(batched_inputs)
         check_training_inputs(batched_inputs, self.num_classes)
-        self._visualize_periodically(batched_inputs)
+        visualize_periodically(self, batched_inputs, self.vis_period)
         images = self.preprocess_image(batched_inputs)
         with self.speedups.precision(self.device):
             maps = self.backbone(images.tensor)
@@ -173,18 +182,11 @@ class RetinaNetExt(DenseDetector):
         anchors = self.anchor_generator(features)
         with self._float32():
             targets = self.label_anchors(anchors, batched_inputs)
+            check_targets(targets)
         with self.speedups.precision(self.device):
-            classified, deltas, *rest = self._predict(features, targets)
-        quality_logits = rest[0] if rest else None
+            outputs = self._head_outputs(features, targets)
         with self._float32():
-            return self.losses(
-                anchors,
-                classified,
-                deltas,
-                targets,
-                quality_logits,
-                from_features=self.fuse_cls_loss,
-            )
+            return self.losses(anchors, outputs, targets)
 
     def _float32(self) -> torch.autocast:
         """The context of all that is computed in float32, whatever autocast is on outside."""
@@ -198,32 +200,30 @@ class RetinaNetExt(DenseDetector):
         Args:
             anchors: L Boxes (Hi*Wi*A, 4).
             batched_inputs: N, with ``instances`` and, where there are some, ``ignore_boxes``.
+
+        Raises:
+            TypeError: for Instances in their place, which Detectron2's RetinaNet takes.
         """
+        refuse_instances(batched_inputs)
         targets = self.assigner(anchors, [x["instances"].to(self.device) for x in batched_inputs])
         ignore_boxes = [x.get("ignore_boxes") for x in batched_inputs]
         return ignore_anchors(targets, anchors, ignore_boxes, self.ignore_iof_thresh)
 
-    def _predict(self, features: list[Tensor], targets: DenseTargets) -> tuple[Any, ...]:
-        """What :meth:`losses` takes."""
-        head: Any = self.head
-        deltas = self._deltas_of_positives(features, targets)
-        if self.fuse_cls_loss:
-            if deltas is None:
-                return head.features_and_deltas(features)
-            return head.cls_features(features), deltas
-        if deltas is None:
-            return head(features)
-        return head.logits(features), deltas
+    def _head_outputs(self, features: list[Tensor], targets: DenseTargets) -> HeadOutputs:
+        """The head's outputs for :meth:`losses`, in parts where all that takes part opts in."""
+        wanted = set()
+        own_losses = getattr(self.losses, "__func__", None) is not RetinaNetExt.losses
+        if self.takes_partial_outputs or not own_losses:
+            sparse = self.speedups.sparse_boxes(features[0])
+            wanted = wanted_parts(self.head, self.cls_loss, self.fuse_cls_loss, sparse)
+        if wanted:
+            return self._checked(self.head.partial_outputs(features, targets, wanted))
+        return self._checked(self.head(features))
 
-    def _deltas_of_positives(self, features: list[Tensor], targets: DenseTargets) -> Tensor | None:
-        """The box subnet's outputs for the positives alone (P, B), where that is faster."""
-        if self.quality_branch or not self.speedups.sparse_boxes(features[0]):
-            return None
-        convs = subnet_convs(self.head)
-        if convs is None:
-            return None
-        images, positives = targets.pos_mask.nonzero(as_tuple=True)
-        return outputs_at(convs, features, images, positives, self.head.level_anchors)
+    def _checked(self, returned: Any) -> HeadOutputs:
+        outputs = HeadOutputs.of(returned, type(self.head).__name__)
+        check_named_quality(self.quality_branch, outputs, type(self.head).__name__)
+        return outputs
 
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """Normalized images, padded to one size, in the memory format of the network."""
@@ -233,88 +233,45 @@ class RetinaNetExt(DenseDetector):
         return images
 
     def losses(
-        self,
-        anchors: list[Boxes],
-        classified: list[Tensor],
-        deltas: list[Tensor] | Tensor,
-        targets: DenseTargets,
-        quality_logits: list[Tensor] | None = None,
-        from_features: bool = False,
+        self, anchors: list[Boxes], outputs: HeadOutputs, targets: DenseTargets
     ) -> dict[str, Tensor]:
         """``loss_cls`` and ``loss_box_reg``: sums over the batch divided by the loss normalizer.
 
-        A head with a quality branch adds ``loss_quality``.
+        A head with a quality branch adds ``loss_quality``, one with ``named_losses`` these.
 
         Args:
             anchors: L Boxes (Hi*Wi*A, 4).
-            classified: the head's logits, L tensors (N, A*K, Hi, Wi).
-            deltas: the head's, L tensors (N, A*4, Hi, Wi); or (P, 4), those of the positives in the
-                order of ``targets.pos_mask``. A regressor for each class has K times as many.
+            outputs: of the head. This method knows the whole and the parts; an overriding one gets
+                ``logits`` and ``deltas``, see ``takes_partial_outputs``.
             targets: of the N images.
-            quality_logits: of the quality branch, L tensors (N, A, Hi, Wi).
-            from_features: ``classified`` are the head's ``cls_features`` instead, (N, C, Hi, Wi),
-                for a loss that makes the logits in pieces.
         """
-        # With the default parts, the one place where a training step has to wait for the GPU: how
-        # many positives there are.
-        images, positives = targets.pos_mask.nonzero(as_tuple=True)
+        per_class = not self.decoder.cls_agnostic_bbox_reg
+        positives = Positives.of(anchors, outputs, targets, per_class)
         if has_event_storage():
             num_pos_anchors = len(positives) / targets.num_images
             get_event_storage().put_scalar("num_pos_anchors", num_pos_anchors)
         normalizer = self.loss_normalizer(len(positives), targets.labels.numel())
-        per_class = not self.decoder.cls_agnostic_bbox_reg
-        classes = targets.labels[images, positives] if per_class else None
-        if isinstance(deltas, Tensor):
-            rows = pick_class(deltas, classes, self.num_classes)
-        else:
-            rows = gather_deltas(deltas, images, positives, classes, self.num_classes)
-        boxes = (rows, Boxes.cat(anchors).tensor[positives], targets.boxes[images, positives])
-        arguments: dict[str, Any] = {}
-        if getattr(self.cls_loss, "needs_anchors", False):
-            arguments["anchors"] = anchors
-        if getattr(self.cls_loss, "needs_quality", False):
-            quality = torch.zeros_like(targets.boxes[..., 0])
-            quality[images, positives] = box_quality(*boxes, self.decoder.box2box_transform)
-            arguments["quality"] = quality
-        if from_features:
-            fused_loss: Any = self.cls_loss  # checked for this when the model was built
-            loss_cls = fused_loss.from_features(classified, self.head.cls_score, targets)
-        else:
-            loss_cls = self.cls_loss(classified, targets, **arguments)
-        losses = {"loss_cls": loss_cls, "loss_box_reg": self.box_loss(*boxes)}
-        if quality_logits is not None:
-            losses["loss_quality"] = quality_branch_loss(
-                self.quality_branch,
-                gather_quality(quality_logits, images, positives),
-                *boxes,
-                self.decoder.box2box_transform,
+        transform, cls_score = self.box2box_transform, getattr(self.head, "cls_score", None)
+        losses = {
+            "loss_cls": classification_term(
+                self.cls_loss, cls_score, anchors, outputs, targets, positives, transform
+            ),
+            "loss_box_reg": box_term(self.box_loss, targets, positives),
+        }
+        if self.quality_branch:
+            losses["loss_quality"] = quality_term(
+                self.quality_branch, outputs, positives, transform
             )
+        losses |= named_terms(self.head, outputs, targets, anchors)
         return {name: loss / normalizer for name, loss in losses.items()}
 
     def forward_inference(
         self,
         images: ImageList,
         features: list[Tensor],
-        predictions: tuple[list[Tensor], ...],
+        predictions: HeadOutputs | tuple[list[Tensor], list[Tensor]],
     ) -> list[Instances]:
         """Detections of N images in pixels of the network's input."""
-        logits, deltas, *rest = predictions
         anchors = self.anchor_generator(features)
         with self._float32():
-            return self.decoder(anchors, logits, deltas, images.image_sizes, *rest)
-
-    def _visualize_periodically(self, batched_inputs: list[dict[str, Any]]) -> None:
-        """Draw ground truth and detections of the first image, as evaluation would see it."""
-        if self.vis_period <= 0 or not has_event_storage():
-            return
-        if get_event_storage().iter % self.vis_period != 0:
-            return
-        in_training = [module for module in self.modules() if module.training]
-        self.eval()
-        try:
-            with torch.no_grad():
-                outputs = super().forward([{"image": batched_inputs[0]["image"]}])
-        finally:
-            for module in in_training:  # a part that its user keeps in evaluation mode stays there
-                module.training = True
-        self.visualize_training(batched_inputs[:1], [outputs[0]["instances"].to("cpu")])
+            return self.decoder(anchors, self._checked(predictions), images.image_sizes)

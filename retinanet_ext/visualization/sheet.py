@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ..errors import InputError
 from .draw import class_color, draw_dashed_box, load_font
 
 __all__ = ["contact_sheet", "tile_heights"]
@@ -62,7 +63,7 @@ def contact_sheet(
         ValueError: no tiles, or not one caption for each.
     """
     if not tiles or len(tiles) != len(captions):
-        raise ValueError(
+        raise InputError(
             f"A sheet needs one caption per tile, got {len(tiles)} tiles and {len(captions)} "
             "captions; it needs at least one tile"
         )

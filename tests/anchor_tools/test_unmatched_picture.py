@@ -9,7 +9,7 @@ from PIL import Image
 
 from retinanet_ext.anchor_tools import draw_unmatched, resized_boxes
 from retinanet_ext.anchor_tools.picture import _crop, unmatched_rows
-from retinanet_ext.data.doctor import best_anchor_iou
+from retinanet_ext.boxes import best_anchor_iou
 from tests.helpers.anchor_scenes import levels, random_images, table_of
 
 

@@ -12,8 +12,8 @@ import yaml
 from PIL import Image
 
 from retinanet_ext import get_cfg
+from retinanet_ext.anchor_tools.levels import anchor_levels
 from retinanet_ext.cli import main
-from retinanet_ext.cli.check_data import anchor_levels
 from retinanet_ext.config import load_config_file, validate_cfg
 from tests.helpers.broken import good_content, write
 
@@ -133,7 +133,7 @@ def test_sizes_of_another_generator_do_not_contradict(tall, tmp_path, capsys):
 
 def test_mistakes_are_one_line(config, tall, tmp_path, capsys):
     def error(action: str, *words: str) -> str:
-        assert anchors(action, "--config-file", config, *words) == 1
+        assert anchors(action, "--config-file", config, *words) == 2
         return capsys.readouterr().err
 
     assert "has no DATASETS.TRAIN; give --train or --dataset" in error("show")

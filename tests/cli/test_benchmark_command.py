@@ -41,7 +41,7 @@ TASKS = [
 
 
 def benchmark(*words: str) -> int:
-    return main(["benchmark", *SMALL, *words, *SMALL_MODEL])
+    return main(["benchmark", *SMALL, *words, "--", *SMALL_MODEL])
 
 
 @pytest.fixture
@@ -170,7 +170,6 @@ def unmeasured(monkeypatch):
         ("--batch", "two"),
         ("--repeats", "-1"),
         ("--classes", "0"),
-        ("--against", "nobody"),
     ],
     ids=" ".join,
 )
@@ -188,11 +187,12 @@ def test_senseless_values_are_refused(unmeasured, capsys, words):
         (("--plot", "chart.txt"), ("'chart.txt'", ".png")),
         (("--config-file", "no.yaml"), ("no.yaml",)),
         (("MODEL.NO_KEY", "1"), ("MODEL.NO_KEY",)),
+        (("--only", "loss", "MODEL.NO_KEY", "1"), ("--only loss -- MODEL.NO_KEY",)),
     ],
     ids=lambda value: " ".join(value),
 )
 def test_mistakes_are_one_sentence(unmeasured, capsys, words, parts):
-    assert main(["benchmark", "--device", "cpu", *words]) == 1
+    assert main(["benchmark", "--device", "cpu", *words]) == 2
     error = capsys.readouterr().err
     assert len(error.strip().splitlines()) == 1
     assert all(part in error for part in parts), error
@@ -202,7 +202,7 @@ def test_mistakes_are_one_sentence(unmeasured, capsys, words, parts):
 def test_a_path_that_cannot_be_written_is_named(unmeasured, tmp_path, capsys, option):
     (tmp_path / "file").write_text("")
     path = tmp_path / "file" / "out.png"
-    assert main(["benchmark", "--device", "cpu", option, str(path)]) == 1
+    assert main(["benchmark", "--device", "cpu", option, str(path)]) == 2
     error = capsys.readouterr().err
     assert option in error and str(path) in error and len(error.strip().splitlines()) == 1
 
@@ -219,21 +219,21 @@ def test_checking_a_path_leaves_no_file(monkeypatch, tmp_path):
 
 def test_cuda_without_a_gpu_is_refused(unmeasured, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert main(["benchmark", "--device", "cuda"]) == 1
+    assert main(["benchmark", "--device", "cuda"]) == 2
     error = capsys.readouterr().err
-    assert "--device is cuda" in error and "--device cpu" in error
+    assert "--device is 'cuda'" in error and "--device cpu" in error
 
 
 def test_another_architecture_is_refused(unmeasured, tmp_path, capsys):
     config = tmp_path / "c.yaml"
     config.write_text("MODEL:\n  META_ARCHITECTURE: GeneralizedRCNN\n")
-    assert main(["benchmark", "--config-file", str(config)]) == 1
+    assert main(["benchmark", "--config-file", str(config)]) == 2
     assert "GeneralizedRCNN" in capsys.readouterr().err
 
 
 def test_missing_matplotlib_shows_before_measuring(unmeasured, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert main(["benchmark", "--device", "cpu", "--plot", "p.png"]) == 1
+    assert main(["benchmark", "--device", "cpu", "--plot", "p.png"]) == 2
     assert "pip install matplotlib" in capsys.readouterr().err
 
 
@@ -242,7 +242,7 @@ def test_weights_of_the_command_line_are_kept(monkeypatch, capsys):
     monkeypatch.setattr(
         "retinanet_ext.cli.benchmark.run_tasks", lambda bench, names: seen.append(bench)
     )
-    words = ["--config-file", CONFIG, "--only", "decode", "MODEL.WEIGHTS", "model.pth"]
+    words = ["--config-file", CONFIG, "--only", "decode", "--", "MODEL.WEIGHTS", "model.pth"]
     assert main(["benchmark", "--device", "cpu", *words]) == 0
     assert seen[0].settings.cfg.MODEL.WEIGHTS == "model.pth"
     assert "left out" not in capsys.readouterr().out

@@ -12,8 +12,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from retinanet_ext import get_cfg
+from retinanet_ext.anchor_tools.levels import anchor_levels
 from retinanet_ext.cli import main
-from retinanet_ext.cli.check_data import anchor_levels
 from retinanet_ext.data import register_coco_dataset
 from retinanet_ext.data.doctor import CODES
 from tests.helpers.broken import good_content, write

@@ -17,7 +17,7 @@ from detectron2.structures import BoxMode
 from PIL import Image
 
 from retinanet_ext.cli import main
-from retinanet_ext.cli.draw_detections import pick_images
+from retinanet_ext.cli.pictures import pick_images
 from retinanet_ext.data.datasets.register import register_builtin_datasets
 from tests.helpers.tiny import tiny_cfg
 
@@ -120,7 +120,7 @@ def test_images_are_spread_and_show_objects_first(num_objects, num, expected):
 
 
 def test_unknown_dataset_is_named_with_the_nearest(model_files, dataset, tmp_path, capsys):
-    assert draw(model_files, dataset + "x", tmp_path / "p.png") == 1
+    assert draw(model_files, dataset + "x", tmp_path / "p.png") == 2
     error = capsys.readouterr().err
     assert f"'{dataset}x'" in error and f"'{dataset}'" in error
     assert len(error.strip().splitlines()) == 1
@@ -129,20 +129,20 @@ def test_unknown_dataset_is_named_with_the_nearest(model_files, dataset, tmp_pat
 
 def test_missing_weights_are_named(model_files, dataset, tmp_path, capsys):
     config = model_files[0]
-    assert draw((config, str(tmp_path / "no.pth")), dataset, tmp_path / "p.png") == 1
+    assert draw((config, str(tmp_path / "no.pth")), dataset, tmp_path / "p.png") == 2
     error = capsys.readouterr().err
     assert "no.pth" in error and "model_final.pth" in error
 
 
 def test_missing_config_is_named(model_files, dataset, tmp_path, capsys):
-    assert draw((str(tmp_path / "no.yaml"), model_files[1]), dataset, tmp_path / "p.png") == 1
+    assert draw((str(tmp_path / "no.yaml"), model_files[1]), dataset, tmp_path / "p.png") == 2
     assert "no.yaml" in capsys.readouterr().err
 
 
 def test_missing_data_names_the_way_to_them(model_files, tmp_path, capsys):
     more = ("--data-root", str(tmp_path / "nowhere"))
     try:
-        assert draw(model_files, "bccd_val", tmp_path / "p.png", *more) == 1
+        assert draw(model_files, "bccd_val", tmp_path / "p.png", *more) == 2
     finally:
         register_builtin_datasets()
     error = capsys.readouterr().err
@@ -151,19 +151,26 @@ def test_missing_data_names_the_way_to_them(model_files, tmp_path, capsys):
 
 def test_model_of_another_dataset_is_refused(model_files, dataset, tmp_path, capsys):
     MetadataCatalog.get(dataset).__dict__["thing_classes"] = ["a", "b", "c"]
-    assert draw(model_files, dataset, tmp_path / "p.png") == 1
+    assert draw(model_files, dataset, tmp_path / "p.png") == 2
     error = capsys.readouterr().err
     assert "NUM_CLASSES is 2" in error and "3 classes" in error
 
 
 def test_output_must_be_a_picture(model_files, dataset, tmp_path, capsys):
-    assert draw(model_files, dataset, tmp_path / "p.txt") == 1
+    assert draw(model_files, dataset, tmp_path / "p.txt") == 2
     assert "p.txt" in capsys.readouterr().err
 
 
-def test_verbose_shows_the_traceback(model_files, dataset, tmp_path):
-    with pytest.raises(ValueError, match=r"p\.txt"):
-        draw(model_files, dataset, tmp_path / "p.txt", "--verbose")
+@pytest.mark.parametrize("by", ["option", "environment"])
+def test_debug_shows_the_traceback_before_the_sentence(
+    model_files, dataset, tmp_path, capsys, monkeypatch, by
+):
+    monkeypatch.setenv("RETINANET_EXT_DEBUG", "1" if by == "environment" else "0")
+    more = ["--debug"] if by == "option" else []
+    assert draw(model_files, dataset, tmp_path / "p.txt", *more) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[0].startswith("Traceback") and "check_picture" in "".join(lines)
+    assert lines[-1].startswith("retinanet-ext: error: ") and "p.txt" in lines[-1]
 
 
 @pytest.mark.parametrize("more", [("--num", "0"), ("--score-thresh", "1.5"), ("--num", "x")])
@@ -194,5 +201,5 @@ def test_module_can_be_run_and_says_how_to_get_a_missing_detectron2():
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "install_detectron2.py" in done.stderr and "Traceback" not in done.stderr

@@ -95,7 +95,7 @@ def test_images_without_annotations_are_drawn(folder, tmp_path, capsys, monkeypa
     assert int(printed.split(": ")[1].split()[0]) > 0
     picture = np.asarray(Image.open(tmp_path / "p.png"))
     assert (picture == (200, 60, 20)).all(axis=2).any()
-    assert main(["draw-detections", *words, "--images", str(tmp_path / "gone")]) == 1
+    assert main(["draw-detections", *words, "--images", str(tmp_path / "gone")]) == 2
     assert "gone" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["draw-detections", *words])

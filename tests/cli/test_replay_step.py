@@ -60,5 +60,5 @@ def test_bfloat16_is_repeated_in_bfloat16(snapshot: dict, tmp_path: Path, capsys
 
 @pytest.mark.parametrize("device", ["gpu", "meta"])
 def test_unknown_device_is_refused(device: str, tmp_path: Path, capsys):
-    assert main(["replay-step", str(tmp_path / "s.pth"), "--device", device]) == 1
+    assert main(["replay-step", str(tmp_path / "s.pth"), "--device", device]) == 2
     assert f"--device is '{device}'; use cpu or cuda" in capsys.readouterr().err

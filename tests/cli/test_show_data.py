@@ -71,7 +71,7 @@ def test_own_annotations_are_shown(tmp_path: Path, tiny_root: Path, capsys):
 )
 def test_mistakes_are_one_line(more: list, words: str, tmp_path: Path, tiny_root: Path, capsys):
     command = ["show-data", "--config-file", str(write_config(tmp_path)), "--output", "a.png"]
-    assert main([*command, "--data-root", str(tiny_root), *more]) == 1
+    assert main([*command, "--data-root", str(tiny_root), *more]) == 2
     assert words in capsys.readouterr().err
 
 

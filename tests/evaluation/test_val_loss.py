@@ -17,9 +17,10 @@ from detectron2.structures import BoxMode
 from detectron2.utils.events import EventStorage
 from PIL import Image
 from torch import nn
+from torchvision.ops import DropBlock3d, StochasticDepth
 
 from retinanet_ext.data.loading.bad_images import BadImageError
-from retinanet_ext.evaluation.val_loss import build_val_loss_loader, validation_losses
+from retinanet_ext.evaluation.val_loss import _set_modes, build_val_loss_loader, validation_losses
 from retinanet_ext.modeling.criteria.normalizer import NORMALIZERS, LossNormalizer
 from tests.helpers.tiny import tiny_cfg
 from tests.helpers.two_ranks import run_on_two_ranks
@@ -264,6 +265,25 @@ def test_norms_use_running_statistics_and_dropout_is_off(cfg, images):
     by_kind = dict(modes.values())
     assert by_kind["BatchNorm2d"] is False and by_kind["Dropout"] is False
     assert not any(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("kind", "trains"),
+    [
+        (nn.AlphaDropout, False),
+        (nn.Dropout2d, False),
+        (lambda: DropBlock3d(0.1, 3), False),
+        (lambda: StochasticDepth(0.1, "row"), False),
+        (type("DropPath", (nn.Module,), {}), False),  # timm's, and many copies of it
+        (lambda: nn.InstanceNorm2d(4), False),
+        (type("Backdrop", (nn.Module,), {}), True),
+        (lambda: nn.GroupNorm(1, 4), True),
+    ],
+)
+def test_what_is_random_is_off_and_the_rest_trains(kind, trains):
+    module = kind()
+    _set_modes(module)
+    assert module.training is trains
 
 
 def test_all_is_as_before_after_an_error(cfg, images):

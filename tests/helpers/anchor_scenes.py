@@ -8,7 +8,8 @@ import numpy as np
 from detectron2.structures import BoxMode
 
 from retinanet_ext.anchor_tools import AnchorShape, TrainingBoxes, resized_boxes
-from retinanet_ext.data.doctor import AnchorLevel, DatasetTable, from_dataset_dicts
+from retinanet_ext.boxes import AnchorLevel
+from retinanet_ext.data.doctor import DatasetTable, from_dataset_dicts
 
 STRIDES = (8.0, 16.0, 32.0)
 PAPER = AnchorShape(32.0, 3, (0.5, 1.0, 2.0))

@@ -9,6 +9,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
 
+from retinanet_ext.modeling.visualize import visualize_periodically
 from retinanet_ext.registry import BOX_LOSS_REGISTRY, CLS_LOSS_REGISTRY
 from tests.helpers.tiny import tiny_cfg
 
@@ -116,14 +117,13 @@ def test_vis_period_draws_ground_truth_above_detections():
 def test_drawing_changes_nothing_in_the_model():
     cfg = tiny_cfg()
     cfg.MODEL.RETINANET.NORM = "BN"
-    cfg.VIS_PERIOD = 1
     torch.manual_seed(0)
     model = build_model(cfg).train()
     model.backbone.eval()  # as in fine-tuning with frozen statistics
     before = {k: v.clone() for k, v in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
     with EventStorage():
-        model._visualize_periodically([example()])
+        visualize_periodically(model, [example()], period=1)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert [module.training for module in model.modules()] == modes
 

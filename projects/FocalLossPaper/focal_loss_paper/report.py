@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from retinanet_ext.errors import MissingFileError
+
 from .figures import (
     draw_accuracy_time,
     draw_focal_loss,
@@ -122,7 +124,7 @@ def publish(folder: Path, dataset: str) -> Path:
         FileNotFoundError: there are none yet.
     """
     if not (folder / TABLES).is_file():
-        raise FileNotFoundError(f"there is no {folder / TABLES} to publish; train something first")
+        raise MissingFileError(f"there is no {folder / TABLES} to publish; train something first")
     target = PROJECT / "results" / dataset
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)

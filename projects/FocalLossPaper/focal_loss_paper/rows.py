@@ -15,7 +15,7 @@ from detectron2.data import DatasetCatalog
 from retinanet_ext import get_cfg, load_config_file, validate_cfg
 from retinanet_ext.data.datasets.register import load_class_names
 from retinanet_ext.engine.setup import merge_opts
-from retinanet_ext.errors import did_you_mean
+from retinanet_ext.errors import ConfigError, InputError, did_you_mean
 
 PROJECT = Path(__file__).resolve().parents[1]
 ROOT = PROJECT.parents[1]
@@ -120,7 +120,7 @@ def build_cfg(config: str, setting: Setting) -> CfgNode:
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (train,), (f"{setting.dataset}_val",)
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         if name not in DatasetCatalog:
-            raise KeyError(
+            raise ConfigError(
                 f"--dataset {setting.dataset}: '{name}' is not registered."
                 f"{did_you_mean(name, DatasetCatalog.list())} Register it at the top of a copy of "
                 "train_net.py and give that as --train-net"
@@ -167,7 +167,7 @@ def _deepen(cfg: CfgNode, steps: int) -> None:
     node = cfg.MODEL.RESNETS
     deeper = DEPTHS.index(node.DEPTH) + steps
     if deeper >= len(DEPTHS):
-        raise ValueError(
+        raise InputError(
             f"MODEL.RESNETS.DEPTH of the base is {node.DEPTH} and this row takes the next deeper "
             f"ResNet; choose a base with one of {', '.join(map(str, DEPTHS[:-1]))}"
         )
@@ -190,7 +190,7 @@ def _rescale(cfg: CfgNode, factor: float) -> None:
 def scale_schedule(cfg: CfgNode, iterations: int) -> None:
     """Train for ``iterations``, with the base's learning rates at the same shares of the time."""
     if iterations < 1:
-        raise ValueError(f"--iters must be at least 1, got {iterations}")
+        raise InputError(f"--iters must be at least 1, got {iterations}")
     solver = cfg.SOLVER
     solver.STEPS = tuple(step * iterations // solver.MAX_ITER for step in solver.STEPS)
     solver.MAX_ITER = iterations

@@ -21,8 +21,9 @@ import yaml
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from retinanet_ext import get_cfg
+from retinanet_ext import files, get_cfg
 from retinanet_ext.config import flatten
+from retinanet_ext.errors import InputError
 
 from .rows import Setting, Table, build_cfg
 
@@ -117,7 +118,7 @@ class RunIndex:
         configs = [row.config for table in tables for row in table.rows]
         for row in rows:
             if row not in configs:
-                raise ValueError(f"--row is '{row}'; the tables have {', '.join(configs)}")
+                raise InputError(f"--row is '{row}'; the tables have {', '.join(configs)}")
         configs = [config for config in configs if not rows or config in rows]
         found = [self.run(config, seed) for seed in range(1, seeds + 1) for config in configs]
         return list({run.folder: run for run in found}.values())
@@ -230,8 +231,8 @@ def discard_training_state(run: Run, keep_model: bool) -> None:
         if checkpoints:
             content = torch.load(final, map_location="cpu", weights_only=True)
             kept = {key: content[key] for key in ("model", "thing_classes") if key in content}
-            torch.save(kept, final.with_suffix(".tmp"))
-            os.replace(final.with_suffix(".tmp"), final)
+            with files.written_whole(str(final)) as new:
+                torch.save(kept, new)
     for path in [*checkpoints, *run.folder.glob("model_*.sha256")]:
         path.unlink()
 
@@ -248,9 +249,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_text(path: Path, text: str) -> None:
     """Write a file in one step: a reader, or a kill, finds all of it or what was there before."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    files.write_text(str(path), text)
 
 
 def write_json(path: Path, content: Any) -> None:

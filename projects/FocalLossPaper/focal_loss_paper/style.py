@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from retinanet_ext.errors import MissingPackageError
+
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, PINK, BLACK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#222222"
 TEXT, FAINT, GRID = "#333333", "#8A8A8A", "#E4E4E4"
@@ -16,7 +18,7 @@ def check_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise ImportError("the figures need matplotlib: pip install matplotlib") from error
+        raise MissingPackageError("the figures need matplotlib: pip install matplotlib") from error
 
 
 def new_figure(width: float, height: float) -> Any:

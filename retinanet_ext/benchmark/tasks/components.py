@@ -15,7 +15,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import EventStorage
 from torch import Tensor
 
-from ...structures import DenseTargets
+from ...structures import DenseTargets, HeadOutputs
 from ..agreement import compare_detections, compare_gradients, compare_labels, compare_losses
 from ..inputs import level_features, make_batch, synthetic_outputs
 from ..peers import DETECTRON2, OURS, build_side
@@ -89,7 +89,7 @@ def head_losses(case: HeadCase, logits: list[Tensor], deltas: list[Tensor]) -> d
     model, targets = case.model, case.targets
     with EventStorage():
         if case.side == OURS:
-            return model.losses(case.anchors, logits, deltas, targets)
+            return model.losses(case.anchors, HeadOutputs(logits, deltas), targets)
         return model.losses(
             case.anchors,
             [permute_to_N_HWA_K(x, targets.num_classes) for x in logits],

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ...modeling.speedups.opt_in import opts_in
 from ..agreement import compare_gradients, compare_losses, full_precision
 from ..inputs import level_features
 from ..peers import DETECTRON2, OURS
@@ -33,7 +34,7 @@ def run_many_classes(bench: Benchmark) -> None:
     settings = dataclasses.replace(bench.settings.with_classes(num_classes), batch=1)
     case = HeadCase.build(settings, OURS, 1)
     logits_bytes = 4 * case.targets.labels.numel() * num_classes
-    ours = [OURS, FUSED] if hasattr(case.model.cls_loss, "from_features") else [OURS]
+    ours = [OURS, FUSED] if opts_in(case.model.cls_loss, "from_features") else [OURS]
     del case
     works = {side: many_classes_work(settings, side) for side in (*ours, DETECTRON2)}
     with full_precision():

@@ -7,7 +7,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from ...errors import did_you_mean
+from ...errors import ConfigError, InputError, did_you_mean
 from .mosaic import Mosaic
 from .ops import ENTRIES
 from .validate import number
@@ -49,7 +49,7 @@ def check_augmentations(cfg: CfgNode) -> None:
     """
     share = cfg.INPUT.AUG_MIN_VISIBLE
     if not 0 <= share < 1:
-        raise ValueError(
+        raise InputError(
             f"INPUT.AUG_MIN_VISIBLE must be in [0, 1), got {share}: the share of a box's area that "
             "must be left for it to be kept"
         )
@@ -62,9 +62,9 @@ def check_augmentations(cfg: CfgNode) -> None:
         ("MODEL.LOAD_PROPOSALS", cfg.MODEL.LOAD_PROPOSALS),
     ):
         if on:
-            raise ValueError(f"INPUT.AUG moves boxes only, but {key} is True; set it to False")
+            raise InputError(f"INPUT.AUG moves boxes only, but {key} is True; set it to False")
     if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
-        raise ValueError(
+        raise InputError(
             f"INPUT.AUG needs colour images, but INPUT.FORMAT is '{cfg.INPUT.FORMAT}'; set it to "
             "BGR or RGB"
         )
@@ -75,16 +75,16 @@ def _check_together(cfg: CfgNode, steps: list[Step]) -> None:
     names = [step.name for step in steps]
     for name in ("Default", "Mosaic"):
         if names.count(name) > 1:
-            raise ValueError(f"INPUT.AUG has {name} {names.count(name)} times; keep one")
+            raise InputError(f"INPUT.AUG has {name} {names.count(name)} times; keep one")
     if "Default" in names:
         return
     if cfg.INPUT.CROP.ENABLED:
-        raise ValueError(
+        raise InputError(
             "INPUT.CROP.ENABLED is True, but INPUT.AUG has no Default, which would read it; use "
             "{NAME: RandomCrop} in INPUT.AUG instead"
         )
     if not any(ENTRIES[step.name].resizes and step.prob == 1 for step in steps):
-        raise ValueError(
+        raise InputError(
             f"INPUT.AUG {names} leaves images at their own size; add Default (Detectron2's resize "
             "and flip) or one of "
             f"{', '.join(name for name, x in ENTRIES.items() if x.resizes and name != 'Default')} "
@@ -99,7 +99,7 @@ def parse_augmentations(cfg: CfgNode) -> list[Step]:
         KeyError, ValueError: see :func:`check_augmentations`.
     """
     if not cfg.INPUT.AUG:
-        raise ValueError("INPUT.AUG is empty; write [Default] for Detectron2's augmentations")
+        raise InputError("INPUT.AUG is empty; write [Default] for Detectron2's augmentations")
     _check_input_keys(cfg)
     return [_step(row, i, cfg) for i, row in enumerate(cfg.INPUT.AUG)]
 
@@ -108,10 +108,10 @@ def _step(row: Any, number: int, cfg: CfgNode) -> Step:
     where = f"INPUT.AUG, entry {number}"
     row = {"NAME": row} if isinstance(row, str) else row
     if not isinstance(row, dict) or not isinstance(row.get("NAME"), str):
-        raise ValueError(f"{where} is {row!r}, but must be a name or {{NAME: ..., PROB: ..., ...}}")
+        raise InputError(f"{where} is {row!r}, but must be a name or {{NAME: ..., PROB: ..., ...}}")
     name = row["NAME"]
     if name not in ENTRIES:
-        raise KeyError(
+        raise ConfigError(
             f"{where} is '{name}', which is no augmentation.{did_you_mean(name, ENTRIES)} Known: "
             f"{', '.join(ENTRIES)}"
         )
@@ -125,11 +125,11 @@ def _step(row: Any, number: int, cfg: CfgNode) -> Step:
     for key, value in values.items():
         if key not in checks:
             known = f"Known: {', '.join(checks)}" if checks else "It has none"
-            raise KeyError(
+            raise ConfigError(
                 f"{where} has the parameter '{key}'.{did_you_mean(str(key), checks)} {known}"
             )
         if wrong := checks[key](value):
-            raise ValueError(f"{where}: {key} is {value!r}, but must be {wrong}")
+            raise InputError(f"{where}: {key} is {value!r}, but must be {wrong}")
     _check_units(where, name, values)
     prob = float(values.pop("PROB", entry.prob))
     return Step(name, prob, entry.build(values, cfg))
@@ -153,9 +153,9 @@ def _check_input_keys(cfg: CfgNode) -> None:
         ("MIN_SIZE_TRAIN_SAMPLING", ("choice", "range")),
     ):
         if node[key] not in known:
-            raise ValueError(f"INPUT.{key} is '{node[key]}'; set it to one of {', '.join(known)}")
+            raise InputError(f"INPUT.{key} is '{node[key]}'; set it to one of {', '.join(known)}")
     if node.MIN_SIZE_TRAIN_SAMPLING == "range" and len(node.MIN_SIZE_TRAIN) != 2:
-        raise ValueError(
+        raise InputError(
             f"INPUT.MIN_SIZE_TRAIN is {node.MIN_SIZE_TRAIN}, but with MIN_SIZE_TRAIN_SAMPLING "
             "range it must be (smallest, largest)"
         )
@@ -172,13 +172,13 @@ def _check_units(where: str, name: str, values: dict[str, Any]) -> None:
         if values["TYPE"] == "absolute_range" and first > second:
             wrong = "[smallest, largest]"
         if wrong:
-            raise ValueError(
+            raise InputError(
                 f"{where}: SIZE is {values['SIZE']!r}, but with TYPE {values['TYPE']} must be "
                 f"{wrong}"
             )
     if name == "ResizeShortestEdge" and values["SAMPLING"] == "range":
         bounds = values["SIZES"]
         if len(bounds) != 2 or bounds[0] > bounds[1]:
-            raise ValueError(
+            raise InputError(
                 f"{where}: SIZES is {bounds!r}, but with SAMPLING range must be [smallest, largest]"
             )

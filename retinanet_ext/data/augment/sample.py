@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from detectron2.data import transforms as T
 
+from ...errors import InputError
+
 __all__ = ["Sample"]
 
 
@@ -76,7 +78,7 @@ class Sample:
         """
         if not np.isfinite(boxes).all():
             row = int(np.flatnonzero(~np.isfinite(boxes).all(axis=1))[0])
-            raise ValueError(f"{source}: box {boxes[row].tolist()} is not finite")
+            raise InputError(f"{source}: box {boxes[row].tolist()} is not finite")
         if not image.flags.writeable:  # as Pillow gives them, which torch warns of
             image = image.copy()
         height, width = image.shape[:2]

@@ -13,8 +13,9 @@ from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 from detectron2.structures import Boxes, BoxMode
 
+from ...errors import InputError
 from ..loading.bad_images import describe
-from ..loading.test_mapper import IgnoreRegionMapper, is_ignored
+from ..loading.test_mapper import IgnoreRegionMapper, is_ignored, wants_ignored
 from .parse import Step, check_augmentations, is_default, parse_augmentations
 from .sample import Sample
 
@@ -41,17 +42,13 @@ def build_train_mapper(
         KeyError, ValueError: ``INPUT.AUG`` cannot work, or ``dataset`` is missing.
     """
     check_augmentations(cfg)
-    # Detectron2's RetinaNet would not see these regions, and lose the objects in them.
-    wants_ignored = (
-        cfg.MODEL.META_ARCHITECTURE == "RetinaNetExt" and cfg.MODEL.RETINANET.IGNORE_IOF_THRESH <= 1
-    )
     if is_default(cfg):
-        return (IgnoreRegionMapper if wants_ignored else DatasetMapper)(cfg, is_train=True)
+        return (IgnoreRegionMapper if wants_ignored(cfg) else DatasetMapper)(cfg, is_train=True)
     return AugmentingMapper(
         parse_augmentations(cfg),
         image_format=cfg.INPUT.FORMAT,
         min_visible=cfg.INPUT.AUG_MIN_VISIBLE,
-        wants_ignored=wants_ignored,
+        wants_ignored=wants_ignored(cfg),
         dataset=dataset,
     )
 
@@ -85,7 +82,7 @@ class AugmentingMapper:
             ValueError: there is a mosaic but no dataset.
         """
         if dataset is None and any(step.is_mosaic for step in steps):
-            raise ValueError("INPUT.AUG has a Mosaic, so the mapper needs the dataset; pass it")
+            raise InputError("INPUT.AUG has a Mosaic, so the mapper needs the dataset; pass it")
         self.steps = list(steps)
         self.image_format = image_format
         self.min_visible = min_visible
@@ -135,7 +132,7 @@ class AugmentingMapper:
         except MemoryError:
             raise
         except Exception as error:  # the caller would name the file of the first image
-            raise ValueError(f"Mosaic: {describe(other, error)}") from error
+            raise InputError(f"Mosaic: {describe(other, error)}") from error
 
     def _load(self, dataset_dict: dict[str, Any]) -> Sample:
         image = utils.read_image(dataset_dict["file_name"], format="RGB")

@@ -12,7 +12,7 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ...errors import did_you_mean
+from ...errors import FileError, InputError, UserError, did_you_mean, listed
 from ..formats import BoxTable, Source, default_cache_dir, detect, read_cached
 from .class_rules import ClassRules, class_map, resolve_class_names
 from .split import split_images
@@ -46,6 +46,7 @@ class ExtraDataset:
         new_class: index into ``names`` for each class of the table, -1 to leave its boxes out.
         images: which images of the table.
         annotations: path of the file or folder, for messages.
+        origin: who registered it, and may register the name again.
     """
 
     name: str
@@ -54,6 +55,7 @@ class ExtraDataset:
     new_class: list[int]
     images: list[int]
     annotations: str
+    origin: str = "config"
 
     def __call__(self) -> list[dict]:
         return self.table.records(self.images, self.new_class)
@@ -80,7 +82,7 @@ def extra_entries(cfg: CfgNode) -> list[Entry]:
     entries = [_entry(row, i) for i, row in enumerate(cfg.DATASETS.EXTRA)]
     for i, entry in enumerate(entries):
         if entry.name in [other.name for other in entries[:i]]:
-            raise ValueError(f"DATASETS.EXTRA has two entries with NAME '{entry.name}'")
+            raise InputError(f"DATASETS.EXTRA has two entries with NAME '{entry.name}'")
     return entries
 
 
@@ -118,28 +120,28 @@ def register_extra_datasets(cfg: CfgNode, names: Iterable[str] | None = None) ->
         dataset = ExtraDataset(
             entry.name, table, resolved, new_class, images, entry.source.annotations
         )
-        _register(dataset, entry.source)
+        _register(dataset)
     return [entry.name for entry in asked]
 
 
 def _entry(row: Any, number: int) -> Entry:
     where = f"DATASETS.EXTRA, entry {number}"
     if not isinstance(row, dict) or not row.get("NAME") or not row.get("ANNOTATIONS"):
-        raise ValueError(
+        raise InputError(
             f"{where} is {row!r}, but must be {{NAME: ..., ANNOTATIONS: ...}}, with IMAGES and "
             "others as needed"
         )
     for key, value in row.items():
         if key not in FIELDS:
-            raise ValueError(
+            raise InputError(
                 f"{where} has the field '{key}'.{did_you_mean(str(key), FIELDS)} Known: "
                 f"{', '.join(FIELDS)}"
             )
         if not isinstance(value, bool if key == "ONE_BASED" else str):
-            raise ValueError(f"{where}: {key} is {value!r}, which has the wrong type")
+            raise InputError(f"{where}: {key} is {value!r}, which has the wrong type")
     for key, known in (("SUBSET", SUBSETS), ("SPLIT", SPLITS)):
         if row.get(key, "") not in known:
-            raise ValueError(f"{where}: {key} is '{row[key]}'; use one of {', '.join(known[1:])}")
+            raise InputError(f"{where}: {key} is '{row[key]}'; use one of {', '.join(known[1:])}")
     source = Source(
         annotations=absolute(row["ANNOTATIONS"]),
         images=absolute(row.get("IMAGES", "")),
@@ -159,9 +161,15 @@ def _read(entry: Entry, cfg: CfgNode, known: dict[Source, BoxTable]) -> BoxTable
         if source not in known:  # the two parts of a split are read together
             known[source] = read_cached(source, cache_dir)
     except (ValueError, OSError) as error:
-        kind = ValueError if isinstance(error, ValueError) else type(error)
-        raise kind(f"dataset '{entry.name}': {error}") from error
+        raise _kind_of(error)(f"dataset '{entry.name}': {error}") from error
     return known[source]
+
+
+def _kind_of(error: Exception) -> type[UserError]:
+    """Errors of reading a dataset are the user's to read, whatever library raised them."""
+    if isinstance(error, UserError):
+        return type(error)
+    return FileError if isinstance(error, OSError) else InputError
 
 
 def _images(entry: Entry, table: BoxTable, cfg: CfgNode) -> list[int]:
@@ -172,14 +180,14 @@ def _images(entry: Entry, table: BoxTable, cfg: CfgNode) -> list[int]:
 
 
 def _require_free(name: str) -> None:
-    if name in DatasetCatalog and not hasattr(DatasetCatalog[name], "is_whole_json"):
-        raise ValueError(
+    if name in DatasetCatalog and getattr(DatasetCatalog[name], "origin", "") != "config":
+        raise InputError(
             f"DATASETS.EXTRA has an entry '{name}', but a dataset of this name is registered "
             "already; choose another NAME"
         )
 
 
-def _register(dataset: ExtraDataset, source: Source) -> None:
+def _register(dataset: ExtraDataset) -> None:
     name, table = dataset.name, dataset.table
     for catalog in (DatasetCatalog, MetadataCatalog):
         if name in catalog:
@@ -205,7 +213,7 @@ def _log(dataset: ExtraDataset) -> None:
         counts.count(0),
         sum(counts),
         len(dataset.names),
-        ", ".join(dataset.names[:10]) + (", ..." if len(dataset.names) > 10 else ""),
+        listed(dataset.names),
     )
 
 

@@ -12,13 +12,12 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 
-from ...errors import did_you_mean
+from ...errors import InputError, MissingFileError, did_you_mean, listed
+from ...protocols import LazyDataset
 from ...structures import RETINANET_ARCHITECTURES
 from .register import load_class_names
 
 __all__ = ["check_dataset_dicts", "check_datasets", "check_num_classes"]
-
-SHOWN_NAMES = 10
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +73,7 @@ def check_num_classes(cfg: CfgNode) -> None:
         if first is None:
             first = name, class_names
         elif first[1] != class_names:
-            raise ValueError(
+            raise InputError(
                 f"datasets '{first[0]}' and '{name}' have different classes: "
                 f"{_difference(first[1], class_names)}; the order counts too"
             )
@@ -109,7 +108,7 @@ def check_dataset_dicts(
                 raise _bad_category(name, record, category, num_classes, class_names)
             counts[category] += not (annotation.get("iscrowd", 0) or annotation.get("ignore", 0))
             if not _is_finite_box(annotation.get("bbox")):
-                raise ValueError(
+                raise InputError(
                     f"dataset '{name}', image {_image_of(record)}: bbox is "
                     f"{annotation.get('bbox')}, but must be four finite numbers; correct or "
                     "remove this annotation"
@@ -119,7 +118,7 @@ def check_dataset_dicts(
 
 def _check_registered(name: str) -> None:
     if name not in DatasetCatalog:
-        raise ValueError(
+        raise InputError(
             f"DATASETS names '{name}', which is not registered."
             f"{did_you_mean(name, DatasetCatalog.list())} Register your own with "
             "retinanet_ext.data.register_coco_dataset before"
@@ -130,10 +129,10 @@ def _check_files(name: str) -> None:
     """Find missing files now, not when training is over and evaluation begins."""
     source = DatasetCatalog[name]
     json_file = MetadataCatalog.get(name).get("json_file")
-    if hasattr(source, "require_files"):
+    if isinstance(source, LazyDataset):
         source.require_files()
     elif json_file is not None and not PathManager.isfile(json_file):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"dataset '{name}' is not there: no {json_file}; Detectron2 looks for its own datasets "
             "below the folder that DETECTRON2_DATASETS names, or else ./datasets"
         )
@@ -161,7 +160,7 @@ def _bad_category(
     num_classes: int,
     class_names: Sequence[str] | None,
 ) -> ValueError:
-    known = f" ({_shorten(class_names)})" if class_names else ""
+    known = f" ({listed(class_names)})" if class_names else ""
     return ValueError(
         f"dataset '{name}', image {_image_of(record)}: category_id is {category!r}, but must be an "
         f"integer from 0 to {num_classes - 1}{known}; correct the annotation, map the ids to a "
@@ -175,21 +174,16 @@ def _image_of(record: dict[str, Any]) -> str:
 
 def _check_number(num_classes: int, name: str, class_names: list[str]) -> None:
     if num_classes != len(class_names):
-        raise ValueError(
+        raise InputError(
             f"MODEL.RETINANET.NUM_CLASSES is {num_classes} but dataset '{name}' has "
-            f"{len(class_names)} classes ({_shorten(class_names)}); set "
+            f"{len(class_names)} classes ({listed(class_names)}); set "
             f"MODEL.RETINANET.NUM_CLASSES to {len(class_names)}"
         )
 
 
-def _shorten(names: Sequence[str]) -> str:
-    more = ", ..." if len(names) > SHOWN_NAMES else ""
-    return ", ".join(names[:SHOWN_NAMES]) + more
-
-
 def _difference(first: list[str], second: list[str]) -> str:
     if len(first) != len(second):
-        return f"{len(first)} ({_shorten(first)}) and {len(second)} ({_shorten(second)})"
+        return f"{len(first)} ({listed(first)}) and {len(second)} ({listed(second)})"
     index = next(i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b)
     return f"class {index} is '{first[index]}' in the one and '{second[index]}' in the other"
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from detectron2.data import DatasetCatalog
 
+from ...errors import InputError
 from .check import check_dataset_dicts
 from .register import load_class_names
 
@@ -40,7 +41,7 @@ def count_classes(dataset_names: Sequence[str], num_classes: int) -> list[int]:
         counts = [a + b for a, b in zip(counts, of_dataset, strict=True)]
     datasets = ", ".join(f"'{name}'" for name in dataset_names)
     if not any(counts):
-        raise ValueError(
+        raise InputError(
             f"no object to count in dataset(s) {datasets}: no annotations, or crowds only"
         )
     labels = class_names if class_names and len(class_names) == num_classes else range(num_classes)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from detectron2.config import CfgNode
 
-from ...errors import did_you_mean
+from ...errors import InputError, did_you_mean, listed
 from ..formats import BoxTable
 
 __all__ = ["ClassRules", "class_map", "resolve_class_names"]
@@ -41,23 +41,23 @@ class ClassRules:
         merge: dict[str, str] = {}
         for row in node.MERGE_CLASSES:
             if not _is_names(row) or len(row) < 2:
-                raise ValueError(
+                raise InputError(
                     f"DATASETS.MERGE_CLASSES holds {row!r}; each entry is a list of the new name "
                     "and the old ones: [[cell, RBC, WBC]]"
                 )
             for old in row[1:]:
                 if merge.setdefault(old, row[0]) != row[0]:
-                    raise ValueError(
+                    raise InputError(
                         f"DATASETS.MERGE_CLASSES merges class '{old}' into '{merge[old]}' and into "
                         f"'{row[0]}'; choose one"
                     )
         for key in ("DROP_CLASSES", "CLASSES"):
             if not _is_names(node[key]) or len(set(node[key])) < len(node[key]):
-                raise ValueError(
+                raise InputError(
                     f"DATASETS.{key} must be a list of different names, got {node[key]!r}"
                 )
         if both := set(node.DROP_CLASSES) & set(node.CLASSES):
-            raise ValueError(f"DATASETS.CLASSES and DROP_CLASSES both name {sorted(both)}")
+            raise InputError(f"DATASETS.CLASSES and DROP_CLASSES both name {sorted(both)}")
         return cls(merge, tuple(node.DROP_CLASSES), tuple(node.CLASSES))
 
     def new_name(self, name: str) -> str:
@@ -86,12 +86,12 @@ def resolve_class_names(tables: Mapping[str, BoxTable], rules: ClassRules) -> di
     """
     _check_rules_fit(tables, rules)
     names = {name: rules.new_names(table.class_names) for name, table in tables.items()}
-    listed = {name: names[name] for name, table in tables.items() if table.declared}
-    shared = next(iter(listed.values()), sorted(set().union(*names.values())))
-    resolved = {name: list(rules.keep) or listed.get(name, shared) for name in tables}
+    declared = {name: names[name] for name, table in tables.items() if table.declared}
+    shared = next(iter(declared.values()), sorted(set().union(*names.values())))
+    resolved = {name: list(rules.keep) or declared.get(name, shared) for name in tables}
     for name, new in names.items():
         if not resolved[name]:
-            raise ValueError(
+            raise InputError(
                 f"dataset '{name}' has no class left ({', '.join(tables[name].class_names)}): see "
                 "DATASETS.DROP_CLASSES, or whether there is any object"
             )
@@ -99,9 +99,9 @@ def resolve_class_names(tables: Mapping[str, BoxTable], rules: ClassRules) -> di
         if missing and rules.keep:
             logger.info("Dataset '%s': left out, not in CLASSES: %s", name, ", ".join(missing))
         elif missing:
-            raise ValueError(
+            raise InputError(
                 f"dataset '{name}' has objects of class '{missing[0]}', which is not among the "
-                f"classes of '{next(iter(listed))}' ({', '.join(resolved[name][:10])}); rename it "
+                f"classes of '{next(iter(declared))}' ({listed(resolved[name])}); rename it "
                 "by DATASETS.MERGE_CLASSES, or leave it out by DATASETS.DROP_CLASSES"
             )
     return resolved
@@ -125,7 +125,7 @@ def _check_rules_fit(tables: Mapping[str, BoxTable], rules: ClassRules) -> None:
             if name in known:
                 continue
             if all(table.declared for table in tables.values()) or not set(named) & known:
-                raise ValueError(
+                raise InputError(
                     f"DATASETS.{key} names class '{name}', which is in no dataset of "
                     f"DATASETS.EXTRA.{did_you_mean(name, known)} Known: {', '.join(sorted(known))}"
                 )

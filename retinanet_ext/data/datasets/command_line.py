@@ -7,6 +7,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
+from ...errors import InputError
 from ..formats import Source, detect, yolo_subsets
 from .by_path import absolute
 
@@ -39,7 +40,7 @@ def name_datasets(
     elif train is not None:
         rows |= _divided(rows["train"], cfg.DATASETS.VAL_FRACTION)
     elif classes is not None:
-        raise ValueError("--classes goes with --train or --val, and neither is there")
+        raise InputError("--classes goes with --train or --val, and neither is there")
     if train is not None:
         cfg.DATASETS.TRAIN = (NAMES["train"],)
         cfg.DATASETS.TEST = ()
@@ -64,7 +65,7 @@ def split_flag(value: str) -> tuple[str, str]:
         else:
             parts.append(piece)
     if len(parts) > 2 or not all(parts):
-        raise ValueError(f"'{value}' is not of the form ANNOTATIONS[:IMAGE_DIR]")
+        raise InputError(f"'{value}' is not of the form ANNOTATIONS[:IMAGE_DIR]")
     return parts[0], parts[1] if len(parts) == 2 else ""
 
 

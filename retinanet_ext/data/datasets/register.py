@@ -13,6 +13,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 from detectron2.utils.file_io import PathManager
 
+from ...errors import InputError, MissingFileError, one_line
+from ...protocols import LazyDataset
 from ..quickstart.dataset import CLASS_NAMES, SPLITS, STYLES, ensure_quickstart, folder_of
 
 __all__ = ["load_class_names", "register_builtin_datasets", "register_coco_dataset"]
@@ -30,7 +32,8 @@ class CocoDataset:
         json_file, image_root: paths that ``PathManager`` can open.
         hint: what the user can do when a file is missing.
         prepare: called first; may generate the files.
-        builtin: whether ``register_builtin_datasets`` may move the name to another root.
+        origin: who registered it: "user", or "builtin" where ``register_builtin_datasets`` may move
+            the name to another root.
     """
 
     name: str
@@ -38,7 +41,7 @@ class CocoDataset:
     image_root: str
     hint: str = "check the paths it was registered with"
     prepare: Callable[[], object] | None = None
-    builtin: bool = False
+    origin: str = "user"
 
     def __call__(self) -> list[dict]:
         self.require_files()
@@ -66,14 +69,12 @@ class CocoDataset:
             (self.image_root, PathManager.isdir),
         ):
             if not exists(path):
-                raise FileNotFoundError(
+                raise MissingFileError(
                     f"dataset '{self.name}' is not there: no {path}; {self.hint}"
                 )
 
     def _not_readable(self, error: Exception) -> ValueError:
-        # Some of these messages have several lines, and a KeyError shows its text in quotes.
-        reason = " ".join(str(error.args[0] if error.args else error).split())
-        kind = type(error).__name__
+        kind, reason = type(error).__name__, one_line(error)
         return ValueError(f"dataset '{self.name}': cannot use {self.json_file}: {kind}: {reason}")
 
 
@@ -133,8 +134,7 @@ def load_class_names(name: str) -> list[str] | None:
     if known is not None:
         return list(known)
     source = DatasetCatalog[name]
-    # Not isinstance: a reload of this module makes a new class.
-    if hasattr(source, "class_names"):
+    if isinstance(source, LazyDataset):
         return source.class_names()
     DatasetCatalog.get(name)
     known = MetadataCatalog.get(name).get("thing_classes")
@@ -158,7 +158,7 @@ def _register(dataset: CocoDataset, metadata: dict[str, Any]) -> None:
         return
     for key, value in metadata.items():
         if known.get(key) != value:
-            raise ValueError(
+            raise InputError(
                 f"dataset '{name}' is already registered with {key}={known.get(key)!r}, now with "
                 f"{value!r}; choose another name, or call DatasetCatalog.remove('{name}') before"
             )
@@ -168,7 +168,7 @@ def _register_builtin(
     root: str, dataset: str, folder: str, split: str, prepare: Callable[[], object] | None
 ) -> None:
     name, base = f"{dataset}_{split}", os.path.join(root, folder)
-    if name in DatasetCatalog and not getattr(DatasetCatalog[name], "builtin", False):
+    if name in DatasetCatalog and getattr(DatasetCatalog[name], "origin", "") != "builtin":
         return
     entry = CocoDataset(
         name,
@@ -176,7 +176,7 @@ def _register_builtin(
         os.path.join(base, split),
         hint=ELSEWHERE.format(folder=folder),
         prepare=prepare,
-        builtin=True,
+        origin="builtin",
     )
     if name in DatasetCatalog and DatasetCatalog[name].json_file != entry.json_file:
         DatasetCatalog.pop(name)

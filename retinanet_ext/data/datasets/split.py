@@ -6,6 +6,8 @@ import hashlib
 import os
 from collections.abc import Sequence
 
+from ...errors import InputError
+
 __all__ = ["split_images"]
 
 
@@ -27,7 +29,7 @@ def split_images(file_names: Sequence[str], part: str, fraction: float, seed: in
     """
     places = [_place(name, seed) for name in file_names]
     if len(set(places)) < 2:
-        raise ValueError(
+        raise InputError(
             f"{len(places)} image(s) cannot be split into a training and a validation part; give "
             "both, or set DATASETS.VAL_FRACTION to 0"
         )

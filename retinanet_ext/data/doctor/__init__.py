@@ -10,12 +10,11 @@ from .findings import CODES, Fault, Finding
 from .fix import Change, clean
 from .images import ImageFacts, read_images
 from .sources import LoadedTable, load_table
-from .statistics import AnchorLevel, InputSize, best_anchor_iou
+from .statistics import InputSize
 from .table import DatasetTable, from_coco_content, from_coco_json, from_dataset_dicts
 
 __all__ = [
     "CODES",
-    "AnchorLevel",
     "Change",
     "DatasetTable",
     "Fault",
@@ -24,7 +23,6 @@ __all__ = [
     "InputSize",
     "LoadedTable",
     "Report",
-    "best_anchor_iou",
     "clean",
     "examine",
     "find_faults",

@@ -9,13 +9,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ...boxes import AnchorLevel
 from .boxes import check_boxes
 from .findings import CODES, Fault, Finding, list_findings
 from .ids import check_lists, missing_files
 from .images import ImageFacts, check_images, duplicate_images
 from .leakage import compare_tables
 from .statistics import (
-    AnchorLevel,
     InputSize,
     check_anchors,
     check_classes,

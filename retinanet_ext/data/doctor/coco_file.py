@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...files import written_whole
 from .table import DatasetTable
 
 __all__ = ["to_coco", "write_json", "xywh"]
@@ -48,7 +49,5 @@ def _recorded_size(size: np.ndarray) -> dict[str, int]:
 
 def write_json(path: str, content: Any) -> None:
     """Write a json file so that a crash leaves no half of it."""
-    part = f"{path}.part"
-    with open(part, "w", encoding="utf-8") as file:
+    with written_whole(path) as new, open(new, "w", encoding="utf-8") as file:
         json.dump(content, file)
-    os.replace(part, path)

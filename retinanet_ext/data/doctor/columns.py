@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 from array import array
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
-__all__ = ["box_columns", "paused_gc", "positions", "size_or_nan"]
-
-
-@contextmanager
-def paused_gc() -> Iterator[None]:
-    """Without Python's search for cycles, which millions of new objects would start over and over.
-
-    None of what is built here is in a cycle.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
+__all__ = ["box_columns", "positions", "size_or_nan"]
 
 
 def box_columns(values: list[Any]) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import listed
 from .findings import Fault
 from .table import DatasetTable
 
@@ -23,6 +24,7 @@ def check_lists(table: DatasetTable) -> list[Fault]:
         same_file.pop(row, None)
     no_id = [x is None or not f for x, f in zip(table.image_ids, table.files, strict=True)]
     num_boxes = len(table.bboxes)
+    known = listed([repr(x) for x in table.category_ids])
     faults = [
         _at("duplicate_image_id", "image", again, lambda i: _again(table.image_ids[i], "image id")),
         _at(
@@ -55,7 +57,7 @@ def check_lists(table: DatasetTable) -> list[Fault]:
             table.class_of < 0,
             lambda i: (
                 f"category_id {table.recorded_categories[i]!r} is none of the "
-                f"{len(table.category_ids)} categories {_some(table.category_ids)}"
+                f"{len(table.category_ids)} categories [{known}]"
             ),
         ),
         *_category_faults(table),
@@ -87,17 +89,17 @@ def check_lists(table: DatasetTable) -> list[Fault]:
 
 def missing_files(table: DatasetTable) -> Fault:
     """Images that are not there; each folder is listed once, which is quick for many files."""
-    listed: dict[str, set[str]] = {}
+    found: dict[str, set[str]] = {}
     missing = []
     for row, path in enumerate(table.files):
         folder, name = os.path.split(path)
-        if folder not in listed:
+        if folder not in found:
             try:
-                listed[folder] = set(os.listdir(folder or "."))
+                found[folder] = set(os.listdir(folder or "."))
             except OSError:
-                listed[folder] = set()
+                found[folder] = set()
         # The second look is for file systems that take names in any case.
-        if path and name not in listed[folder] and (not listed[folder] or not os.path.exists(path)):
+        if path and name not in found[folder] and (not found[folder] or not os.path.exists(path)):
             missing.append(row)
     rows = np.array(missing, dtype=np.int64)
     return Fault("missing_image", "image", rows, lambda _: "the image file does not exist")
@@ -137,9 +139,3 @@ def _at(code: str, of: Any, places: Iterable[int], message: Any) -> Fault:
 
 def _again(value: Any, what: str) -> str:
     return f"{what} {value!r} was used before"
-
-
-def _some(values: list[Any], shown: int = 10) -> str:
-    return (
-        "[" + ", ".join(repr(x) for x in values[:shown]) + (", ...]" * (len(values) > shown) or "]")
-    )

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageFile
 
+from ...errors import one_line
 from ..parallel import map_in_processes
 from .boxes import BORDER_TOLERANCE, usable_boxes
 from .findings import Fault
@@ -145,8 +146,7 @@ def _read(path: str) -> ImageFacts:
             with Image.open(path) as image:
                 return _decode(image)
     except Exception as error:  # Pillow's decoders raise many kinds
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return ImageFacts("unreadable", f"the image cannot be read: {reason}")
+        return ImageFacts("unreadable", f"the image cannot be read: {one_line(error)}")
 
 
 def _decode(image: ImageFile.ImageFile) -> ImageFacts:

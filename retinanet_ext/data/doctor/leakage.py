@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ...errors import listed
 from .findings import Fault
 from .images import ImageFacts
 from .table import DatasetTable
@@ -44,8 +45,9 @@ def compare_tables(
     faults = [Fault("leakage", "image", np.array(list(leaks), dtype=np.int64), message)]
     if train.class_names != val.class_names:
         text = (
-            f"its classes {_short(train.class_names)} are not those of '{val.name}', "
-            f"{_short(val.class_names)}; the order of their ids counts too"
+            f"its {len(train.class_names)} classes ({listed(train.class_names)}) are not the "
+            f"{len(val.class_names)} of '{val.name}' ({listed(val.class_names)}); the order of "
+            "their ids counts too"
         )
         faults.append(Fault.of_dataset("different_classes", text))
     return faults
@@ -62,8 +64,3 @@ class _RealPaths:
         if folder not in self._folders:
             self._folders[folder] = os.path.realpath(folder)
         return os.path.join(self._folders[folder], name)
-
-
-def _short(names: list[str], shown: int = 10) -> str:
-    more = ", ..." if len(names) > shown else ""
-    return f"{len(names)} ({', '.join(names[:shown])}{more})"

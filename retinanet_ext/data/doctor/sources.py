@@ -10,7 +10,8 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ...errors import did_you_mean
+from ...errors import InputError, MissingFileError, did_you_mean
+from ...protocols import LazyDataset
 from ..datasets.by_path import absolute, extra_entries, register_extra_datasets
 from ..datasets.command_line import split_flag
 from ..datasets.register import load_class_names
@@ -57,7 +58,7 @@ def load_table(name: str, spec: str, cfg: CfgNode, classes: str = "") -> LoadedT
         return _registered(name, spec)
     annotations, images = split_flag(spec)
     if not os.path.exists(annotations):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"--{name} is '{spec}', which is neither there as ANNOTATIONS[:IMAGE_DIR] nor a "
             f"registered dataset.{did_you_mean(spec, DatasetCatalog.list())}"
         )
@@ -93,7 +94,7 @@ def _coco(name: str, json_file: str, image_root: str) -> LoadedTable:
 
 def _registered(name: str, dataset: str) -> LoadedTable:
     source = DatasetCatalog[dataset]
-    if hasattr(source, "require_files"):
+    if isinstance(source, LazyDataset):
         source.require_files()
     metadata = MetadataCatalog.get(dataset)
     json_file, image_root = metadata.get("json_file"), metadata.get("image_root")
@@ -102,7 +103,7 @@ def _registered(name: str, dataset: str) -> LoadedTable:
     dicts = DatasetCatalog.get(dataset)
     class_names = load_class_names(dataset)
     if class_names is None:
-        raise ValueError(
+        raise InputError(
             f"dataset '{dataset}' has no class names; set "
             f"MetadataCatalog.get('{dataset}').thing_classes"
         )

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from ...boxes import AnchorLevel, best_anchor_iou
 from .boxes import usable_boxes
 from .findings import Fault
 from .table import DatasetTable
 
 __all__ = [
-    "AnchorLevel",
     "InputSize",
-    "best_anchor_iou",
     "check_anchors",
     "check_classes",
     "count_objects",
@@ -26,7 +25,6 @@ IMBALANCE = 100  # most frequent over rarest class from which on it is worth a w
 COVER_IOU = 0.5  # IOU_THRESHOLDS of the paper, from which on an anchor is positive
 MAX_UNCOVERED = 0.05  # share of objects that no anchor covers, above which there is a warning
 SMALL, MEDIUM = 32.0, 96.0  # COCO's borders of small and medium objects, square root of the area
-CHUNK = 65536  # boxes at a time, so that scratch arrays stay in the cache
 
 
 @dataclass(frozen=True)
@@ -39,15 +37,6 @@ class InputSize:
     def scales(self, sizes: np.ndarray) -> np.ndarray:
         """(n, 2) sizes -> (n,) factors; NaN for NaN."""
         return np.minimum(self.short / sizes.min(axis=1), self.long / sizes.max(axis=1))
-
-
-@dataclass(frozen=True, eq=False)
-class AnchorLevel:
-    """Anchors of one feature level: (A, 4) XYXY around a location, every ``stride`` pixels."""
-
-    stride: float
-    cells: np.ndarray
-    offset: float = 0.5  # of the first location, in strides
 
 
 def count_objects(table: DatasetTable) -> np.ndarray:
@@ -130,49 +119,6 @@ def check_anchors(
         "MODEL.ANCHOR_GENERATOR or raise INPUT.MIN_SIZE_TRAIN"
     )
     return numbers, [Fault.of_dataset("uncovered_objects", text)]
-
-
-def best_anchor_iou(
-    boxes: np.ndarray, image_sizes: np.ndarray, levels: Sequence[AnchorLevel]
-) -> np.ndarray:
-    """Largest IoU of each box with any anchor, without the full matrix.
-
-    For one anchor shape, the overlap is a product of one factor of the distance in x and one of
-    that in y, neither of which grows with the distance, and the union only depends on the overlap.
-    So the best location is the nearest in x and in y: one candidate per shape and level is exact.
-
-    Args:
-        boxes: (n, 4) XYXY in the resized image.
-        image_sizes: (n, 2) width and height of the padded image of each box.
-
-    Returns:
-        (n,) float64.
-    """
-    best = np.zeros(len(boxes))
-    for start in range(0, len(boxes), CHUNK):
-        part = slice(start, start + CHUNK)
-        best[part] = _best_of_chunk(boxes[part], image_sizes[part], levels)
-    return best
-
-
-def _best_of_chunk(
-    boxes: np.ndarray, image_sizes: np.ndarray, levels: Sequence[AnchorLevel]
-) -> np.ndarray:
-    best = np.zeros(len(boxes))
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    for level in levels:
-        last = np.ceil(image_sizes / level.stride) - 1
-        for cell in np.asarray(level.cells, dtype=float):
-            middle = (cell[:2] + cell[2:]) / 2  # of the anchor, from its location
-            index = np.rint((centres - middle) / level.stride - level.offset)
-            place = (np.clip(index, 0, last) + level.offset) * level.stride
-            overlap = np.minimum(boxes[:, 2:], place + cell[2:])
-            overlap -= np.maximum(boxes[:, :2], place + cell[:2])
-            inside = overlap.clip(min=0).prod(axis=1)
-            union = area + (cell[2:] - cell[:2]).prod() - inside
-            np.maximum(best, inside / union, out=best)
-    return best
 
 
 def _resized(table: DatasetTable, input_size: InputSize) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,9 @@ import numpy as np
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
-from .columns import box_columns, paused_gc, positions, size_or_nan
+from ...errors import InputError, MissingFileError
+from ..formats.table import paused_gc
+from .columns import box_columns, positions, size_or_nan
 
 __all__ = ["DatasetTable", "from_coco_content", "from_coco_json", "from_dataset_dicts"]
 
@@ -109,13 +111,13 @@ def from_coco_json(
     """
     json_file = os.fspath(json_file)
     if not PathManager.isfile(json_file):
-        raise FileNotFoundError(f"annotation file '{json_file}' does not exist")
+        raise MissingFileError(f"annotation file '{json_file}' does not exist")
     with paused_gc():
         try:
             with PathManager.open(json_file, "r", encoding="utf-8") as file:
                 content = json.load(file, object_hook=_shrink)
         except ValueError as error:
-            raise ValueError(f"'{json_file}' is no json file: {error}") from error
+            raise InputError(f"'{json_file}' is no json file: {error}") from error
         return from_coco_content(content, json_file, image_root, name)
 
 
@@ -125,7 +127,7 @@ def from_coco_content(
     """The same of a json's content that was read already."""
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise ValueError(f"'{json_file}' is no COCO json: it has no list '{key}'")
+            raise InputError(f"'{json_file}' is no COCO json: it has no list '{key}'")
     images = [x if isinstance(x, dict) else {} for x in content["images"]]
     categories = [x for x in content["categories"] if isinstance(x, dict)]
     root = os.fspath(image_root) or os.path.dirname(json_file)

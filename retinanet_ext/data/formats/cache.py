@@ -7,12 +7,12 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from ...files import written_whole
 from .coco import read_coco
 from .csv_rows import read_csv
 from .table import BoxTable, Inputs, Source, paused_gc
@@ -82,10 +82,7 @@ def _load(path: Path) -> BoxTable | None:
 def _save(table: BoxTable, inputs: Inputs, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Written elsewhere and moved in one step: other processes may be reading.
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            new = os.path.join(folder, "new.npz")
+        with written_whole(str(path)) as new:
             table.save(new, inputs)
-            os.replace(new, path)
     except OSError as error:
         logger.info("annotations are not cached in %s: %s", path.parent, error)

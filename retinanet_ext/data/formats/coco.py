@@ -9,7 +9,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .table import BoxTable, Inputs, Source, TableBuilder
+from ...errors import InputError, MissingFileError, listed
+from .builder import TableBuilder
+from .table import BoxTable, Inputs, Source
 from .text import parse_number, unique_names
 
 __all__ = ["read_coco"]
@@ -56,9 +58,9 @@ def read_coco(source: Source, inputs: Inputs) -> BoxTable:
             continue
         category = annotation.get("category_id")
         if category not in class_of:
-            raise ValueError(
+            raise InputError(
                 f"{where}: category_id is {category!r}, which is not in 'categories' "
-                f"({', '.join(str(c['id']) for c in categories[:10])})"
+                f"({listed([c['id'] for c in categories])})"
             )
         crowd = bool(annotation.get("iscrowd") or annotation.get("ignore"))
         builder.add_box(image, _box(annotation.get("bbox"), where), class_of[category], crowd)
@@ -73,17 +75,17 @@ def _load(path: str) -> dict[str, Any]:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not json: {error}") from error
+        raise InputError(f"{path} is not json: {error}") from error
     for key, fields in (("images", ("id", "file_name")), ("categories", ("id", "name"))):
         rows = content.get(key) if isinstance(content, dict) else None
         if not isinstance(rows, list) or not rows:
-            raise ValueError(f"{path} is not a COCO json: it has no list '{key}'")
+            raise InputError(f"{path} is not a COCO json: it has no list '{key}'")
         for i, row in enumerate(rows):
             if not isinstance(row, dict) or any(name not in row for name in fields):
-                raise ValueError(f"{path}: entry {i} of '{key}' has no {' or '.join(fields)}")
+                raise InputError(f"{path}: entry {i} of '{key}' has no {' or '.join(fields)}")
     rows = content.setdefault("annotations", [])  # there are none if all images are negative
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"{path} is not a COCO json: 'annotations' is not a list of objects")
+        raise InputError(f"{path} is not a COCO json: 'annotations' is not a list of objects")
     return content
 
 
@@ -91,7 +93,7 @@ def _by_id(images: list[dict], path: str) -> list[dict]:
     found: dict[Any, dict] = {}
     for image in images:
         if image["id"] in found:
-            raise ValueError(
+            raise InputError(
                 f"{path}: image id {image['id']!r} is there twice, for "
                 f"{found[image['id']]['file_name']} and {image['file_name']}"
             )
@@ -101,7 +103,7 @@ def _by_id(images: list[dict], path: str) -> list[dict]:
 
 def _box(box: Any, where: str) -> tuple[float, float, float, float]:
     if not isinstance(box, (list, tuple)) or len(box) != 4:
-        raise ValueError(f"{where}: bbox is {box!r}, but must be [x, y, width, height]")
+        raise InputError(f"{where}: bbox is {box!r}, but must be [x, y, width, height]")
     x, y, width, height = box
     try:
         fine = math.isfinite(x + y + width + height)  # one test for four, of a million boxes
@@ -140,6 +142,6 @@ def find_images(path: Path, names: list[str]) -> str:
         if any((folder / name).is_file() for name in names[:PROBED_IMAGES]):
             return str(folder)
     looked = ", ".join(str(folder) for folder in dict.fromkeys(folders))
-    raise FileNotFoundError(
+    raise MissingFileError(
         f"{path}: image {names[0]} is in none of {looked}; say where, as {path}:IMAGE_DIR or IMAGES"
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .table import BoxTable, Inputs, Source, TableBuilder
+from ...errors import InputError, MissingFileError
+from .builder import TableBuilder
+from .table import BoxTable, Inputs, Source
 from .text import parse_number, read_class_file, read_rows
 
 __all__ = ["read_csv"]
@@ -46,26 +48,26 @@ def read_csv(source: Source, inputs: Inputs) -> BoxTable:
             if header:
                 continue
         if len(fields) <= max(columns):
-            raise ValueError(f"{where}: has {len(fields)} fields; a row is {CONVENTION}")
+            raise InputError(f"{where}: has {len(fields)} fields; a row is {CONVENTION}")
         name, *corners, label = (fields[column] for column in columns)
         image = os.path.normpath(os.path.join(folder, name))
         if not name:
-            raise ValueError(f"{where}: has no path; a row is {CONVENTION}")
+            raise InputError(f"{where}: has no path; a row is {CONVENTION}")
         if image not in images:
             if not Path(image).is_file():
-                raise FileNotFoundError(f"{where}: there is no image {image}")
+                raise MissingFileError(f"{where}: there is no image {image}")
             images[image] = builder.add_image(image)
         if not any(corners) and not label:
             continue
         if not label:
-            raise ValueError(f"{where}: has a box but no class")
+            raise InputError(f"{where}: has a box but no class")
         box = [
             parse_number(x, where, what)
             for x, what in zip(corners, ("x1", "y1", "x2", "y2"), strict=True)
         ]
         builder.add_box(images[image], box, builder.class_index(label, where))
     if not images:
-        raise ValueError(f"{path}: has no rows of {CONVENTION}")
+        raise InputError(f"{path}: has no rows of {CONVENTION}")
     return builder.build()
 
 
@@ -77,5 +79,5 @@ def _header(fields: list[str], where: str) -> list[int] | None:
         return None
     missing = [names[0] for names, index in zip(COLUMNS, found, strict=True) if index is None]
     if missing:
-        raise ValueError(f"{where}: names columns, but none for {', '.join(missing)}")
+        raise InputError(f"{where}: names columns, but none for {', '.join(missing)}")
     return [index for index in found if index is not None]

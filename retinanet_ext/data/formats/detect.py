@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from ...errors import did_you_mean
+from ...errors import InputError, MissingFileError, did_you_mean
 from .table import Source
 
 __all__ = ["FORMATS", "detect"]
@@ -27,23 +27,23 @@ def detect(source: Source) -> Source:
     """
     path = Path(source.annotations)
     if source.format and source.format not in FORMATS:
-        raise ValueError(
+        raise InputError(
             f"FORMAT of {path} is '{source.format}'.{did_you_mean(source.format, FORMATS)} Known: "
             f"{', '.join(FORMATS)}"
         )
     if not path.exists():
-        raise FileNotFoundError(f"annotations {path} do not exist")
+        raise MissingFileError(f"annotations {path} do not exist")
     if source.images and not Path(source.images).is_dir():
-        raise FileNotFoundError(f"the images of {path} are not there: no folder {source.images}")
+        raise MissingFileError(f"the images of {path} are not there: no folder {source.images}")
     found = _in_folder(path) if path.is_dir() else _of_file(path)
     if source.format:
         found = {source.format: found.get(source.format, [path])}
     if not found:
-        raise ValueError(f"{path} is in no known format. Looked for {LOOKED_FOR}")
+        raise InputError(f"{path} is in no known format. Looked for {LOOKED_FOR}")
     choices = [(kind, file) for kind, files in found.items() for file in files]
     if len(choices) > 1:
         names = ", ".join(f"{file} ({kind})" for kind, file in choices[:4])
-        raise ValueError(f"{path} may be read as {names}; name one of these")
+        raise InputError(f"{path} may be read as {names}; name one of these")
     kind, file = choices[0]
     return dataclasses.replace(source, format=kind, annotations=str(file))
 

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image
 
+from ...errors import InputError, MissingFileError
+
 __all__ = ["IMAGE_SUFFIXES", "image_size", "is_image", "read_sizes"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
@@ -34,9 +36,9 @@ def image_size(path: str) -> tuple[int, int]:
             width, height = image.size
             sideways = image.getexif().get(EXIF_ORIENTATION) in SIDEWAYS
     except FileNotFoundError:
-        raise FileNotFoundError(f"image {path} does not exist") from None
+        raise MissingFileError(f"image {path} does not exist") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"image {path} cannot be read: {error}") from error
+        raise InputError(f"image {path} cannot be read: {error}") from error
     return (width, height) if sideways else (height, width)
 
 

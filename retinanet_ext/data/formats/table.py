@@ -9,18 +9,14 @@ import contextlib
 import gc
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from detectron2.structures import BoxMode
 
-from .images import read_sizes
-
-__all__ = ["BoxTable", "Inputs", "Source", "TableBuilder", "paused_gc"]
-
-DECIMALS = 3  # of a pixel: the same box is then the same number in every format
+__all__ = ["BoxTable", "Inputs", "Source", "paused_gc"]
 
 
 @dataclass(frozen=True)
@@ -134,7 +130,7 @@ class BoxTable:
         }
 
     def save(self, path: str, inputs: Inputs) -> None:
-        """Write an ``.npz`` file that holds arrays and json, nothing that could run code."""
+        """Write a file in numpy's ``.npz`` format: arrays and json, nothing that could run code."""
         text = {
             "class_names": self.class_names,
             "declared": self.declared,
@@ -143,7 +139,8 @@ class BoxTable:
             "inputs": inputs,
         }
         arrays = {name: getattr(self, name) for name in _ARRAYS}
-        np.savez(path, text=np.frombuffer(json.dumps(text).encode(), np.uint8), **arrays)
+        with open(path, "wb") as file:  # to a path, numpy would add its own ending
+            np.savez(file, text=np.frombuffer(json.dumps(text).encode(), np.uint8), **arrays)
 
     @classmethod
     def load(cls, path: str) -> tuple[BoxTable, Inputs]:
@@ -156,80 +153,6 @@ class BoxTable:
 
 
 _ARRAYS = ("image_ids", "sizes", "starts", "boxes", "classes", "crowd")
-
-
-class TableBuilder:
-    """Collects images and their boxes in the order of the annotations.
-
-    Args:
-        class_names: the classes that the dataset lists; None if it lists none, and the classes are
-            the names that occur, sorted.
-        inputs: gets the images whose size had to be read.
-    """
-
-    def __init__(self, class_names: Sequence[str] | None, inputs: Inputs):
-        self.declared = class_names is not None
-        self._index: dict[str, int] = {name: i for i, name in enumerate(class_names or ())}
-        self._inputs = inputs
-        self._images: list[tuple[str, int, int]] = []
-        self._rows: list[list[tuple[Sequence[float], int, bool]]] = []
-        self._ids: list[int] = []
-
-    def add_image(
-        self, path: str, height: int = 0, width: int = 0, image_id: int | None = None
-    ) -> int:
-        """Add an image and return its index; with a size of 0 it is read from the file."""
-        self._images.append((path, height, width))
-        self._rows.append([])
-        self._ids.append(len(self._ids) + 1 if image_id is None else image_id)
-        return len(self._images) - 1
-
-    def class_index(self, name: str, where: str) -> int:
-        """Index of a class; one that is not in a list of classes raises, with ``where``."""
-        if name not in self._index:
-            if self.declared:
-                known = ", ".join(list(self._index)[:10])
-                raise ValueError(f"{where}: class '{name}' is not in the list of classes ({known})")
-            self._index[name] = len(self._index)
-        return self._index[name]
-
-    def add_box(self, image: int, box: Sequence[float], index: int, crowd: bool = False) -> None:
-        """Add a box, XYXY: in pixels, or for ``build(normalised=True)`` in [0, 1]."""
-        self._rows[image].append((box, index, crowd))
-
-    def build(self, category_ids: Sequence[int] = (), normalised: bool = False) -> BoxTable:
-        """The table; ``normalised`` boxes are multiplied by the size of their image."""
-        sizes = self._sizes()
-        names, order = list(self._index), None
-        if not self.declared:
-            order = np.argsort(np.argsort(names)) if names else None
-            names = sorted(names)
-        counts = [len(rows) for rows in self._rows]
-        flat = [row for rows in self._rows for row in rows]
-        boxes = np.array([row[0] for row in flat], np.float64).reshape(-1, 4)
-        if normalised:
-            boxes = boxes * np.repeat(np.tile(sizes[:, ::-1], 2), counts, axis=0)
-        classes = np.array([row[1] for row in flat], np.int64)
-        return BoxTable(
-            class_names=names,
-            declared=self.declared,
-            file_names=[path for path, _, _ in self._images],
-            image_ids=np.array(self._ids, np.int64),
-            sizes=sizes,
-            starts=np.cumsum([0, *counts]),
-            boxes=boxes.round(DECIMALS),
-            classes=classes if order is None else order[classes],
-            crowd=np.array([row[2] for row in flat], bool),
-            category_ids=list(category_ids),
-        )
-
-    def _sizes(self) -> np.ndarray:
-        unknown = [path for path, height, width in self._images if height <= 0 or width <= 0]
-        for path in unknown:
-            self._inputs.add(path)
-        read: Mapping[str, tuple[int, int]] = read_sizes(unknown)
-        sizes = [read.get(path, (height, width)) for path, height, width in self._images]
-        return np.array(sizes, np.int64).reshape(-1, 2)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from ...errors import InputError, MissingFileError
 from .table import Inputs
 
 __all__ = ["parse_number", "read_class_file", "read_rows", "unique_names"]
@@ -17,9 +18,9 @@ def parse_number(value: object, where: str, what: str) -> float:
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{where}: {what} is {value!r}, but must be a number") from None
+        raise InputError(f"{where}: {what} is {value!r}, but must be a number") from None
     if isinstance(value, bool) or not math.isfinite(number):
-        raise ValueError(f"{where}: {what} is {value!r}, but must be a finite number")
+        raise InputError(f"{where}: {what} is {value!r}, but must be a finite number")
     return number
 
 
@@ -34,7 +35,7 @@ def read_rows(path: str, inputs: Inputs) -> Iterator[tuple[int, list[str]]]:
                 if any(fields := [x.strip() for x in row]):
                     yield reader.line_num, fields
         except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}, after line {reader.line_num}: {error}") from error
+            raise InputError(f"{path}, after line {reader.line_num}: {error}") from error
 
 
 def read_class_file(path: str, inputs: Inputs) -> list[str]:
@@ -46,15 +47,15 @@ def read_class_file(path: str, inputs: Inputs) -> list[str]:
         ValueError: a row of another kind, or a name or id twice; names file and line.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"file of class names {path} does not exist")
+        raise MissingFileError(f"file of class names {path} does not exist")
     found: dict[float, str] = {}
     for line, fields in read_rows(path, inputs):
         where = f"{path}, line {line}"
         if len(fields) > 2:
-            raise ValueError(f"{where}: has {len(fields)} fields; write 'name' or 'name,id'")
+            raise InputError(f"{where}: has {len(fields)} fields; write 'name' or 'name,id'")
         key = parse_number(fields[1], where, "id") if len(fields) == 2 else float(len(found))
         if key in found:
-            raise ValueError(f"{where}: id {fields[-1]} is taken by class '{found[key]}'")
+            raise InputError(f"{where}: id {fields[-1]} is taken by class '{found[key]}'")
         found[key] = fields[0]
     return unique_names([found[key] for key in sorted(found)], path)
 
@@ -62,8 +63,8 @@ def read_class_file(path: str, inputs: Inputs) -> list[str]:
 def unique_names(names: list[str], where: str) -> list[str]:
     """``names``, of which there must be one at least, none empty and none twice."""
     if not names:
-        raise ValueError(f"{where}: lists no classes")
+        raise InputError(f"{where}: lists no classes")
     for i, name in enumerate(names):
         if not name or name in names[:i]:
-            raise ValueError(f"{where}: class {i} is '{name}', which is empty or there before")
+            raise InputError(f"{where}: class {i} is '{name}', which is empty or there before")
     return names

@@ -7,8 +7,10 @@ import os
 from pathlib import Path
 from xml.etree import ElementTree
 
+from ...errors import InputError, MissingFileError
+from .builder import TableBuilder
 from .images import is_image
-from .table import BoxTable, Inputs, Source, TableBuilder
+from .table import BoxTable, Inputs, Source
 from .text import parse_number, read_class_file
 
 __all__ = ["read_voc"]
@@ -69,7 +71,7 @@ def _xml_files(path: Path, folder: Path, inputs: Inputs) -> list[Path]:
         if line.strip():
             files.append(folder / f"{line.split()[0]}.xml")
             if not files[-1].is_file():
-                raise FileNotFoundError(f"{path}, line {number}: there is no {files[-1]}")
+                raise MissingFileError(f"{path}, line {number}: there is no {files[-1]}")
     return files
 
 
@@ -85,7 +87,7 @@ def _images(folder: Path, inputs: Inputs) -> dict[str, str]:
     inputs.add(folder)
     paths = sorted(entry.path for entry in os.scandir(folder) if is_image(entry.name))
     if not paths:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"there is no image in {folder}; say where they are, as ANNOTATIONS:IMAGE_DIR or IMAGES"
         )
     return {Path(p).stem: p for p in paths} | {Path(p).name: p for p in paths}
@@ -100,7 +102,7 @@ def _read_file(
     name = os.path.basename((root.findtext("filename") or "").strip().replace("\\", "/"))
     image = images.get(name) or images.get(path.stem) or images.get(Path(name).stem)
     if image is None:
-        raise FileNotFoundError(f"{path}: there is no image '{name}' or '{path.stem}.*' beside it")
+        raise MissingFileError(f"{path}: there is no image '{name}' or '{path.stem}.*' beside it")
     height, width = (_length(root, tag, path) for tag in ("height", "width"))
     index, below = builder.add_image(image, height, width), False
     for number, element in enumerate(root.findall("object"), 1):
@@ -108,7 +110,7 @@ def _read_file(
         label = (element.findtext("name") or "").strip()
         bounds = element.find("bndbox")
         if not label or bounds is None:
-            raise ValueError(f"{where}: has no {'bndbox' if label else 'name'}")
+            raise InputError(f"{where}: has no {'bndbox' if label else 'name'}")
         x1, y1, x2, y2 = (parse_number(bounds.findtext(tag), where, tag) for tag in CORNERS)
         below |= one_based and min(x1, y1) < 1
         shift = 1 if one_based else 0
@@ -124,13 +126,13 @@ def _parse(path: Path, inputs: Inputs) -> ElementTree.Element:
     # Annotations need no entities, and those of a hostile file can fill the memory (Expat limits
     # them itself from 2.4.1 on). Without the zeros, this also finds them in UTF-16.
     if b"<!DOCTYPE" in data.replace(b"\0", b"").upper():
-        raise ValueError(f"{path}: holds a document type definition, which is not read; remove it")
+        raise InputError(f"{path}: holds a document type definition, which is not read; remove it")
     try:
         root = ElementTree.fromstring(data)
     except ElementTree.ParseError as error:
-        raise ValueError(f"{path} is not xml: {error}") from error
+        raise InputError(f"{path} is not xml: {error}") from error
     if root.tag != "annotation":
-        raise ValueError(f"{path} is not VOC xml: it starts with <{root.tag}>, not <annotation>")
+        raise InputError(f"{path} is not VOC xml: it starts with <{root.tag}>, not <annotation>")
     return root
 
 

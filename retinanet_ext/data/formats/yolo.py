@@ -8,8 +8,10 @@ from typing import Any
 
 import yaml
 
+from ...errors import InputError, MissingFileError, listed, one_line
+from .builder import TableBuilder
 from .images import is_image
-from .table import BoxTable, Inputs, Source, TableBuilder
+from .table import BoxTable, Inputs, Source
 from .text import parse_number, unique_names
 
 __all__ = ["load_data_yaml", "read_yolo", "yolo_subsets"]
@@ -28,9 +30,9 @@ def load_data_yaml(path: str) -> dict[str, Any]:
         with open(path, encoding="utf-8") as file:
             content = yaml.safe_load(file)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not safe yaml: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path} is not safe yaml: {one_line(error)}") from error
     if not isinstance(content, dict) or not isinstance(content.get("names"), (list, dict)):
-        raise ValueError(f"{path} is not a YOLO data.yaml: it has no 'names'")
+        raise InputError(f"{path} is not a YOLO data.yaml: it has no 'names'")
     return content
 
 
@@ -59,7 +61,7 @@ def read_yolo(source: Source, inputs: Inputs) -> BoxTable:
     class_of = {int(parse_number(k, path, "names")): i for i, (k, _) in enumerate(pairs)}
     builder = TableBuilder(unique_names([str(v) for _, v in pairs], f"{path}, names"), inputs)
     if "nc" in content and content["nc"] != len(pairs):
-        raise ValueError(f"{path}: nc is {content['nc']}, but there are {len(pairs)} names")
+        raise InputError(f"{path}: nc is {content['nc']}, but there are {len(pairs)} names")
     images = _images(source, content, inputs)
     labelled = 0
     for image in images:
@@ -72,7 +74,7 @@ def read_yolo(source: Source, inputs: Inputs) -> BoxTable:
             labelled += 1
             _read_labels(labels, index, class_of, builder, inputs)
     if not labelled:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{path}: none of the {len(images)} images has a label file; looked for "
             f"{_label_file(images[0])} and so on"
         )
@@ -81,23 +83,23 @@ def read_yolo(source: Source, inputs: Inputs) -> BoxTable:
 
 def _images(source: Source, content: dict[str, Any], inputs: Inputs) -> list[str]:
     path = source.annotations
-    listed = [name for name in SUBSETS if content.get(name)]
-    subset = source.subset or (listed[0] if len(listed) == 1 else "")
+    given = [name for name in SUBSETS if content.get(name)]
+    subset = source.subset or (given[0] if len(given) == 1 else "")
     if source.images:
         places = [Path(source.images)]
-    elif subset in listed:
+    elif subset in given:
         entries = content[subset]
         root = Path(path).parent / str(content.get("path") or "")
         entries = entries if isinstance(entries, list) else [entries]
         places = [_place(str(entry), root, Path(path)) for entry in entries]
     else:
-        raise ValueError(
-            f"{path} has lists {', '.join(listed) or 'of nothing'}, and SUBSET is '{subset}'; set "
+        raise InputError(
+            f"{path} has lists {', '.join(given) or 'of nothing'}, and SUBSET is '{subset}'; set "
             "it to one of them"
         )
     found = [image for place in places for image in _images_of(place, inputs)]
     if not found:
-        raise FileNotFoundError(f"{path}: no image in {', '.join(map(str, places))}")
+        raise MissingFileError(f"{path}: no image in {', '.join(map(str, places))}")
     return found
 
 
@@ -108,7 +110,7 @@ def _place(entry: str, root: Path, path: Path) -> Path:
         if place.exists():
             return Path(os.path.normpath(place))
     looked = ", ".join(dict.fromkeys(os.path.normpath(place) for place in choices))
-    raise FileNotFoundError(f"{path}: '{entry}' is none of {looked}")
+    raise MissingFileError(f"{path}: '{entry}' is none of {looked}")
 
 
 def _images_of(place: Path, inputs: Inputs) -> list[str]:
@@ -142,9 +144,8 @@ def _read_labels(
                 continue
             where = f"{path}, line {number}"
             if not fields[0].isdecimal() or int(fields[0]) not in class_of:
-                raise ValueError(
-                    f"{where}: class is '{fields[0]}', but data.yaml knows "
-                    f"{', '.join(map(str, list(class_of)[:10]))}"
+                raise InputError(
+                    f"{where}: class is '{fields[0]}', but data.yaml knows {listed(list(class_of))}"
                 )
             builder.add_box(image, _box(fields[1:], where), class_of[int(fields[0])])
 
@@ -152,14 +153,14 @@ def _read_labels(
 def _box(fields: list[str], where: str) -> tuple[float, float, float, float]:
     """Normalised XYXY."""
     if len(fields) != 4 and (len(fields) < 6 or len(fields) % 2):
-        raise ValueError(
+        raise InputError(
             f"{where}: has {len(fields)} numbers after the class; a box has 4, a polygon 6 or more "
             "and an even number"
         )
     values = [parse_number(field, where, "coordinate") for field in fields]
     for value in values:
         if not -TOLERANCE <= value <= 1 + TOLERANCE:
-            raise ValueError(
+            raise InputError(
                 f"{where}: {value} is not within 0 and 1; YOLO's coordinates are shares of the "
                 "image's width and height"
             )

@@ -10,6 +10,8 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ...errors import UserError, one_line
+
 logger = logging.getLogger(__name__)
 
 MAX_BAD_SHARE = 0.01
@@ -24,17 +26,18 @@ MAX_TRIES = 20
 Mapper = Callable[[dict[str, Any]], Any]
 
 
-class BadImageError(ValueError):
+class BadImageError(UserError, ValueError):
     """An image that cannot be loaded; its text is one sentence that names the file.
 
     A data loader's worker hands its errors over as the text of their tracebacks; of those the
-    sentence is kept, and the traceback stays in the attribute ``details``.
+    sentence is kept, and the traceback logged at level DEBUG.
     """
 
     def __init__(self, message: str):
         before, _, sentence = message.rpartition(f"{BadImageError.__name__}: ")
         super().__init__(sentence.strip())
-        self.details = message if before else ""
+        if before:
+            logger.debug("%s", message)
 
 
 class LoadOrFail:
@@ -123,10 +126,11 @@ class LoadOrSkip:
 def describe(dataset_dict: dict[str, Any], error: Exception) -> str:
     """``cannot load <file>: <error in one line>``."""
     name = _file_name(dataset_dict)
-    reason = " ".join(str(error).split())
-    # Some messages are a name alone, as of a KeyError.
-    kind = type(error).__name__
-    return f"cannot load {name}: {kind}: {reason}" if reason else f"cannot load {name}: {kind}"
+    if isinstance(error, UserError):  # a sentence by itself
+        return f"cannot load {name}: {one_line(error)}"
+    # Some messages are only a name, as of a KeyError, and some exceptions have none.
+    kind, reason = type(error).__name__, one_line(error)
+    return f"cannot load {name}: {kind}" + (f": {reason}" if reason != kind else "")
 
 
 def _file_name(dataset_dict: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -23,15 +23,19 @@ MAX_TRIES = 1000
 
 
 @contextmanager
-def kept_random_state() -> Iterator[None]:
-    """Put Python's, numpy's and PyTorch's CPU generators back as they were."""
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+def kept_random_state(devices: Iterable[int] = ()) -> Iterator[None]:
+    """Put Python's, numpy's and PyTorch's generators back as they were.
+
+    Args:
+        devices: indices of the CUDA devices whose generators are put back besides the CPU's.
+    """
+    before = random.getstate(), np.random.get_state()
     try:
-        yield
+        with torch.random.fork_rng(devices=list(devices)):
+            yield
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])
-        torch.set_rng_state(before[2])
 
 
 def seed_generators(seed: int, draw: int) -> None:

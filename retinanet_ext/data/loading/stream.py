@@ -26,6 +26,7 @@ from detectron2.data.build import trivial_batch_collator
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, IterableDataset
 
+from ...errors import InputError
 from .index_batches import Draw, batch_draws, find_wide, group_draws
 from .sample_seed import SeededSamples, kept_random_state
 from .workers import defer_worker_errors, init_worker, waiting_for_batch
@@ -204,14 +205,14 @@ def build_train_stream(
     """
     world_size = comm.get_world_size()
     if cfg.SOLVER.IMS_PER_BATCH < 1 or cfg.SOLVER.IMS_PER_BATCH % world_size:
-        raise ValueError(
+        raise InputError(
             f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH} but the number of processes is "
             f"{world_size}; the batch is the total over all processes and must be a multiple of it"
         )
     if dataset is None:
         dataset = _load_dataset(cfg)
     if isinstance(dataset, IterableDataset):
-        raise ValueError(
+        raise InputError(
             f"the dataset of DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)} is an IterableDataset, "
             "which cannot be resumed at an image; register a list or a map-style dataset"
         )

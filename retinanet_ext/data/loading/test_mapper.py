@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 from detectron2.structures import Boxes
 
-__all__ = ["IgnoreRegionMapper", "is_ignored"]
+__all__ = ["IgnoreRegionMapper", "is_ignored", "wants_ignored"]
 
 
 class IgnoreRegionMapper(DatasetMapper):
@@ -40,6 +41,15 @@ class IgnoreRegionMapper(DatasetMapper):
 def is_ignored(annotation: dict[str, Any]) -> bool:
     """Whether an annotation marks a region that is not to be learned."""
     return bool(annotation.get("iscrowd", 0) or annotation.get("ignore", 0))
+
+
+def wants_ignored(cfg: CfgNode) -> bool:
+    """Whether the model of ``cfg`` takes the entry ``ignore_boxes`` into account.
+
+    Detectron2's RetinaNet would not see these regions, and lose the objects in them.
+    """
+    node = cfg.MODEL
+    return node.META_ARCHITECTURE == "RetinaNetExt" and node.RETINANET.IGNORE_IOF_THRESH <= 1
 
 
 def _transform_box(annotation: dict[str, Any], transforms: Any, shape: tuple[int, int]) -> Any:

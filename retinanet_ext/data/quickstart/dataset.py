@@ -20,6 +20,7 @@ import numpy as np
 from iopath.common.file_io import file_lock
 from portalocker.exceptions import LockException
 
+from ...errors import FileError
 from ..parallel import map_in_processes
 from .raster import encode_png, require_opencv
 from .scenes import Scene, SceneStyle, draw_scene
@@ -87,8 +88,7 @@ def ensure_quickstart(
                 logger.info("Generating the %s dataset in %s (%s).", name, target, problem)
                 _generate(target, counts, seed, name)
     except OSError as error:
-        raise OSError(
-            error.errno,
+        raise FileError(
             f"cannot write the {name} dataset to {target}: {error.strerror or error}. Make "
             "room there, or set DETECTRON2_DATASETS (or --data-root) to a folder that can be "
             "written",

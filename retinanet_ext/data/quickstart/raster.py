@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import MissingPackageError
+
 cv2: Any
 try:
     import cv2
@@ -26,7 +28,7 @@ SHIFT = 4  # fractional bits of a coordinate
 def require_opencv() -> None:
     """Raise ImportError with the way out where OpenCV cannot be imported."""
     if cv2 is None:
-        raise ImportError(
+        raise MissingPackageError(
             f"drawing the quickstart dataset needs OpenCV ({_reason}): "
             "pip install opencv-python-headless"
         )

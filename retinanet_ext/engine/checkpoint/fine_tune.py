@@ -15,6 +15,8 @@ import torch
 from detectron2.data import MetadataCatalog
 from torch import Tensor, nn
 
+from ...errors import listed
+
 COCO_CLASSES = 80
 SCORE = "head.cls_score"
 _MAX_NAMES = 5  # in a log line or an error
@@ -39,11 +41,11 @@ class ClassTransfer:
     layers: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        parts = [f"copied {_listed(self.copied)} by name", f"new {_listed(self.new)}"]
+        parts = [f"copied {_counted(self.copied)} by name", f"new {_counted(self.new)}"]
         if self.left_out is None:
             parts.append("the checkpoint does not tell its classes")
         else:
-            parts.append(f"left out {_listed(self.left_out)}")
+            parts.append(f"left out {_counted(self.left_out)}")
         return "classes: " + ", ".join(parts)
 
 
@@ -145,9 +147,6 @@ def _describe(
     return ClassTransfer(copied, new, left_out, layers)
 
 
-def _listed(names: Sequence[str]) -> str:
-    """``2 (a, b)``, or ``9 (a, b, c, d, e, ...)``, or ``0``."""
-    if not names:
-        return "0"
-    shown = ", ".join(names[:_MAX_NAMES]) + (", ..." if len(names) > _MAX_NAMES else "")
-    return f"{len(names)} ({shown})"
+def _counted(names: Sequence[str]) -> str:
+    """``2 (a, b)``, or ``9 (a, b, c, d, e and 4 more)``, or ``0``."""
+    return f"{len(names)} ({listed(names, _MAX_NAMES)})" if names else "0"

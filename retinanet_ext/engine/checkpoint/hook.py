@@ -10,6 +10,7 @@ from typing import Any
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
+from ...errors import TrainingFailed
 from ...files import remove_checked
 from .checkpointer import SafeCheckpointer
 from .last_checkpoint import numbered_checkpoints, numbered_name, read_tag
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 FINAL, BEST = "model_final", "model_best"
 
 
-class CheckpointError(OSError):
+class CheckpointError(TrainingFailed, OSError):
     """What training ends with could not be saved; its text is one sentence for a user."""
 
 

@@ -15,10 +15,12 @@ from typing import IO, Any
 
 import numpy as np
 
+from ...errors import UserError
+
 _DTYPE_CODE = re.compile(r"[<>|=]?(?:[biufc][0-9]{1,2}|[SU][0-9]+)")
 
 
-class UnsafePickleError(pickle.UnpicklingError):
+class UnsafePickleError(UserError, pickle.UnpicklingError):
     """A pickle asks for something that is not in the table.
 
     Attributes:

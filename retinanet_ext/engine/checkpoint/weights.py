@@ -17,13 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...errors import InputError, MissingPackageError, UserError, one_line
+from ...files import written_whole
 from .unpickle import UnsafePickleError, read_pickle
 
 CLASSES_KEY = "thing_classes"
 """Where a checkpoint holds the names of its classes, in the order of their rows."""
 
 
-class WeightsError(ValueError):
+class WeightsError(UserError, ValueError):
     """A file of weights that cannot be used; its text is one sentence for a user."""
 
 
@@ -125,17 +127,17 @@ def save_weights(
     """
     path, names = os.fspath(path), list(thing_classes)
     tensors = {k: torch.as_tensor(v).detach().cpu().clone() for k, v in weights.items()}
-    temporary = f"{path}.tmp"
     if path.endswith(".pth"):
-        torch.save({"model": tensors, **({CLASSES_KEY: names} if names else {})}, temporary)
+        with written_whole(path) as new:
+            torch.save({"model": tensors, **({CLASSES_KEY: names} if names else {})}, new)
     elif path.endswith(".safetensors"):
         require_safetensors(path)
         metadata = {"format": "pt", **({CLASSES_KEY: json.dumps(names)} if names else {})}
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        importlib.import_module("safetensors.torch").save_file(tensors, temporary, metadata)
+        with written_whole(path) as new:
+            importlib.import_module("safetensors.torch").save_file(tensors, new, metadata)
     else:
-        raise ValueError(f"cannot write '{path}': its name must end with .safetensors or .pth")
-    os.replace(temporary, path)
+        raise InputError(f"cannot write '{path}': its name must end with .safetensors or .pth")
 
 
 def require_safetensors(path: str) -> Any:
@@ -143,7 +145,7 @@ def require_safetensors(path: str) -> Any:
     try:
         return importlib.import_module("safetensors")
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             f"'{path}' needs the package safetensors: pip install safetensors"
         ) from error
 
@@ -170,7 +172,7 @@ def _read(path: str, read: Callable[[], Any]) -> dict[str, Any]:
     except Exception as error:
         name = _unsafe_name(error)
         if name is None:
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = one_line(error)
             raise WeightsError(
                 f"'{path}' is no file of weights, or broken: {reason[:200]}; download it again"
             ) from error

@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ...errors import InputError, UserError
+
 __all__ = [
     "Evaluation",
     "MetricError",
@@ -19,7 +21,7 @@ __all__ = [
 MAX_NAMES = 8
 
 
-class MetricError(ValueError):
+class MetricError(UserError, ValueError):
     """``TEST.BEST_METRIC`` names no result of the evaluation; its text is for the user."""
 
 
@@ -46,7 +48,7 @@ class Evaluation(NamedTuple):
             try:
                 metrics[name] = float(value)
             except (TypeError, ValueError) as error:
-                raise ValueError(
+                raise InputError(
                     f"an evaluation must give numbers, got {value!r} as {name}"
                 ) from error
         return cls(iteration, metrics)

@@ -11,6 +11,7 @@ from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
 from ...data.datasets.register import load_class_names
+from ...errors import TrainingFailed
 
 __all__ = ["class_names", "verify"]
 
@@ -24,12 +25,12 @@ def verify(cfg: CfgNode, results: OrderedDict[str, Any]) -> None:
     """Compare with ``TEST.EXPECTED_RESULTS`` in the main process; a miss ends it with code 1.
 
     Raises:
-        RuntimeError: they are set, but nothing was evaluated.
+        TrainingFailed: they are set, but nothing was evaluated.
     """
     if not comm.is_main_process() or not cfg.TEST.EXPECTED_RESULTS:
         return
     if not results:
-        raise RuntimeError(
+        raise TrainingFailed(
             "TEST.EXPECTED_RESULTS is set but nothing was evaluated: DATASETS.TEST is empty"
         )
     verify_results(cfg, results)

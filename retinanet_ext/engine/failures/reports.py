@@ -14,6 +14,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
+from ...errors import TrainingFailed
 from ..checkpoint.last_checkpoint import read_tag
 
 __all__ = [
@@ -30,11 +31,11 @@ SHOWN_FILES = 3
 IMAGES_OF_BASE_LR = 16  # Detectron2's and the paper's BASE_LR 0.01 is meant for so many
 
 
-class MachineError(RuntimeError):
+class MachineError(TrainingFailed):
     """What the machine cannot do, as :func:`explain` tells it."""
 
 
-class NonFiniteLoss(FloatingPointError):
+class NonFiniteLoss(TrainingFailed, FloatingPointError):
     """A loss, or with SOLVER.MAX_SKIPPED_BATCHES a gradient, is not finite."""
 
 

@@ -13,6 +13,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from ...config.step_rules import check_parts
+from ...errors import InputError, MissingFileError
 from ..checkpoint.last_checkpoint import TAG, candidates
 from ..checkpoint.weights import require_safetensors
 from .cluster import find_job
@@ -36,19 +37,19 @@ def check_launch(args: argparse.Namespace) -> None:
             job.gpu(gpus)
         return
     if args.num_gpus < 0 or args.num_machines < 1:
-        raise ValueError(
+        raise InputError(
             f"--num-gpus is {args.num_gpus} and --num-machines is {args.num_machines}; the first "
             "must be 0 or more (0 trains on the CPU), the second 1 or more"
         )
     if args.num_gpus > max(gpus, 1) and gpus:
-        raise ValueError(f"--num-gpus is {args.num_gpus} but this machine has {gpus}")
+        raise InputError(f"--num-gpus is {args.num_gpus} but this machine has {gpus}")
     if not 0 <= args.machine_rank < args.num_machines:
-        raise ValueError(
+        raise InputError(
             f"--machine-rank is {args.machine_rank} but --num-machines is {args.num_machines}; "
             "ranks count from 0"
         )
     if args.num_machines > 1 and args.dist_url == "auto":
-        raise ValueError(
+        raise InputError(
             "--dist-url is auto but --num-machines is above 1; give tcp://HOST:PORT with the "
             "address of machine 0"
         )
@@ -66,7 +67,7 @@ def check_processes(cfg: CfgNode) -> None:
     divisor = reference or world_size
     if cfg.SOLVER.IMS_PER_BATCH % divisor:
         what = "SOLVER.REFERENCE_WORLD_SIZE is" if reference else "the number of processes is"
-        raise ValueError(
+        raise InputError(
             f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH} but {what} {divisor}; the batch "
             "is the total over all processes and must be a multiple of it"
         )
@@ -75,13 +76,13 @@ def check_processes(cfg: CfgNode) -> None:
         return
     kind, _, index = cfg.MODEL.DEVICE.partition(":")
     if index:
-        raise ValueError(
+        raise InputError(
             f"MODEL.DEVICE is '{cfg.MODEL.DEVICE}' but {world_size} processes run, each with a "
             f"device of its own; use '{kind}'"
         )
     by_gloo = dist.is_initialized() and dist.get_backend() == "gloo"
     if kind == "cpu" and torch.cuda.is_available() and not by_gloo:
-        raise ValueError(
+        raise InputError(
             f"MODEL.DEVICE is cpu but the {world_size} processes are connected for GPUs; hide "
             "them with CUDA_VISIBLE_DEVICES= in front of the command, or under torchrun and Slurm "
             "add --num-gpus 0"
@@ -100,7 +101,7 @@ def check_weights(cfg: CfgNode, resume: bool = False, eval_only: bool = False) -
         return
     weights = cfg.MODEL.WEIGHTS
     if weights and "://" not in weights and not os.path.isfile(weights.partition("?")[0]):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"MODEL.WEIGHTS is '{weights}', which does not exist; give an existing file, a URL, or "
             "'' for random weights"
         )
@@ -109,7 +110,7 @@ def check_weights(cfg: CfgNode, resume: bool = False, eval_only: bool = False) -
             require_safetensors(weights)
         return
     if eval_only:
-        raise ValueError(
+        raise InputError(
             "MODEL.WEIGHTS is empty, so there is nothing to evaluate; set it to a checkpoint, or "
             "add --resume to take the last one in OUTPUT_DIR"
         )
@@ -133,7 +134,7 @@ def _has_checkpoint(output_dir: str) -> bool:
     else:
         paths = []
     if paths and not any(PathManager.isfile(path) for path in paths):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{tag} names '{paths[0]}', which does not exist; write the name of an existing "
             "checkpoint into it, or delete it to start again"
         )

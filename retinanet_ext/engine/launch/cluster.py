@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ...errors import InputError
+
 # What torchrun sets in each process; all of it is needed.
 TORCHRUN_VARIABLES = (
     "RANK",
@@ -59,7 +61,7 @@ class Job:
             return 0  # as with --gpus-per-task=1, where each process sees its own alone
         if self.local_size > count:
             option = "--nproc-per-node" if self.launcher == "torchrun" else "--ntasks-per-node"
-            raise ValueError(
+            raise InputError(
                 f"{self.launcher} started {self.local_size} processes on this machine, which has "
                 f"{count} GPU(s): give {option} {count}, or --num-gpus 0 to train_net.py for CPUs"
             )
@@ -83,7 +85,7 @@ def find_job(environ: Mapping[str, str] = os.environ) -> Job | None:
         return _checked(_slurm_job(environ))
     found = [name for name in _TELLTALES if environ.get(name)]
     if found:
-        raise ValueError(
+        raise InputError(
             f"the environment has {', '.join(found)} but not {', '.join(missing)}: start with "
             f"torchrun, which sets all of them, or unset {', '.join(found)}"
         )
@@ -117,14 +119,14 @@ def _slurm_job(environ: Mapping[str, str]) -> Job:
     tasks = environ.get("SLURM_STEP_TASKS_PER_NODE") or environ.get("SLURM_TASKS_PER_NODE", "")
     counts = {int(count) for count in re.findall(r"(?:^|,)(\d+)", tasks)}
     if len(counts) != 1:
-        raise ValueError(
+        raise InputError(
             f"srun started '{tasks}' tasks per machine (SLURM_STEP_TASKS_PER_NODE); each machine "
             "must have the same number: give --ntasks-per-node"
         )
     nodes = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST", "")
     host = environ.get("MASTER_ADDR") or first_host(nodes)
     if not host:
-        raise ValueError("srun names no machine in SLURM_STEP_NODELIST: set MASTER_ADDR")
+        raise InputError("srun names no machine in SLURM_STEP_NODELIST: set MASTER_ADDR")
     # Another for each job and step: two of them may share a machine.
     number = 7 * _number(environ, "SLURM_JOB_ID", 0) + _number(environ, "SLURM_STEP_ID", 0)
     return Job(
@@ -141,7 +143,7 @@ def _slurm_job(environ: Mapping[str, str]) -> Job:
 def _number(environ: Mapping[str, str], name: str, default: int | None = None) -> int:
     text = environ.get(name) or ("" if default is None else str(default))
     if not text.isdecimal():
-        raise ValueError(f"the environment variable {name} is '{text}', which is no number")
+        raise InputError(f"the environment variable {name} is '{text}', which is no number")
     return int(text)
 
 
@@ -152,10 +154,10 @@ def _checked(job: Job) -> Job:
     if job.launcher == "srun":
         names = "SLURM_PROCID, SLURM_STEP_NUM_TASKS, SLURM_LOCALID, SLURM_STEP_TASKS_PER_NODE"
     if job.rank >= job.world_size or job.local_rank >= job.local_size:
-        raise ValueError(f"{names} say {counted}, which cannot be; unset them and start again")
+        raise InputError(f"{names} say {counted}, which cannot be; unset them and start again")
     if job.world_size % job.local_size or job.rank % job.local_size != job.local_rank:
         hint = "--nproc-per-node" if job.launcher == "torchrun" else "--distribution=block"
-        raise ValueError(
+        raise InputError(
             f"{names} say {counted}: each machine must run the same number of processes, with "
             f"ranks that follow each other; give {hint}"
         )

@@ -17,6 +17,9 @@ from detectron2.engine import launch
 from detectron2.utils import comm
 from torch.distributed.rendezvous import rendezvous
 
+from ...compat import forget_process_groups
+from ...errors import InputError, TrainingFailed, one_line
+from .child_errors import ChildReports
 from .cluster import Job, find_job
 from .stopping import forwarded_signals
 
@@ -29,7 +32,7 @@ REPORT_DELAY = 10.0
 soon as the first has failed, so that what all of them found is said once."""
 
 
-class LaunchError(RuntimeError):
+class LaunchError(TrainingFailed):
     """The processes of a job did not find each other; its text is one sentence for a user."""
 
 
@@ -59,7 +62,7 @@ def check_job_arguments(args: argparse.Namespace, job: Job) -> None:
     }
     for option, (value, values) in allowed.items():
         if value not in values:
-            raise ValueError(
+            raise InputError(
                 f"{option} is {value}, but {job.launcher} has started {job.local_size} "
                 f"process(es) on each of {job.machines} machine(s), this one being machine "
                 f"{job.machine_rank}; leave {option} out"
@@ -75,15 +78,22 @@ def launch_job(main: Callable[[argparse.Namespace], Any], args: argparse.Namespa
     with ``--num-gpus 0`` under torchrun or srun, by gloo.
 
     Raises:
-        ValueError: the environment is incomplete, or asks for more GPUs than there are.
+        InputError: the environment is incomplete, or asks for more GPUs than there are.
         LaunchError: the processes did not find each other.
+        UserError, TrainingFailed: raised by a process that was started here.
+        ProcessRaisedException: a bug in one of them, with its traceback as text.
     """
     timeout = timedelta(minutes=getattr(args, "dist_timeout", DEFAULT_TIMEOUT_MINUTES))
     job = find_job()
     if job is None:
-        with forwarded_signals(active=args.num_gpus * args.num_machines > 1):
+        starts = args.num_gpus * args.num_machines > 1
+        reports = ChildReports() if starts else None
+        with (
+            forwarded_signals(active=starts),
+            reports.raised_here() if reports else contextlib.nullcontext(),
+        ):
             launch(
-                main,
+                reports.reporting(main) if reports else main,
                 args.num_gpus,
                 num_machines=args.num_machines,
                 machine_rank=args.machine_rank,
@@ -123,7 +133,7 @@ def _joined(job: Job, use_gpus: bool, timeout: timedelta) -> Iterator[None]:
     try:
         _connect(job, "nccl" if use_gpus else "gloo", timeout)
     except (RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise LaunchError(
             f"process {job.rank} of {job.world_size} did not meet the others at {job.host}:"
             f"{job.port} within {CONNECT_TIMEOUT.total_seconds():.0f} s ({reason[:200]}); see "
@@ -187,6 +197,4 @@ def _leave() -> None:
     dist.destroy_process_group()
     # Detectron2 still holds the groups, whose threads can abort an interpreter that ends. Its
     # launch need not care: processes of multiprocessing end at once.
-    comm._LOCAL_PROCESS_GROUP = None
-    for cached in (comm._get_global_gloo_group, comm.create_local_process_group):
-        cached.cache_clear()
+    forget_process_groups()

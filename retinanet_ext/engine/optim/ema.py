@@ -14,6 +14,8 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ...compat import lerp_each
+from ...errors import InputError
 from ..checkpoint.checkpointer import SafeCheckpointer
 
 __all__ = ["EMAHook", "ModelEMA"]
@@ -46,7 +48,7 @@ class ModelEMA:
             ValueError: ``decay`` is out of range.
         """
         if not 0 <= decay < 1:
-            raise ValueError(f"SOLVER.EMA.DECAY must be in [0, 1), got {decay}")
+            raise InputError(f"SOLVER.EMA.DECAY must be in [0, 1), got {decay}")
         self.model = model.module if isinstance(model, DistributedDataParallel) else model
         self.decay = decay
         self.warmup = warmup
@@ -73,7 +75,7 @@ class ModelEMA:
     def update(self) -> None:
         """Move the averages towards the weights that the model has now."""
         weights = [x if x.dtype == torch.float32 else x.float() for x in self._weights()]
-        torch._foreach_lerp_(list(self.averages.values()), weights, 1.0 - self.next_decay())
+        lerp_each(list(self.averages.values()), weights, 1.0 - self.next_decay())
         self.num_updates += 1
 
     @contextlib.contextmanager
@@ -108,7 +110,7 @@ class ModelEMA:
             if name not in saved:
                 continue
             if saved[name].shape != average.shape:
-                raise ValueError(
+                raise InputError(
                     f"the saved EMA of {name} has the shape {tuple(saved[name].shape)}, the model "
                     f"{tuple(average.shape)}; resume with the config that it was trained with"
                 )

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from ...errors import did_you_mean
+from ...compat import BatchNorm
+from ...errors import ConfigError, InputError, did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def freeze(model: nn.Module, names: Sequence[str]) -> None:
     parts = freezable_parts(model)
     for name in names:
         if name not in parts:
-            raise KeyError(
+            raise ConfigError(
                 f"{KEY} holds '{name}', which this model does not have."
                 f"{did_you_mean(name, parts)} It has {', '.join(parts)}."
             )
@@ -47,7 +47,7 @@ def freeze(model: nn.Module, names: Sequence[str]) -> None:
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     left = sum(size for size, trained in sizes if trained)
     if not left:
-        raise ValueError(
+        raise InputError(
             f"{KEY} is {list(names)}, which leaves nothing to train; take a part out of it, or "
             "only evaluate, with --eval-only"
         )
@@ -71,7 +71,7 @@ def freezable_parts(model: nn.Module) -> dict[str, list[nn.Module]]:
 def _freeze_module(module: nn.Module) -> None:
     module.requires_grad_(False)
     for child in module.modules():
-        if isinstance(child, _BatchNorm):
+        if isinstance(child, BatchNorm):
             child.eval()
             # An attribute of this one object, in front of its class's method.
             child.train = _StayInEval(child)  # type: ignore[method-assign, assignment]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
+
+from ...compat import NormBase
+from ...errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -14,7 +16,7 @@ KEY = "SOLVER.LAYER_LR_DECAY"
 # What a backbone calls the network inside of it: FPN, and Detectron2's pyramid over a ViT.
 _INNER = ("bottom_up", "net")
 # On a backbone's outputs, as in Swin and MViT.
-_NORMS = (nn.LayerNorm, nn.GroupNorm, _NormBase)
+_NORMS = (nn.LayerNorm, nn.GroupNorm, NormBase)
 
 
 def layer_lr_factors(model: nn.Module, decay: float) -> dict[str, float]:
@@ -65,7 +67,7 @@ def backbone_layers(model: nn.Module) -> list[tuple[str, ...]]:
     """
     backbone = getattr(model, "backbone", None)
     if not isinstance(backbone, nn.Module):
-        raise ValueError(f"{KEY} needs a model with a backbone, got {type(model).__name__}")
+        raise InputError(f"{KEY} needs a model with a backbone, got {type(model).__name__}")
     prefix, trunk = _trunk("backbone.", backbone)
     layers: list[tuple[str, ...]] = []
     for name, child in trunk.named_children():
@@ -74,7 +76,7 @@ def backbone_layers(model: nn.Module) -> list[tuple[str, ...]]:
         if _has_parameters(child) and not isinstance(child, _NORMS):
             layers += [(f"{prefix}{entry}.",) for entry in entries]
     if len(layers) < 2:
-        raise ValueError(
+        raise InputError(
             f"{KEY} is set, but the parts of {type(trunk).__name__}, the network at "
             f"'{prefix.rstrip('.')}', do not show which layer follows which; set it to 1.0"
         )

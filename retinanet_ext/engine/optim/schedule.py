@@ -14,6 +14,7 @@ from detectron2.data import get_detection_dataset_dicts
 
 from ...config.epochs import ITERATION_KEYS, counts_epochs, epoch_settings
 from ...config.solver_rules import check_iterations
+from ...errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ def count_training_images(cfg: CfgNode) -> int:
     """
     loader = cfg.DATALOADER
     if not cfg.DATASETS.TRAIN:
-        raise ValueError(
+        raise InputError(
             f"SOLVER.EPOCHS is {cfg.SOLVER.EPOCHS} but DATASETS.TRAIN is empty, so an epoch has "
             "no length; name a dataset"
         )
@@ -41,7 +42,7 @@ def count_training_images(cfg: CfgNode) -> int:
     try:
         num_images = len(dataset)
     except TypeError:
-        raise ValueError(
+        raise InputError(
             f"SOLVER.EPOCHS is {cfg.SOLVER.EPOCHS} but the length of DATASETS.TRAIN "
             f"{tuple(cfg.DATASETS.TRAIN)} is not known; set SOLVER.MAX_ITER instead"
         ) from None
@@ -69,7 +70,7 @@ def resolve_epochs(cfg: CfgNode, num_images: int) -> None:
     if not counts_epochs(cfg):
         return
     if num_images < 1:
-        raise ValueError(
+        raise InputError(
             f"DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)} has {num_images} images to train on, so "
             f"SOLVER.EPOCHS {cfg.SOLVER.EPOCHS} have no length"
         )
@@ -86,7 +87,7 @@ def resolve_epochs(cfg: CfgNode, num_images: int) -> None:
         if given and given not in (_get(defaults, target), resolved[target]):
             conflicts.append(f"{key} {value} makes {target} {resolved[target]}, but it is {given}")
     if conflicts:
-        raise ValueError(
+        raise InputError(
             f"{'; '.join(conflicts)}. Remove one of the two; where a _BASE_ file sets the "
             "iterations, set them to 0, or STEPS to ()"
         )

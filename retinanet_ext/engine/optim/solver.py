@@ -14,6 +14,7 @@ from fvcore.common.param_scheduler import CompositeParamScheduler, CosineParamSc
 from torch import nn
 
 from ...config.solver_rules import LR_SCHEDULERS, OPTIMIZERS
+from ...errors import InputError
 from .layer_decay import layer_lr_factors
 
 ADAMW_BETA2 = 0.999
@@ -37,7 +38,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """
     name, clipping = cfg.SOLVER.OPTIMIZER, cfg.SOLVER.CLIP_GRADIENTS
     if name not in OPTIMIZERS:
-        raise ValueError(f"SOLVER.OPTIMIZER is {name!r}; choose one of {', '.join(OPTIMIZERS)}")
+        raise InputError(f"SOLVER.OPTIMIZER is {name!r}; choose one of {', '.join(OPTIMIZERS)}")
     full_model = clipping.ENABLED and clipping.CLIP_TYPE == "full_model"
     if full_model:  # which Detectron2 does not know
         cfg = cfg.clone()
@@ -110,7 +111,7 @@ def _build_sgd(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 def _build_adamw(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     solver = cfg.SOLVER
     if solver.NESTEROV:
-        raise ValueError(
+        raise InputError(
             "SOLVER.NESTEROV is True but SOLVER.OPTIMIZER is 'AdamW', which has no Nesterov "
             "momentum; set SOLVER.NESTEROV False or SOLVER.OPTIMIZER SGD"
         )
@@ -141,7 +142,7 @@ def build_lr_scheduler(
         multiplier = _one_cycle_multiplier(cfg)
         return LRMultiplier(optimizer, multiplier=multiplier, max_iter=cfg.SOLVER.MAX_ITER)
     if name not in LR_SCHEDULERS:
-        raise ValueError(
+        raise InputError(
             f"SOLVER.LR_SCHEDULER_NAME is {name!r}; choose one of {', '.join(LR_SCHEDULERS)}"
         )
     return build_detectron2_lr_scheduler(cfg, optimizer)
@@ -151,13 +152,13 @@ def _one_cycle_multiplier(cfg: CfgNode) -> CompositeParamScheduler:
     """Multiplier of ``BASE_LR`` over training progress in [0, 1]."""
     rise, start = cfg.SOLVER.ONE_CYCLE_PCT_START, cfg.SOLVER.WARMUP_FACTOR
     if not 0.0 < rise < 1.0:
-        raise ValueError(
+        raise InputError(
             f"SOLVER.ONE_CYCLE_PCT_START is {rise}; it is the share of MAX_ITER spent rising "
             "and must lie between 0 and 1 (0.3 is usual)"
         )
     base_lr, end_lr = cfg.SOLVER.BASE_LR, cfg.SOLVER.BASE_LR_END
     if base_lr <= 0.0 or not 0.0 <= end_lr <= base_lr:
-        raise ValueError(
+        raise InputError(
             f"SOLVER.BASE_LR is {base_lr} and SOLVER.BASE_LR_END is {end_lr}; the first must be "
             "positive and the second between 0 and the first"
         )

@@ -20,6 +20,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.utils.events import get_event_storage
 
+from ...errors import MissingPackageError, TrainingFailed
 from ...files import write_text
 from .writers import ResumableWriter, unwritten
 
@@ -52,14 +53,14 @@ class RemoteWriter(ResumableWriter):
         One that cannot be continued is an error in the log, and gets nothing more.
 
         Raises:
-            RuntimeError: a new run cannot be opened.
+            TrainingFailed: a new run cannot be opened.
         """
         ids = {} if written is None else _read_ids(self._cfg.OUTPUT_DIR)
         try:
             run_id, last = self._open(ids.get(self.package))
         except Exception as error:
             if written is None:
-                raise RuntimeError(
+                raise TrainingFailed(
                     f"{self.package} cannot open a run: {_one_line(error)}; log in, or take "
                     f"'{self.package}' out of WRITERS"
                 ) from error
@@ -169,7 +170,7 @@ def check_remote_writers(cfg: CfgNode) -> None:
     """Raise ImportError if a package that ``WRITERS`` needs is not installed."""
     for name in cfg.WRITERS:
         if importlib.util.find_spec(name) is None:
-            raise ImportError(
+            raise MissingPackageError(
                 f"WRITERS has '{name}', but the package {name} is not installed; run `pip install "
                 f"{name}`, or take it out of WRITERS"
             )

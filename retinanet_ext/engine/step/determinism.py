@@ -13,6 +13,7 @@ import torch
 from detectron2.config import CfgNode
 
 from ...config.solver_rules import check_determinism
+from ...errors import InputError
 
 CUBLAS_KEY = "CUBLAS_WORKSPACE_CONFIG"
 # The two that NVIDIA documents as giving the same bits; the first is the faster one.
@@ -34,7 +35,7 @@ def make_deterministic(cfg: CfgNode) -> None:
         return
     workspace = os.environ.setdefault(CUBLAS_KEY, CUBLAS_VALUES[0])
     if workspace not in CUBLAS_VALUES:
-        raise ValueError(
+        raise InputError(
             f"DETERMINISTIC is True but the environment variable {CUBLAS_KEY} is '{workspace}'; "
             f"unset it, or set it to {' or '.join(CUBLAS_VALUES)}"
         )

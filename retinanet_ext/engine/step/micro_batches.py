@@ -10,6 +10,8 @@ from detectron2.layers import FrozenBatchNorm2d
 from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor, nn
 
+from ...errors import InputError
+
 __all__ = ["Batch", "BufferSnapshot", "MicroBatchStorage", "split_batch"]
 
 Batch = list[dict[str, Any]]
@@ -76,7 +78,7 @@ def split_batch(batch: Batch, parts: int) -> list[Batch]:
         ValueError: there are fewer images than parts.
     """
     if len(batch) < parts:
-        raise ValueError(
+        raise InputError(
             f"SOLVER.ACCUM_STEPS is {parts}, but a process has {len(batch)} image(s) per step; "
             "lower it, or raise SOLVER.IMS_PER_BATCH"
         )

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from ...errors import InputError
 from ...modeling import LossNormalizer
 from ..failures.reports import (
     NonFiniteLoss,
@@ -87,9 +88,9 @@ class TrainStep(SimpleTrainer):
         super().__init__(model, data_loader, optimizer)
         self._device = next(model.parameters()).device
         if accum_steps < 1:
-            raise ValueError(f"accum_steps must be at least 1, got {accum_steps}")
+            raise InputError(f"accum_steps must be at least 1, got {accum_steps}")
         if precision == torch.float16 and self._device.type != "cuda":
-            raise ValueError(
+            raise InputError(
                 f"float16 needs CUDA, but the model is on '{self._device.type}'; use bfloat16"
             )
         self.accum_steps = accum_steps

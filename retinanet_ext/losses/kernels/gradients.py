@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...compat import graph_is_kept
+
 
 def needs_grad(tensors: Sequence[Tensor | None]) -> bool:
     """Whether autograd would record an operation on ``tensors``.
@@ -44,13 +46,7 @@ def scale_saved_grads(ctx: Any, grad_output: Tensor) -> list[Tensor | None]:
     gradients: list[Tensor | None] = ctx.gradients
     if ctx.scale != 1:
         grad_output = grad_output / ctx.scale
-    if _graph_is_kept():
+    if graph_is_kept():
         return [None if g is None else (g * grad_output).to(g.dtype) for g in gradients]
     ctx.gradients = None
     return [None if g is None else g.mul_(grad_output) for g in gradients]
-
-
-def _graph_is_kept() -> bool:
-    """Whether backward runs with ``retain_graph=True``; True where PyTorch does not tell."""
-    query = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
-    return True if query is None else bool(query())

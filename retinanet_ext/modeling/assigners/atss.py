@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from ...boxes import in_chunks
 from ...registry import ASSIGNER_REGISTRY
 from .debug import AssignmentDebug
 from .iou import ImageAssigner
@@ -25,7 +26,6 @@ _UNITS_PER_PIXEL = 16
 # level, squared distance and index together fit into 63 bits.
 _FAR = 2**20
 _SAME_CENTRE = 0.01  # pixels; the float32 corners of anchors give their centre to about 0.0005
-_DISTANCES_AT_ONCE = 2**20
 
 
 def check_atss_topk(topk: int) -> None:
@@ -75,7 +75,7 @@ class ATSSAssigner(ImageAssigner):
         self.topk = topk
 
     @classmethod
-    def from_config(cls, cfg: Any) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         node = cfg.MODEL.RETINANET
         return {
             "num_classes": node.NUM_CLASSES,
@@ -118,10 +118,10 @@ class ATSSAssigner(ImageAssigner):
 
     def _select(self, anchors: _Anchors, gt_boxes: Tensor) -> _Candidates:
         """Candidates of M boxes, a few boxes at a time."""
-        most = max([1, *(len(x) for x in anchors.locations)])
+        most = max((len(x) for x in anchors.locations), default=0)
         # At least one chunk, so that no boxes give tensors of the right kind too.
-        parts = gt_boxes.split(max(1, _DISTANCES_AT_ONCE // most))
-        chosen = [self._select_chunk(anchors, part) for part in parts]
+        chunks = in_chunks(max(1, len(gt_boxes)), most)
+        chosen = [self._select_chunk(anchors, gt_boxes[chunk]) for chunk in chunks]
         return _Candidates(
             torch.cat([x.anchors for x in chosen]),
             torch.cat([x.iou for x in chosen]),

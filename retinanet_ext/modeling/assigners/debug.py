@@ -13,9 +13,8 @@ from detectron2.structures import Boxes, Instances, pairwise_iou
 from detectron2.structures.boxes import matched_pairwise_iou
 from torch import Tensor
 
+from ...boxes import in_chunks
 from ...structures import DenseTargets
-
-_PAIRS_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,8 @@ def describe_assignment(
 ) -> list[AssignmentDebug]:
     """Describe the result of any assigner.
 
-    The box of a positive anchor is found again by its coordinates and class: of several equal
-    objects, the first one counts as matched.
+    Where the assigner does not say which box a positive anchor has to predict, it is found again by
+    its coordinates and class: of several equal objects, the first one counts as matched.
 
     Args:
         targets: what the assigner returned for the other two arguments.
@@ -93,7 +92,10 @@ def _describe_image(
     positive = targets.pos_mask[image]
     pos_anchors, pos_levels = anchors[positive], levels[positive]
     boxes = targets.boxes[image, positive]
-    pos_gt = _find_boxes(boxes, targets.labels[image, positive], gt)
+    if targets.matched_idxs is None:
+        pos_gt = _find_boxes(boxes, targets.labels[image, positive], gt)
+    else:
+        pos_gt = targets.matched_idxs[image, positive]
     found = pos_gt >= 0
     iou = matched_pairwise_iou(Boxes(pos_anchors), Boxes(boxes)).nan_to_num() * found
     cells = (pos_gt * num_levels + pos_levels)[found]
@@ -111,12 +113,10 @@ def _describe_image(
 def _find_boxes(boxes: Tensor, labels: Tensor, gt: Instances) -> Tensor:
     """(P,) int64: the first object with these coordinates (P, 4) and class (P,), or -1."""
     index = torch.full((len(boxes),), -1, device=boxes.device)
-    step = max(1, _PAIRS_AT_ONCE // max(len(boxes), 1))
-    for start in reversed(range(0, len(gt), step)):  # the first one is written last
-        part = slice(start, start + step)
+    for part in reversed(in_chunks(len(gt), len(boxes))):  # the first one is written last
         same = (boxes[:, None] == gt.gt_boxes.tensor[part]).all(dim=2)
         same &= labels[:, None] == gt.gt_classes[part]
-        index = torch.where(same.any(dim=1), same.int().argmax(dim=1) + start, index)
+        index = torch.where(same.any(dim=1), same.int().argmax(dim=1) + part.start, index)
     return index
 
 
@@ -125,8 +125,6 @@ def _best_iou(gt_boxes: Tensor, anchors: Tensor) -> Tensor:
     best = gt_boxes.new_zeros(len(gt_boxes))
     if len(anchors) == 0:
         return best
-    step = max(1, _PAIRS_AT_ONCE // len(anchors))
-    for start in range(0, len(gt_boxes), step):
-        part = slice(start, start + step)
+    for part in in_chunks(len(gt_boxes), len(anchors)):
         best[part] = pairwise_iou(Boxes(gt_boxes[part]), Boxes(anchors)).amax(dim=1)
     return best

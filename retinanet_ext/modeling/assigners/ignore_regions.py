@@ -12,9 +12,8 @@ import torch
 from detectron2.structures import Boxes, pairwise_ioa
 from torch import Tensor
 
+from ...boxes import in_chunks
 from ...structures import IGNORE_LABEL, DenseTargets
-
-_PAIRS_AT_ONCE = 2**20
 
 
 def check_ignore_iof_thresh(thresh: float) -> None:
@@ -69,8 +68,7 @@ def ignore_anchors(
 def _is_inside(anchors: Boxes, boxes: Boxes, thresh: float) -> Tensor:
     """(R,) bool, a few of the I boxes at a time."""
     inside = torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
-    step = max(1, _PAIRS_AT_ONCE // max(1, len(anchors)))
-    for start in range(0, len(boxes), step):
-        share = pairwise_ioa(boxes[start : start + step], anchors)  # of the anchors' areas
+    for chunk in in_chunks(len(boxes), len(anchors)):
+        share = pairwise_ioa(boxes[chunk], anchors)  # of the anchors' areas
         inside |= (share >= thresh).any(dim=0)
     return inside

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
@@ -49,17 +49,19 @@ class ImageAssigner(ABC):
             gt_instances: N Instances with ``gt_boxes`` and ``gt_classes`` in [0, K).
         """
         all_anchors, prepared = Boxes.cat(anchors).tensor, self._prepare(anchors)
-        labels, boxes, extra = [], [], []
+        labels, boxes, matched, extra = [], [], [], []
         for image, gt in enumerate(gt_instances):
             of_image = self._assign_image(all_anchors, prepared, gt)
             labels.append(of_image[0])
             boxes.append(of_image[1])
-            extra.append(torch.nn.functional.pad(of_image[2], (1, 0), value=image))
+            matched.append(of_image[2])
+            extra.append(torch.nn.functional.pad(of_image[3], (1, 0), value=image))
         return DenseTargets(
             torch.stack(labels),
             torch.stack(boxes),
             self.num_classes,
             extra=torch.cat(extra) if self.multi_label_iou_thresh < 1 else None,
+            matched_idxs=torch.stack(matched),
         )
 
     def debug_targets(
@@ -87,12 +89,13 @@ class ImageAssigner(ABC):
 
     def _assign_image(
         self, anchors: Tensor, prepared: Any, gt: Instances
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Labels (R,), boxes (R, 4) and rows (anchor, further class) of one image."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Labels (R,), boxes (R, 4), their indices (R,) and rows (anchor, further class)."""
         nothing = torch.empty(0, 2, dtype=torch.int64, device=anchors.device)
         if len(gt) == 0:
             background = torch.full((len(anchors),), self.num_classes, device=anchors.device)
-            return background, torch.zeros_like(anchors), nothing
+            nobody = torch.full_like(background, -1)
+            return background, torch.zeros_like(anchors), nobody, nothing
         gt_boxes = gt.gt_boxes.tensor
         matched_indices, match_labels = self._match(prepared, gt_boxes)
         labels = gt.gt_classes.to(torch.int64).index_select(0, matched_indices)
@@ -102,7 +105,8 @@ class ImageAssigner(ABC):
         if self.multi_label_iou_thresh < 1:
             positive = match_labels == 1
             extra = extra_classes(matched_indices, positive, gt, self.multi_label_iou_thresh)
-        return labels, gt_boxes.index_select(0, matched_indices), extra
+        boxes = gt_boxes.index_select(0, matched_indices)
+        return labels, boxes, matched_indices.masked_fill(match_labels != 1, -1), extra
 
 
 @ASSIGNER_REGISTRY.register()
@@ -142,7 +146,7 @@ class IoUAssigner(ImageAssigner):
         self.matcher = ChunkedMatcher(iou_thresholds, iou_labels, allow_low_quality_matches)
 
     @classmethod
-    def from_config(cls, cfg: Any) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         node = cfg.MODEL.RETINANET
         return {
             "num_classes": node.NUM_CLASSES,

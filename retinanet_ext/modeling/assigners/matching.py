@@ -10,9 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# IoUs at a time where every kernel launch costs; the CPU is fastest with one ground-truth box at a
-# time, whose row still is in the cache when the next operation reads it. 12 MiB of scratch.
-_PAIRS_AT_ONCE = 2**20
+from ...boxes import in_chunks
 
 
 class ChunkedMatcher:
@@ -74,14 +72,13 @@ class ChunkedMatcher:
         is_best_of_a_box = torch.zeros_like(best, dtype=torch.bool)
         # No list of small tensors: kept between large short-lived ones, they fragment the heap.
         best_of_boxes = anchors.new_zeros(len(gt_boxes))
-        chunk = self._boxes_at_once(anchors)
-        overlaps = _Overlaps(anchors, min(chunk, len(gt_boxes)))
-        for start in range(0, len(gt_boxes), chunk):
-            of_chunk = slice(start, start + chunk)
+        chunks = in_chunks(len(gt_boxes), len(anchors), self._pairs_at_once(anchors))
+        overlaps = _Overlaps(anchors, chunks[0].stop)
+        for of_chunk in chunks:
             iou = overlaps(gt_boxes[of_chunk])  # (G, R)
             largest, row = _max_over_boxes(iou)
             # A later box has to be better than all before it: of equals, the first one stays.
-            torch.where(largest > best, row + start, matched, out=matched)
+            torch.where(largest > best, row + of_chunk.start, matched, out=matched)
             torch.maximum(best, largest, out=best)
             best_of_boxes[of_chunk] = iou.amax(dim=1).clamp_(min=0)
             if self.allow_low_quality_matches:
@@ -92,11 +89,11 @@ class ChunkedMatcher:
         match_labels = self._label_bands(best).masked_fill_(is_best_of_a_box, 1)
         return matched, match_labels.masked_fill_(~overlaps_an_anchor.any(), 0)
 
-    def _boxes_at_once(self, anchors: Tensor) -> int:
-        pairs = self.pairs_at_once
-        if pairs is None:
-            pairs = 1 if anchors.device.type == "cpu" else _PAIRS_AT_ONCE
-        return max(1, pairs // len(anchors))
+    def _pairs_at_once(self, anchors: Tensor) -> int | None:
+        # The CPU is fastest with one ground-truth box at a time, whose row still is in the cache
+        # when the next operation reads it; elsewhere every kernel launch costs.
+        on_cpu = anchors.device.type == "cpu"
+        return 1 if self.pairs_at_once is None and on_cpu else self.pairs_at_once
 
     def _label_bands(self, iou: Tensor) -> Tensor:
         labels = torch.full_like(iou, self.labels[0], dtype=torch.int8)

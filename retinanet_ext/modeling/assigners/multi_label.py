@@ -10,6 +10,8 @@ import torch
 from detectron2.structures import Boxes, Instances, pairwise_iou
 from torch import Tensor
 
+from ...boxes import in_chunks
+
 
 def check_multi_label_thresh(thresh: float) -> None:
     """Raise ValueError unless ``thresh`` is in (0, 1]."""
@@ -50,11 +52,9 @@ def _coinciding(boxes: Tensor, classes: Tensor, iou_thresh: float) -> Tensor:
     """(Q, 2) rows (box, class of a box on top of it), ascending and each once."""
     all_boxes = Boxes(boxes)
     found = [torch.empty(0, 2, dtype=torch.int64, device=boxes.device)]
-    step = max(1, 2**20 // max(len(boxes), 1))
-    for start in range(0, len(boxes), step):
-        part = slice(start, start + step)
+    for part in in_chunks(len(boxes), len(boxes)):
         together = pairwise_iou(Boxes(boxes[part]), all_boxes) > iou_thresh
         together &= classes[part, None] != classes
         box, other = together.nonzero(as_tuple=True)
-        found.append(torch.stack([box + start, classes[other]], dim=1))
+        found.append(torch.stack([box + part.start, classes[other]], dim=1))
     return torch.cat(found).unique(dim=0)

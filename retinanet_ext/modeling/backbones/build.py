@@ -7,8 +7,8 @@ parts are put together here; parameter names are those of Detectron2.
 from __future__ import annotations
 
 import math
-from typing import Any
 
+from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from detectron2.modeling.backbone.fpn import FPN, LastLevelP6P7
@@ -22,7 +22,7 @@ TOP_BLOCK_INPUTS = ("c5", "p5")
 
 
 @register_once(BACKBONE_REGISTRY)
-def build_fpn_backbone_p6p7(cfg: Any, input_shape: ShapeSpec) -> FPN:
+def build_fpn_backbone_p6p7(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """FPN whose levels go on to P6 and P7 (Sec. 4, "Feature Pyramid Network Backbone").
 
     MODEL.FPN.BOTTOM_UP names the network under it, FPN.IN_FEATURES its outputs to start from (add
@@ -64,7 +64,7 @@ def build_fpn_backbone_p6p7(cfg: Any, input_shape: ShapeSpec) -> FPN:
 
 
 @register_once(BACKBONE_REGISTRY)
-def build_regnet_backbone(cfg: Any, input_shape: ShapeSpec) -> Backbone:
+def build_regnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     """RegNet (Radosavovic et al., arXiv 2003.13678) of MODEL.REGNET, for images of 3 channels.
 
     Its first MODEL.BACKBONE.FREEZE_AT stages do not learn, the stem being the first.

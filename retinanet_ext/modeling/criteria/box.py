@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.modeling.box_regression import Box2BoxTransform
 from torch import Tensor, nn
 
@@ -32,7 +32,7 @@ class _BoxLoss(nn.Module):
         self.box2box_transform = box2box_transform
 
     @classmethod
-    def from_config(cls, cfg: Any) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         return {"box2box_transform": Box2BoxTransform(cfg.MODEL.RETINANET.BBOX_REG_WEIGHTS)}
 
 
@@ -68,7 +68,7 @@ class SmoothL1(_DeltaLoss):
         self.beta = beta
 
     @classmethod
-    def from_config(cls, cfg: Any) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         return {**super().from_config(cfg), "beta": cfg.MODEL.RETINANET.SMOOTH_L1_LOSS_BETA}
 
 
@@ -140,13 +140,16 @@ class WeightedBoxLoss(nn.Module):
             )
         self.box_loss = box_loss
         self.weight = weight
+        self.uses_weights = getattr(box_loss, "uses_weights", False)
 
-    def forward(self, deltas: Tensor, anchors: Tensor, gt_boxes: Tensor) -> Tensor:
+    def forward(
+        self, deltas: Tensor, anchors: Tensor, gt_boxes: Tensor, **wanted: Tensor
+    ) -> Tensor:
         """Weighted sum over P positives; all (P, 4), anchors and boxes in absolute XYXY pixels."""
-        return self.weight * self.box_loss(deltas, anchors, gt_boxes)
+        return self.weight * self.box_loss(deltas, anchors, gt_boxes, **wanted)
 
 
-def build_box_loss(cfg: Any) -> nn.Module:
+def build_box_loss(cfg: CfgNode) -> nn.Module:
     """Build the box loss that MODEL.RETINANET.BBOX_REG_LOSS_TYPE names, times BOX_LOSS_WEIGHT.
 
     Raises:

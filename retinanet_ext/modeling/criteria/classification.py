@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
 from ...losses.conv_focal import conv_focal_loss
@@ -33,6 +33,7 @@ class _SigmoidLoss(nn.Module):
 
     def forward(self, logits: list[Tensor], targets: DenseTargets) -> Tensor:
         """Sum over anchors that are not ignored; logits are the head's (N, A*K, Hi, Wi)."""
+        targets.require_no_weights(type(self).__name__)
         total, extra = self._by_labels(logits, targets), targets.extra
         if extra is None or len(extra) == 0:
             return total
@@ -82,6 +83,7 @@ class _SigmoidFocal(_SigmoidLoss):
             conv: of stride 1, to A*K channels in maps of the same size.
             targets: of the N images.
         """
+        targets.require_no_weights(type(self).__name__)
         num_classes, extra = targets.num_classes, targets.extra
         total = conv_focal_loss(
             features,
@@ -105,12 +107,14 @@ class _SigmoidFocal(_SigmoidLoss):
 class FocalLoss(_SigmoidFocal):
     """Focal loss over K independent sigmoids (Eq. 5): :func:`retinanet_ext.losses.focal_loss`."""
 
+    from_features = _SigmoidFocal.from_features
+
     @configurable
     def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0, kernel: str = "auto"):
         super().__init__(alpha, gamma, kernel)
 
     @classmethod
-    def from_config(cls, cfg: Any) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         node = cfg.MODEL.RETINANET
         return {
             "alpha": node.FOCAL_LOSS_ALPHA,
@@ -123,12 +127,14 @@ class FocalLoss(_SigmoidFocal):
 class BCE(_SigmoidFocal):
     """Cross entropy of K independent sigmoids, CE = -log(p_t) (Eq. 1): no alpha, gamma 0."""
 
+    from_features = _SigmoidFocal.from_features
+
     @configurable
     def __init__(self, *, kernel: str = "auto"):
         super().__init__(-1, 0.0, kernel)
 
     @classmethod
-    def from_config(cls, cfg: Any) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         return {"kernel": cfg.MODEL.RETINANET.LOSS_KERNEL}
 
 
@@ -139,12 +145,14 @@ class BalancedBCE(_SigmoidFocal):
     The paper's best alpha is 0.75 (Table 1a), not the focal loss's 0.25.
     """
 
+    from_features = _SigmoidFocal.from_features
+
     @configurable
     def __init__(self, *, alpha: float = 0.75, kernel: str = "auto"):
         super().__init__(alpha, 0.0, kernel)
 
     @classmethod
-    def from_config(cls, cfg: Any) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         node = cfg.MODEL.RETINANET
         return {"alpha": node.FOCAL_LOSS_ALPHA, "kernel": node.LOSS_KERNEL}
 
@@ -165,7 +173,7 @@ class FocalLossStar(_SigmoidLoss):
         self.alpha = alpha
 
     @classmethod
-    def from_config(cls, cfg: Any) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         node = cfg.MODEL.RETINANET
         return {
             "gamma": node.FOCAL_STAR_GAMMA,
@@ -208,7 +216,7 @@ class ClassBalancedFocal(_SigmoidLoss):
         self.register_buffer("alphas", values, persistent=False)
 
     @classmethod
-    def from_config(cls, cfg: Any) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         return {"alphas": _configured_alphas(cfg), "gamma": cfg.MODEL.RETINANET.FOCAL_LOSS_GAMMA}
 
     def _by_labels(self, logits: list[Tensor], targets: DenseTargets) -> Tensor:
@@ -231,7 +239,7 @@ class ClassBalancedFocal(_SigmoidLoss):
         return self.alphas
 
 
-def _configured_alphas(cfg: Any) -> list[float] | None:
+def _configured_alphas(cfg: CfgNode) -> list[float] | None:
     """The alpha of each class as MODEL.RETINANET.CLASS_BALANCE asks; None without CLASS_COUNTS.
 
     Raises:

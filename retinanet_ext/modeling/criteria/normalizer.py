@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import Tensor, nn
 from torch import distributed as dist
@@ -195,7 +196,7 @@ class LossNormalizer(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
-def build_loss_normalizer(cfg: Any) -> LossNormalizer:
+def build_loss_normalizer(cfg: CfgNode) -> LossNormalizer:
     """Build the normalizer that MODEL.RETINANET.LOSS_NORMALIZER names.
 
     Raises:

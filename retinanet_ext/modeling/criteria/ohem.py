@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
@@ -72,7 +72,7 @@ class OHEM(nn.Module):
         self.needs_anchors = nms_thresh < 1
 
     @classmethod
-    def from_config(cls, cfg: Any) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         node = cfg.MODEL.RETINANET
         return {
             "mode": node.OHEM_MODE,
@@ -112,6 +112,7 @@ class OHEM(nn.Module):
     ) -> Tensor:
         """The labels (N, R), where anchors that are not chosen are -1; arguments of ``forward``."""
         targets.require_one_class("OHEM")
+        targets.require_no_weights("OHEM")
         if self.needs_anchors and anchors is None:
             raise ValueError(
                 f"the loss OHEM needs the anchors, for MODEL.RETINANET.OHEM_NMS_THRESH is "

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.modeling.box_regression import Box2BoxTransform
 from torch import Tensor, nn
 
@@ -40,7 +40,7 @@ class QualityFocalLoss(nn.Module):
         self.kernel = kernel
 
     @classmethod
-    def from_config(cls, cfg: Any) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         node = cfg.MODEL.RETINANET
         return {"beta": node.QUALITY_FOCAL_BETA, "kernel": node.LOSS_KERNEL}
 
@@ -53,6 +53,7 @@ class QualityFocalLoss(nn.Module):
             quality: (N, R) in [0, 1], see :func:`box_quality`; read at positives only.
         """
         targets.require_one_class("QualityFocalLoss")
+        targets.require_no_weights("QualityFocalLoss")
         return sigmoid_quality_focal_loss(
             logits, targets.labels, quality, targets.num_classes, self.beta, self.kernel
         )
@@ -74,7 +75,7 @@ class VarifocalLoss(nn.Module):
         self.kernel = kernel
 
     @classmethod
-    def from_config(cls, cfg: Any) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         node = cfg.MODEL.RETINANET
         return {
             "alpha": node.VARIFOCAL_ALPHA,
@@ -85,6 +86,7 @@ class VarifocalLoss(nn.Module):
     def forward(self, logits: list[Tensor], targets: DenseTargets, quality: Tensor) -> Tensor:
         """Sum over anchors that are not ignored; arguments of :class:`QualityFocalLoss`."""
         targets.require_one_class("VarifocalLoss")
+        targets.require_no_weights("VarifocalLoss")
         return sigmoid_varifocal_loss(
             logits,
             targets.labels,

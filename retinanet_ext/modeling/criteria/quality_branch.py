@@ -16,6 +16,7 @@ from detectron2.modeling.box_regression import Box2BoxTransform
 from torch import Tensor
 
 from ...losses.precision import at_least_float32
+from ...structures import HeadOutputs
 from .quality import box_quality
 
 QUALITY_BRANCHES = ("", "iou", "centerness")
@@ -27,6 +28,28 @@ def check_quality_branch(kind: str) -> None:
     if kind not in QUALITY_BRANCHES:
         choices = ", ".join(f"'{name}'" for name in QUALITY_BRANCHES)
         raise ValueError(f"MODEL.RETINANET.QUALITY_BRANCH is '{kind}'; set it to one of {choices}")
+
+
+def check_named_quality(kind: str, outputs: HeadOutputs, head: str) -> None:
+    """Raise ValueError if ``kind`` and the head's outputs do not agree on whether it has a branch.
+
+    Args:
+        kind: one of QUALITY_BRANCHES.
+        outputs: of the head.
+        head: its name, for the message.
+    """
+    named = "quality" in outputs.named
+    if kind and not named:
+        raise ValueError(
+            f"MODEL.RETINANET.QUALITY_BRANCH is '{kind}', but the head {head} has no output named "
+            "quality; set it to '', or return HeadOutputs(..., named={'quality': ...})"
+        )
+    if named and not kind:
+        raise ValueError(
+            f"the head {head} has an output named quality, but MODEL.RETINANET.QUALITY_BRANCH is "
+            "''; set it to what that has to learn, 'iou' or 'centerness', or give the output "
+            "another name"
+        )
 
 
 def quality_branch_loss(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
-from typing import Any
 
+from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
 from ...registry import DENSE_HEAD_REGISTRY
+from ...structures import DenseTargets, HeadOutputs
+from ..speedups.sparse_tower import positive_outputs
 from .dense_head import DenseHead
 
 
@@ -25,13 +27,27 @@ class RetinaNetHead(DenseHead):
         self.bbox_subnet = make_tower()
 
     def tower_features(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        return self.cls_features(features), [self.bbox_subnet(x) for x in features]
+        cls_features = [self.cls_subnet(x) for x in features]
+        return cls_features, [self.bbox_subnet(x) for x in features]
 
-    def cls_features(self, features: list[Tensor]) -> list[Tensor]:
-        return [self.cls_subnet(x) for x in features]
-
-    def deltas(self, features: list[Tensor]) -> list[Tensor]:
-        return self._predict(self.bbox_pred, [self.bbox_subnet(x) for x in features])
+    def partial_outputs(
+        self, features: list[Tensor], targets: DenseTargets, wanted: Collection[str]
+    ) -> HeadOutputs:
+        """See :class:`retinanet_ext.protocols.PartialHead`; a subclass has to opt in again."""
+        fused, deltas = "cls_features" in wanted, None
+        # Further outputs need the box subnet as a whole.
+        plain = self.quality_pred is None and type(self).named_outputs is DenseHead.named_outputs
+        if plain and "positive_deltas" in wanted:
+            deltas = positive_outputs(
+                self.bbox_subnet, self.bbox_pred, features, targets, self.level_anchors
+            )
+        if deltas is None:
+            return self.outputs(features, logits=not fused)
+        cls_features = [self.cls_subnet(x) for x in features]
+        if fused:
+            return HeadOutputs(cls_features=cls_features, positive_deltas=deltas)
+        logits = self.predict(self.cls_score, cls_features)
+        return HeadOutputs(logits=logits, positive_deltas=deltas)
 
 
 @DENSE_HEAD_REGISTRY.register()
@@ -51,9 +67,15 @@ class SharedTowerHead(DenseHead):
         shared = [self.subnet(x) for x in features]
         return shared, shared
 
+    def partial_outputs(
+        self, features: list[Tensor], targets: DenseTargets, wanted: Collection[str]
+    ) -> HeadOutputs:
+        """See :class:`retinanet_ext.protocols.PartialHead`; a subclass has to opt in again."""
+        return self.outputs(features, logits="cls_features" not in wanted)
+
 
 def build_dense_head(
-    cfg: Any, input_shape: Sequence[ShapeSpec], num_anchors: Sequence[int]
+    cfg: CfgNode, input_shape: Sequence[ShapeSpec], num_anchors: Sequence[int]
 ) -> nn.Module:
     """The head that MODEL.RETINANET.HEAD names; it gets one number where all levels have as many.
 

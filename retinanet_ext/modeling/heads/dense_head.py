@@ -12,17 +12,19 @@ from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
+from ...structures import HeadOutputs
 from .towers import build_tower
 
 
 class DenseHead(nn.Module):
     """Predictors over towers, their first weights, the prior.
 
-    Subclasses build their towers in :meth:`build_towers` and run them in :meth:`tower_features`.
+    Subclasses build their towers in :meth:`build_towers` and run them in :meth:`tower_features`;
+    what else they predict, they name in :meth:`named_outputs`.
 
     Where levels have different numbers of anchors, the predictors hold the channels of the largest
     number, and a level with Ai anchors uses the first Ai anchors' channels. Anchor a of one level
@@ -101,7 +103,7 @@ class DenseHead(nn.Module):
 
     @classmethod
     def from_config(
-        cls, cfg: Any, input_shape: Sequence[ShapeSpec], num_anchors: int | Sequence[int]
+        cls, cfg: CfgNode, input_shape: Sequence[ShapeSpec], num_anchors: int | Sequence[int]
     ) -> dict[str, Any]:
         node = cfg.MODEL.RETINANET
         return {
@@ -127,38 +129,41 @@ class DenseHead(nn.Module):
         """
         raise NotImplementedError
 
-    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], ...]:
-        """Predict on L feature maps (N, C, Hi, Wi).
+    def named_outputs(
+        self, cls_features: list[Tensor], bbox_features: list[Tensor]
+    ) -> dict[str, Any]:
+        """What the head predicts beside logits and deltas, by name; the detector carries it along.
 
-        Returns:
-            logits: L tensors (N, Ai*K, Hi, Wi), deltas: L tensors (N, Ai*B, Hi, Wi); with a
-            regressor per class, in the order (Ai, K, 4). With ``predicts_quality``, a third list:
-            L tensors (N, Ai, Hi, Wi).
+        ``quality``, L tensors (N, Ai, Hi, Wi), with ``predicts_quality``; else nothing.
+
+        Args:
+            cls_features, bbox_features: what ``cls_score`` and ``bbox_pred`` see.
         """
-        cls_features, *rest = self.features_and_deltas(features)
-        return self._predict(self.cls_score, cls_features), *rest
-
-    def features_and_deltas(self, features: list[Tensor]) -> tuple[list[Tensor], ...]:
-        """As :meth:`forward`, with what ``cls_score`` sees in place of the logits."""
-        cls_features, bbox_features = self.tower_features(features)
-        deltas = self._predict(self.bbox_pred, bbox_features)
         if self.quality_pred is None:
-            return cls_features, deltas
-        return cls_features, deltas, self._predict(self.quality_pred, bbox_features)
+            return {}
+        return {"quality": self.predict(self.quality_pred, bbox_features)}
 
-    def logits(self, features: list[Tensor]) -> list[Tensor]:
-        """L tensors (N, Ai*K, Hi, Wi)."""
-        return self._predict(self.cls_score, self.cls_features(features))
+    def forward(self, features: list[Tensor]) -> HeadOutputs:
+        """Logits, deltas and :meth:`named_outputs` on L feature maps (N, C, Hi, Wi)."""
+        return self.outputs(features)
 
-    def cls_features(self, features: list[Tensor]) -> list[Tensor]:
-        """What ``cls_score`` turns into logits: L tensors (N, C, Hi, Wi)."""
-        return self.tower_features(features)[0]
+    def outputs(self, features: list[Tensor], logits: bool = True) -> HeadOutputs:
+        """As :meth:`forward`; without ``logits``, with ``cls_features`` in their place."""
+        cls_features, bbox_features = self.tower_features(features)
+        return HeadOutputs(
+            logits=self.predict(self.cls_score, cls_features) if logits else None,
+            deltas=self.predict(self.bbox_pred, bbox_features),
+            named=self.named_outputs(cls_features, bbox_features),
+            cls_features=None if logits else cls_features,
+        )
 
-    def deltas(self, features: list[Tensor]) -> list[Tensor]:
-        """L tensors (N, Ai*B, Hi, Wi)."""
-        return self._predict(self.bbox_pred, self.tower_features(features)[1])
+    def predict(self, conv: nn.Conv2d, features: list[Tensor]) -> list[Tensor]:
+        """A predictor's outputs on L features (N, C, Hi, Wi), of each level's own Ai anchors.
 
-    def _predict(self, conv: nn.Conv2d, features: list[Tensor]) -> list[Tensor]:
+        Args:
+            conv: 3x3, to max(Ai) times so many channels as an anchor has.
+            features: what the predictor sees.
+        """
         per_anchor = conv.out_channels // max(self.level_anchors)
         return [
             _convolve_first(conv, x, count * per_anchor)

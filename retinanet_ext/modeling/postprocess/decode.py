@@ -15,6 +15,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from ...losses.precision import at_least_float32
+from ...structures import HeadOutputs
 from .candidates import select_candidates
 from .nms import top_batched_nms
 from .soft_nms import check_soft_nms_arguments, soft_nms
@@ -98,19 +99,16 @@ class DenseDecoder:
     def __call__(
         self,
         anchors: list[Boxes],
-        logits: list[Tensor],
-        deltas: list[Tensor],
+        outputs: HeadOutputs,
         image_sizes: list[tuple[int, int]],
-        quality: list[Tensor] | None = None,
     ) -> list[Instances]:
         """Detections of N images, best first.
 
         Args:
             anchors: L Boxes (Hi*Wi*A, 4).
-            logits: L tensors (N, A*K, Hi, Wi).
-            deltas: L tensors (N, A*4, Hi, Wi), or (N, A*K*4, Hi, Wi) with a regressor per class.
+            outputs: whole logits and deltas of the head. Of those with a name of their own only
+                ``quality`` is read.
             image_sizes: (height, width) of each image in pixels, without padding.
-            quality: L tensors of logits (N, A, Hi, Wi), or None where the head has no such branch.
 
         Returns:
             N Instances with ``pred_boxes`` (absolute XYXY pixels, not clipped), ``scores`` and
@@ -118,6 +116,9 @@ class DenseDecoder:
         """
         if not image_sizes:
             return []
+        logits, deltas, quality = outputs.logits, outputs.deltas, outputs.named.get("quality")
+        if logits is None or deltas is None:
+            raise ValueError("detections need the head's logits and deltas as a whole")
         found = select_candidates(logits, self.num_classes, self.score_thresh, self.topk_candidates)
         classes = None if self.cls_agnostic_bbox_reg else found.classes
         boxes = self.box2box_transform.apply_deltas(

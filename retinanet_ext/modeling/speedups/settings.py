@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from detectron2.config import CfgNode
 from detectron2.layers import Conv2d as NormConv2d
 from detectron2.layers import FrozenBatchNorm2d
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ class Speedups:
     autocast: str = ""
 
     @classmethod
-    def from_cfg(cls, cfg: Any) -> Speedups:
+    def from_cfg(cls, cfg: CfgNode) -> Speedups:
         """Read MODEL.SPEEDUPS; CHANNELS_LAST "auto" is "backbone" on the CPU, else "none".
 
         Raises:

@@ -19,12 +19,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from detectron2.layers import Conv2d as NormConv2d
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ..heads.build import RetinaNetHead
-from .settings import FastConv2d, FastNormConv2d
+from ...structures import DenseTargets
+from .opt_in import is_hooked
+from .plain_conv import is_plain_conv3x3
 
 # Beyond this share of all locations, averaged over the layers, whole convolutions are faster: a row
 # took 66 us of CPU time, forward and backward, and a location of a Winograd convolution 38 us.
@@ -34,23 +34,29 @@ MAX_SHARE = 0.5
 CHUNK_ROWS = 1024
 
 
-# What a subclass of RetinaNetHead must not change for its box subnet to be known here.
-_KNOWN_METHODS = ("forward", "features_and_deltas", "tower_features", "deltas", "_predict")
+def positive_outputs(
+    tower: nn.Module,
+    predictor: nn.Module,
+    features: Sequence[Tensor],
+    targets: DenseTargets,
+    num_anchors: Sequence[int],
+) -> Tensor | None:
+    """What a tower and its predictor put out for the P positives: (P, D / max(Ai)).
 
-_PLAIN_CLASSES = (nn.Conv2d, FastConv2d, NormConv2d, FastNormConv2d)
+    Args:
+        tower, predictor: of D output channels.
+        features: L tensors (N, C, Hi, Wi).
+        targets: of the N images; the rows are in the order of their ``pos_mask``.
+        num_anchors: Ai of each level.
 
-
-def subnet_convs(head: nn.Module) -> list[nn.Conv2d] | None:
-    """The convolutions of a head's box subnet, if they can be computed by :func:`outputs_at`.
-
-    The head has to be a :class:`.heads.RetinaNetHead` that makes its deltas as that class does, and
-    nobody may listen to it by hooks.
+    Returns:
+        None where :func:`plain_convs` does not know the tower, or whole convolutions are faster.
     """
-    if not isinstance(head, RetinaNetHead) or _is_hooked(head):
+    convs = plain_convs(tower, predictor)
+    if convs is None:
         return None
-    if any(getattr(type(head), x) is not getattr(RetinaNetHead, x) for x in _KNOWN_METHODS):
-        return None
-    return plain_convs(head.bbox_subnet, head.bbox_pred)
+    images, positives = targets.pos_mask.nonzero(as_tuple=True)
+    return outputs_at(convs, features, images, positives, num_anchors)
 
 
 def plain_convs(tower: nn.Module, predictor: nn.Module) -> list[nn.Conv2d] | None:
@@ -62,34 +68,9 @@ def plain_convs(tower: nn.Module, predictor: nn.Module) -> list[nn.Conv2d] | Non
     if not isinstance(tower, nn.Sequential) or len(tower) % 2:
         return None
     convs = [*tower[::2], predictor]
-    plain = all(isinstance(relu, nn.ReLU) for relu in tower[1::2]) and all(map(_is_plain, convs))
-    hooked = any(map(_is_hooked, [tower, *tower, predictor]))
-    return convs if plain and not hooked else None
-
-
-def _is_hooked(module: nn.Module) -> bool:
-    hooks = (
-        module._forward_hooks,
-        module._forward_pre_hooks,
-        module._backward_hooks,
-        module._backward_pre_hooks,
-    )
-    return any(hooks)
-
-
-def _is_plain(conv: nn.Module) -> bool:
-    return (
-        isinstance(conv, nn.Conv2d)
-        # Other subclasses may compute something else; parametrized ones have their own class, too.
-        and type(conv) in _PLAIN_CLASSES
-        and conv.kernel_size == (3, 3)
-        and conv.stride == conv.padding == conv.dilation == (1, 1)
-        and conv.groups == 1
-        and conv.padding_mode == "zeros"
-        # Detectron2's convolution has these two besides.
-        and getattr(conv, "norm", None) is None
-        and getattr(conv, "activation", None) is None
-    )
+    plain = all(isinstance(relu, nn.ReLU) for relu in tower[1::2])
+    plain = plain and all(map(is_plain_conv3x3, convs))
+    return convs if plain and not is_hooked(tower, *tower, predictor) else None
 
 
 def outputs_at(

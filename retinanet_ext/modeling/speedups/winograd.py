@@ -14,6 +14,8 @@ import functools
 import torch
 from torch import Tensor
 
+from ...compat import nnpack_convolution
+
 # Transforming the kernel is spread over many locations, transforming a location over many channels.
 # With AVX2, NNPACK was 1.6 to 2.9 times faster than oneDNN for 128 and more channels in 3,300 and
 # more locations, 1.2 times for 64 channels, and no faster in 825 locations.
@@ -26,11 +28,7 @@ def is_available() -> bool:
     """Whether this PyTorch has NNPACK and this machine can run it."""
     backend = getattr(torch.backends, "nnpack", None)
     # Asking also starts NNPACK; without that its convolution fails.
-    return (
-        hasattr(torch, "_nnpack_spatial_convolution")
-        and backend is not None
-        and backend.is_available()
-    )
+    return nnpack_convolution is not None and backend is not None and backend.is_available()
 
 
 def is_faster(x: Tensor, weight: Tensor) -> bool:
@@ -75,9 +73,7 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return x.new_empty((0, weight.shape[0], *x.shape[2:]))
     weight = weight.contiguous()
     # NNPACK has a path of its own for one image; with several it is slower than oneDNN.
-    images = [
-        torch._nnpack_spatial_convolution(image, weight, bias, padding=1) for image in x.split(1)
-    ]
+    images = [nnpack_convolution(image, weight, bias, padding=1) for image in x.split(1)]
     return torch.cat(images) if len(images) > 1 else images[0]
 
 

@@ -16,6 +16,7 @@ from retinanet_ext.data.datasets.by_path import register_extra_datasets
 from retinanet_ext.data.datasets.check import check_datasets
 from retinanet_ext.data.datasets.register import load_class_names, register_coco_dataset
 from retinanet_ext.evaluation.ground_truth import ground_truth_json
+from retinanet_ext.protocols import LazyDataset
 from tests.helpers.four_formats import FORMATS, Picture, some_pictures, write
 
 NAMES = ["ant", "bee", "cat"]
@@ -159,6 +160,13 @@ def test_a_name_is_registered_anew_with_other_classes(tmp_path):
     register_extra_datasets(cfg)
     assert MetadataCatalog.get("mine").thing_classes == ["bee"]
     assert {a["category_id"] for d in DatasetCatalog.get("mine") for a in d["annotations"]} == {0}
+
+
+def test_an_entry_is_a_lazy_dataset(tmp_path):
+    flag = write("coco", tmp_path, some_pictures(), NAMES)
+    register_extra_datasets(config(row("mine", flag)))
+    assert isinstance(DatasetCatalog["mine"], LazyDataset)
+    assert DatasetCatalog["mine"].origin == "config"
 
 
 def test_a_name_of_someone_else_is_refused(tmp_path):

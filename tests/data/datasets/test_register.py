@@ -19,6 +19,7 @@ from retinanet_ext.data.datasets.register import (
 )
 from retinanet_ext.data.quickstart import dataset
 from retinanet_ext.data.quickstart.dataset import CLASS_NAMES
+from retinanet_ext.protocols import LazyDataset
 from tests.helpers.coco_file import coco_file
 
 BUILTIN = [f"{name}_{split}" for name in ("quickstart", "bccd", "dice") for split in dataset.SPLITS]
@@ -284,3 +285,35 @@ def test_real_datasets_load(name, images, boxes, shared_datasets):
     assert len(dicts) == images
     assert sum(len(record["annotations"]) for record in dicts) == boxes
     assert all(os.path.isfile(record["file_name"]) for record in dicts)
+
+
+class OwnDataset:
+    """Someone else's dataset that says what it holds without being loaded."""
+
+    def __init__(self):
+        self.checked = 0
+
+    def __call__(self):
+        raise AssertionError("loaded")
+
+    def class_names(self):
+        return ["cat", "dog"]
+
+    def require_files(self):
+        self.checked += 1
+
+
+def test_a_lazy_dataset_of_ones_own_is_not_loaded_for_its_classes():
+    DatasetCatalog.register("own", OwnDataset())
+    assert load_class_names("own") == ["cat", "dog"]
+
+
+def test_the_datasets_of_this_package_are_lazy_and_a_function_is_not(tmp_path):
+    register_coco_dataset("mine", *write_coco(tmp_path))
+    register_builtin_datasets(tmp_path)
+    assert isinstance(DatasetCatalog["mine"], LazyDataset)
+    assert isinstance(DatasetCatalog["quickstart_train"], LazyDataset)
+    assert DatasetCatalog["mine"].origin == "user"
+    assert DatasetCatalog["quickstart_train"].origin == "builtin"
+    assert isinstance(OwnDataset(), LazyDataset)
+    assert not isinstance(lambda: [], LazyDataset)

@@ -1,15 +1,13 @@
-"""Class counts, sizes at the training resolution, and anchors against all pairs of IoU."""
+"""Class counts, sizes at the training resolution, and objects that no anchor covers."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from detectron2.structures import BoxMode
 
+from retinanet_ext.boxes import AnchorLevel
 from retinanet_ext.data.doctor import (
-    AnchorLevel,
     InputSize,
-    best_anchor_iou,
     examine,
     from_coco_json,
     from_dataset_dicts,
@@ -31,49 +29,6 @@ def table_of(*boxes, classes=("cat", "dog"), category=0):
     ]
     record = {"file_name": "/a.png", "width": 96, "height": 64, "annotations": annotations}
     return from_dataset_dicts([record], classes, "pets")
-
-
-def all_pairs(boxes, size, levels):
-    """Independent: every anchor at every location, one by one."""
-    best = []
-    for box in boxes:
-        ious = [0.0]
-        for level in levels:
-            for row in range(int(np.ceil(size[1] / level.stride))):
-                for column in range(int(np.ceil(size[0] / level.stride))):
-                    for cell in level.cells:
-                        x = (column + level.offset) * level.stride
-                        y = (row + level.offset) * level.stride
-                        a = np.add(cell, [x, y, x, y])
-                        w = min(a[2], box[2]) - max(a[0], box[0])
-                        h = min(a[3], box[3]) - max(a[1], box[1])
-                        inside = max(w, 0) * max(h, 0)
-                        area = (a[2] - a[0]) * (a[3] - a[1])
-                        own = (box[2] - box[0]) * (box[3] - box[1])
-                        ious.append(inside / (area + own - inside))
-        best.append(max(ious))
-    return best
-
-
-@pytest.mark.parametrize("offset", [0.0, 0.5])
-def test_best_iou_is_that_of_all_pairs(offset):
-    rng = np.random.default_rng(0)
-    first = rng.uniform(-5, 60, (25, 2))
-    boxes = np.concatenate([first, first + rng.uniform(2, 50, (25, 2))], axis=1)
-    cells = np.array([[-8, -8, 8, 8], [-16, -5, 16, 5], [-2, -9, 7, 3]], dtype=float)
-    levels = [AnchorLevel(8, cells, offset), AnchorLevel(16, 2 * cells, offset)]
-    sizes = np.tile([70.0, 64.0], (25, 1))
-    found = best_anchor_iou(boxes, sizes, levels)
-    np.testing.assert_allclose(found, all_pairs(boxes, (70, 64), levels), rtol=0, atol=1e-12)
-    assert found.max() > 0.5
-
-
-def test_chunks_do_not_change_the_result(monkeypatch):
-    boxes = np.array([[i, i, i + 10.0, i + 12.0] for i in range(10)])
-    sizes = np.full((10, 2), 64.0)
-    whole = best_anchor_iou(boxes, sizes, [square(16)])
-    monkeypatch.setattr("retinanet_ext.data.doctor.statistics.CHUNK", 3)
-    assert (best_anchor_iou(boxes, sizes, [square(16)]) == whole).all()
 
 
 def test_uncovered_objects_are_counted_by_class_and_named():

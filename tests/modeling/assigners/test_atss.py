@@ -164,7 +164,7 @@ def test_images_without_objects_are_background_and_images_do_not_mix():
 def test_chunks_of_boxes_give_what_all_boxes_at_once_give(monkeypatch):
     levels, gt = grid_anchors(2), instances(random_boxes(30))
     whole = ATSSAssigner(num_classes=K)(levels, [gt])
-    monkeypatch.setattr("retinanet_ext.modeling.assigners.atss._DISTANCES_AT_ONCE", 192 * 7)
+    monkeypatch.setattr("retinanet_ext.boxes.PAIRS_AT_ONCE", 192 * 7)
     parts = ATSSAssigner(num_classes=K)(levels, [gt])
     assert torch.equal(whole.labels, parts.labels)
     assert torch.equal(whole.boxes[whole.pos_mask], parts.boxes[whole.pos_mask])

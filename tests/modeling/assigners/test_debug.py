@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from detectron2.structures import Boxes, Instances, pairwise_iou
@@ -66,7 +68,7 @@ def test_an_image_without_objects_has_nothing_to_show(kind: type):
 @pytest.mark.parametrize("kind", [IoUAssigner, ATSSAssigner])
 @pytest.mark.parametrize("pairs_at_once", [1, 2**20])
 def test_positives_belong_to_the_box_they_predict(kind: type, pairs_at_once: int, monkeypatch):
-    monkeypatch.setattr("retinanet_ext.modeling.assigners.debug._PAIRS_AT_ONCE", pairs_at_once)
+    monkeypatch.setattr("retinanet_ext.boxes.PAIRS_AT_ONCE", pairs_at_once)
     corner, size = torch.rand(300, 2) * 80, torch.rand(300, 2) * 30 + 4
     boxes = torch.cat([corner, corner + size], dim=1)
     anchors = [Boxes(boxes[:200]), Boxes(boxes[200:280])]
@@ -75,6 +77,10 @@ def test_positives_belong_to_the_box_they_predict(kind: type, pairs_at_once: int
     targets, seen = assigner(anchors, [gt]), assigner.debug_targets(anchors, [gt])[0]
     positive = targets.pos_mask[0]
     assert len(seen.pos_gt) == positive.sum() == seen.num_positives.sum() > 10
+    assert targets.matched_idxs[0, ~positive].eq(-1).all()
+    # Who does not say which box it is gets it found again.
+    found = describe_assignment(replace(targets, matched_idxs=None), anchors, [gt])[0]
+    assert torch.equal(found.pos_gt, seen.pos_gt)
     assert torch.equal(gt.gt_boxes.tensor[seen.pos_gt], targets.boxes[0, positive])
     assert torch.equal(gt.gt_classes[seen.pos_gt], targets.labels[0, positive])
     iou = pairwise_iou(gt.gt_boxes, Boxes.cat(anchors))
@@ -84,7 +90,7 @@ def test_positives_belong_to_the_box_they_predict(kind: type, pairs_at_once: int
 
 @pytest.mark.parametrize("pairs_at_once", [1, 2**20])
 def test_equal_objects_count_as_the_first_and_classes_tell_apart(pairs_at_once: int, monkeypatch):
-    monkeypatch.setattr("retinanet_ext.modeling.assigners.debug._PAIRS_AT_ONCE", pairs_at_once)
+    monkeypatch.setattr("retinanet_ext.boxes.PAIRS_AT_ONCE", pairs_at_once)
     gt = instances([[0.0, 0, 10, 10]] * 3, [1, 2, 2])
     labels = torch.tensor([[2, K, 1, 2, -1]])
     boxes = torch.tensor([0.0, 0, 10, 10]).expand(1, 5, 4)

@@ -57,10 +57,13 @@ def test_each_image_has_its_own_boxes():
     assert labels.tolist() == [[K] * 5, [K, K, K, -1, K], [K] * 5, [-1, K, K, K, K]]
 
 
-def test_further_classes_are_kept():
+def test_the_rest_of_the_targets_is_kept():
     extra = torch.tensor([[0, 1, 2]])
-    targets = DenseTargets(torch.tensor([[K, 1, K, K, K]]), torch.zeros(1, 5, 4), K, extra)
-    assert ignore_anchors(targets, ANCHORS, [boxes([0.0, 0, 10, 10])], 0.5).extra is extra
+    labels, matched = torch.tensor([[K, 1, K, K, K]]), torch.tensor([[-1, 0, -1, -1, -1]])
+    targets = DenseTargets(labels, torch.zeros(1, 5, 4), K, extra, matched, labels)
+    result = ignore_anchors(targets, ANCHORS, [boxes([0.0, 0, 10, 10])], 0.5)
+    assert result.extra is extra and result.labels[0, 0] == -1
+    assert result.matched_idxs is matched and result.weights is labels
 
 
 @pytest.mark.parametrize("nothing", [[None, None], [None, boxes()]])
@@ -73,9 +76,7 @@ def test_nothing_to_ignore_costs_nothing(nothing: list):
 
 @pytest.mark.parametrize("pairs_at_once", [1, 2000, 2**20])
 def test_equals_a_float64_reference(pairs_at_once: int, monkeypatch):
-    monkeypatch.setattr(
-        "retinanet_ext.modeling.assigners.ignore_regions._PAIRS_AT_ONCE", pairs_at_once
-    )
+    monkeypatch.setattr("retinanet_ext.boxes.PAIRS_AT_ONCE", pairs_at_once)
     corner, size = torch.rand(900, 2) * 80, torch.rand(900, 2) * 30 + 1
     rows = torch.cat([corner, corner + size], dim=1)
     anchors, ignored = rows[:880], rows[880:]

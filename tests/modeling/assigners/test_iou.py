@@ -49,6 +49,14 @@ def test_each_anchor_takes_its_best_box():
     assert targets.boxes[0, 3].tolist() == [9, 0, 19, 10]
 
 
+def test_targets_say_which_box_each_positive_got():
+    gts = instances([[80, 80, 90, 90], [0, 0, 10, 10]], [1, 1]), instances([], [])
+    targets = assign(*gts)
+    assert targets.labels[0].tolist() == [1, -1, K, K, 1]
+    assert targets.matched_idxs.tolist() == [[1, -1, -1, -1, 0], [-1] * 5]
+    assert targets.matched_idxs.dtype == torch.int64 and targets.weights is None
+
+
 def test_image_without_objects_is_all_background():
     targets = assign(instances([], []), instances([[0, 0, 10, 10]], [0]))
     assert targets.labels[0].tolist() == [K] * 5

@@ -16,6 +16,7 @@ from retinanet_ext.modeling import DenseDecoder, RetinaNetHead, SharedTowerHead
 from retinanet_ext.modeling.criteria.quality_branch import centerness, quality_branch_loss
 from retinanet_ext.modeling.postprocess.decode import gather_quality
 from retinanet_ext.registry import DENSE_HEAD_REGISTRY
+from retinanet_ext.structures import HeadOutputs
 from tests.helpers.tiny import tiny_cfg
 
 TRANSFORM = Box2BoxTransform((1.0, 1.0, 1.0, 1.0))
@@ -102,9 +103,10 @@ def test_head_adds_one_logit_per_anchor_from_the_box_tower(head_class):
     assert "quality_pred.weight" not in head_class(**arguments).state_dict()
     head = head_class(**arguments, predicts_quality=True)
     features = [torch.randn(2, 8, 4, 4), torch.randn(2, 8, 2, 2)]
-    _, _, quality = head(features)
+    quality = head(features).named["quality"]
     assert [tuple(x.shape) for x in quality] == [(2, 3, 4, 4), (2, 2, 2, 2)]
-    assert torch.equal(head.features_and_deltas(features)[2][1], quality[1])
+    parts = head.outputs(features, logits=False)
+    assert torch.equal(parts.named["quality"][1], quality[1])
     sum(x.sum() for x in quality).backward()
     taught = {name.split(".")[0] for name, p in head.named_parameters() if p.grad is not None}
     tower = "bbox_subnet" if head_class is RetinaNetHead else "subnet"
@@ -126,8 +128,8 @@ def decode(p: list[float], q: list[float], **changes) -> Instances:
     anchors = torch.tensor([[0.0, 0, 10, 10], [1.0, 0, 11, 10], [50.0, 0, 60, 10], [51, 0, 61, 10]])
     logits, quality = (torch.tensor(x).logit().view(1, 1, 1, 4) for x in (p, q))
     decoder = DenseDecoder(box2box_transform=TRANSFORM, num_classes=1, **changes)
-    deltas = torch.zeros(1, 4, 1, 4)
-    return decoder([Boxes(anchors)], [logits], [deltas], [(20, 70)], [quality])[0]
+    outputs = HeadOutputs([logits], [torch.zeros(1, 4, 1, 4)], named={"quality": [quality]})
+    return decoder([Boxes(anchors)], outputs, [(20, 70)])[0]
 
 
 @pytest.mark.parametrize("nms_kind", ["per_class", "class_agnostic", "soft"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,7 +13,9 @@ from torch import nn
 
 from retinanet_ext import get_cfg
 from retinanet_ext.modeling import RetinaNetHead, SharedTowerHead
+from retinanet_ext.modeling.postprocess.decode import gather_deltas
 from retinanet_ext.registry import DENSE_HEAD_REGISTRY
+from retinanet_ext.structures import DenseTargets
 
 LEVELS = [ShapeSpec(channels=8, stride=s) for s in (8, 16, 32)]
 HEADS = [RetinaNetHead, SharedTowerHead]
@@ -104,11 +108,32 @@ def test_shared_tower_feeds_both_predictors():
 def test_parts_of_the_forward_pass_give_what_the_whole_gives(head_class):
     head = build(head_class)
     logits, deltas = head(features())
-    cls_features, same_deltas = head.features_and_deltas(features())
-    for got in (same_deltas, head.deltas(features())):
-        assert all(map(torch.equal, got, deltas))
-    assert all(map(torch.equal, head.cls_features(features()), cls_features))
-    assert all(torch.equal(head.cls_score(x), y) for x, y in zip(cls_features, logits, strict=True))
+    parts = head.outputs(features(), logits=False)
+    assert parts.logits is None and all(map(torch.equal, parts.deltas, deltas))
+    pairs = zip(parts.cls_features, logits, strict=True)
+    assert all(torch.equal(head.cls_score(x), y) for x, y in pairs)
+
+
+@both_heads
+def test_partial_outputs_are_those_of_the_forward_pass(head_class):
+    head = build(head_class)
+    labels = torch.full((3, 8 * 9 * 2 + 4 * 5 * 2 + 2 * 3 * 2), 5)
+    labels[1, 7], labels[2, 150], labels[0, 190] = 0, 4, -1
+    targets = DenseTargets(labels, torch.zeros(*labels.shape, 4), num_classes=5)
+    whole = head(features())
+    for wanted in itertools.product(("", "cls_features"), ("", "positive_deltas")):
+        parts = head.partial_outputs(features(), targets, set(wanted))
+        assert (parts.logits is None) == ("cls_features" in wanted)
+        logits = parts.logits or [head.cls_score(x) for x in parts.cls_features]
+        assert all(map(torch.equal, logits, whole.logits))
+        rows = parts.positive_deltas
+        if rows is None:
+            assert all(map(torch.equal, parts.deltas, whole.deltas))
+            rows = gather_deltas(parts.deltas, *targets.pos_mask.nonzero(as_tuple=True))
+        else:
+            assert head_class is RetinaNetHead and "positive_deltas" in wanted
+        expected = gather_deltas(whole.deltas, *targets.pos_mask.nonzero(as_tuple=True))
+        torch.testing.assert_close(rows, expected)
 
 
 @both_heads
@@ -127,7 +152,7 @@ def test_batch_norm_keeps_statistics_per_level_and_shares_the_rest(head_class):
     assert len(norms) == 3
     means = [bn.running_mean for bn in norms]
     assert not torch.allclose(means[0], means[1], atol=1e-3)
-    # features_and_deltas runs a shared tower once, so that a step counts once.
+    # A shared tower runs once for both predictors, so that a step counts once.
     assert [bn.num_batches_tracked.item() for bn in norms] == [1, 1, 1]
     assert {name for name, _ in norms.named_parameters()} == {"weight", "bias"}
 
@@ -149,10 +174,10 @@ def test_norms_per_level_are_those_of_their_level_alone(head_class, norm: str):
             level_norm.weight.fill_(1 + i)
     alone = build(head_class, norm_per_level="shared", **changes).train()
     for _ in range(2):
-        got = [x.detach() for x in head.cls_features(features(32))]
+        got = [x.detach() for x in head.tower_features(features(32))[0]]
     for i, x in enumerate(features(32)):
         # ReLU of a scaled norm without bias is the scaled ReLU.
-        expected = alone.cls_features([x])[0] * (1 + i)
+        expected = alone.tower_features([x])[0][0] * (1 + i)
         torch.testing.assert_close(got[i], expected)
     head(features(32))[0][1].sum().backward()
     given = [level_norm.weight.grad is not None for level_norm in tower(head)[1]]

@@ -13,6 +13,7 @@ from torch import nn
 
 from retinanet_ext.modeling import DenseDecoder, RetinaNetAnchorGenerator
 from retinanet_ext.modeling.postprocess.decode import gather_deltas
+from retinanet_ext.structures import HeadOutputs
 
 A, K, H, W = 2, 3, 4, 5
 
@@ -98,7 +99,7 @@ def test_detections_are_those_of_detectron2(num_images: int, memory_format, chan
     logits, deltas = (
         [x.contiguous(memory_format=memory_format) for x in levels] for levels in (logits, deltas)
     )
-    found = decoder(**changes)(generator(logits), logits, deltas, image_sizes)
+    found = decoder(**changes)(generator(logits), HeadOutputs(logits, deltas), image_sizes)
     assert len(found) == num_images
     for got, want in zip(found, expected, strict=True):
         assert len(want) > 5
@@ -114,10 +115,10 @@ def test_other_precisions_give_nearly_the_same(dtype: torch.dtype):
     # As bfloat16 sees them, so that no score moves across the threshold.
     logits, deltas = ([x.bfloat16().float() for x in levels] for levels in (logits, deltas))
     sizes = [(96, 128)] * 2
-    expected = decoder()(generator(logits), logits, deltas, sizes)
+    expected = decoder()(generator(logits), HeadOutputs(logits, deltas), sizes)
     logits, deltas = ([x.to(dtype) for x in levels] for levels in (logits, deltas))
     for got, want in zip(
-        decoder()(generator(logits), logits, deltas, sizes), expected, strict=True
+        decoder()(generator(logits), HeadOutputs(logits, deltas), sizes), expected, strict=True
     ):
         assert got.pred_boxes.tensor.dtype == torch.float32
         torch.testing.assert_close(got.scores.float(), want.scores)
@@ -126,16 +127,16 @@ def test_other_precisions_give_nearly_the_same(dtype: torch.dtype):
 
 def test_no_image_gives_no_result():
     generator, logits, deltas = pyramid(0)
-    assert decoder()(generator(logits), logits, deltas, []) == []
+    assert decoder()(generator(logits), HeadOutputs(logits, deltas), []) == []
 
 
 def test_one_image_without_detections_leaves_the_others_alone():
     generator, logits, deltas = pyramid(3)
     sizes = [(96, 128)] * 3
-    expected = decoder()(generator(logits), logits, deltas, sizes)
+    expected = decoder()(generator(logits), HeadOutputs(logits, deltas), sizes)
     for level in logits:
         level[1] = -100.0
-    found = decoder()(generator(logits), logits, deltas, sizes)
+    found = decoder()(generator(logits), HeadOutputs(logits, deltas), sizes)
     assert [len(x) for x in found] == [len(expected[0]), 0, len(expected[2])]
     assert torch.equal(found[2].pred_boxes.tensor, expected[2].pred_boxes.tensor)
 
@@ -217,7 +218,7 @@ def test_gathering_reads_nothing_back_from_the_device():
 def test_detections_are_sorted_limited_and_decoded():
     logits, deltas, anchors = random_level()
     result = decoder(nms_thresh=1.0, max_detections=5)(
-        [anchors], [logits[None]], [deltas[None]], [(60, 60)]
+        [anchors], HeadOutputs([logits[None]], [deltas[None]]), [(60, 60)]
     )[0]
     scores, order = dense_scores(logits).flatten().sort(descending=True)
     torch.testing.assert_close(result.scores, scores[:5])
@@ -235,7 +236,8 @@ def test_nms_is_per_class():
     anchors = Boxes(torch.tensor([[0.0, 0, 10, 10]] * 3))
     logits = torch.full((3 * K, 1, 1), -9.0)
     logits[0 * K + 0], logits[1 * K + 0], logits[2 * K + 1] = 2.0, 3.0, 1.0
-    result = decoder()([anchors], [logits[None]], [torch.zeros(1, 12, 1, 1)], [(20, 20)])[0]
+    outputs = HeadOutputs([logits[None]], [torch.zeros(1, 12, 1, 1)])
+    result = decoder()([anchors], outputs, [(20, 20)])[0]
     assert result.pred_classes.tolist() == [0, 1]
     assert result.scores[0].item() == pytest.approx(1 / (1 + math.exp(-3.0)))
 
@@ -244,16 +246,16 @@ def test_nms_is_per_class():
 def test_no_candidate_gives_an_empty_result(nms_kind: str):
     logits, deltas, anchors = random_level()
     decode = decoder(nms_kind=nms_kind)
-    result = decode([anchors], [logits[None] - 100], [deltas[None]], [(60, 60)])[0]
+    result = decode([anchors], HeadOutputs([logits[None] - 100], [deltas[None]]), [(60, 60)])[0]
     assert len(result) == 0 and result.pred_boxes.tensor.shape == (0, 4)
 
 
 def test_values_that_are_not_finite_are_left_out():
     logits, deltas, anchors = random_level()
-    clean = decoder()([anchors], [logits[None]], [deltas[None]], [(60, 60)])[0]
+    clean = decoder()([anchors], HeadOutputs([logits[None]], [deltas[None]]), [(60, 60)])[0]
     logits[0, 0, 0] = math.nan
     deltas[0, 1, :] = math.inf
-    result = decoder()([anchors], [logits[None]], [deltas[None]], [(60, 60)])[0]
+    result = decoder()([anchors], HeadOutputs([logits[None]], [deltas[None]]), [(60, 60)])[0]
     assert 0 < len(result) < len(clean)
     assert result.pred_boxes.tensor.isfinite().all() and result.scores.isfinite().all()
 
@@ -290,3 +292,10 @@ def test_deltas_of_levels_with_different_numbers_of_anchors_are_gathered(per_cla
     classes = torch.randint(0, regressors, (40,), generator=generator)
     got = gather_deltas(levels, images, anchors, *((classes, K) if per_class else ()))
     assert torch.equal(got, dense[images, anchors, classes])
+
+
+def test_parts_of_the_outputs_are_no_detections():
+    logits, _, anchors = random_level()
+    parts = HeadOutputs([logits[None]], positive_deltas=torch.zeros(0, 4))
+    with pytest.raises(ValueError, match="logits and deltas as a whole"):
+        decoder()([anchors], parts, [(60, 60)])

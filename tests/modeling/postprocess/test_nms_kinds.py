@@ -10,6 +10,7 @@ from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.structures import Boxes
 
 from retinanet_ext.modeling import DenseDecoder
+from retinanet_ext.structures import HeadOutputs
 
 K = 3
 
@@ -24,7 +25,8 @@ def three_equal_boxes(**changes):
     anchors = Boxes(torch.tensor([[0.0, 0, 10, 10]] * 3))
     logits = torch.full((1, 3 * K, 1, 1), -9.0)
     logits[0, [0 * K + 0, 1 * K + 0, 2 * K + 1]] = torch.tensor([2.0, 3.0, 1.0])[:, None, None]
-    return decoder(**changes)([anchors], [logits], [torch.zeros(1, 12, 1, 1)], [(20, 20)])[0]
+    outputs = HeadOutputs([logits], [torch.zeros(1, 12, 1, 1)])
+    return decoder(**changes)([anchors], outputs, [(20, 20)])[0]
 
 
 def test_class_agnostic_nms_drops_the_other_class_too():
@@ -55,7 +57,8 @@ def test_linear_soft_nms_starts_at_the_nms_threshold():
     logits[0, 0], logits[0, K] = 3.0, 2.0
     for nms_thresh, factor in ((0.3, 2 / 3), (0.5, 1.0)):
         decode = decoder(nms_kind="soft", soft_nms_method="linear", nms_thresh=nms_thresh)
-        result = decode([anchors], [logits], [torch.zeros(1, 8, 1, 1)], [(20, 20)])[0]
+        outputs = HeadOutputs([logits], [torch.zeros(1, 8, 1, 1)])
+        result = decode([anchors], outputs, [(20, 20)])[0]
         assert result.scores[1].item() == pytest.approx(factor / (1 + math.exp(-2.0)))
 
 
@@ -68,9 +71,9 @@ def test_kinds_of_nms_take_images_one_by_one(nms_kind: str):
     deltas = torch.randn(2, 4, 6, 8, generator=generator) * 0.3
     sizes = [(96, 128), (90, 100)]
     decode = decoder(nms_kind=nms_kind)
-    for i, got in enumerate(decode(anchors, [logits], [deltas], sizes)):
-        of_image = [logits[i : i + 1]], [deltas[i : i + 1]]
-        alone = decode(anchors, *of_image, sizes[i : i + 1])[0]
+    for i, got in enumerate(decode(anchors, HeadOutputs([logits], [deltas]), sizes)):
+        of_image = HeadOutputs([logits[i : i + 1]], [deltas[i : i + 1]])
+        alone = decode(anchors, of_image, sizes[i : i + 1])[0]
         assert len(alone) > 5 and got.image_size == alone.image_size
         torch.testing.assert_close(got.scores, alone.scores)
         torch.testing.assert_close(got.pred_boxes.tensor, alone.pred_boxes.tensor)

@@ -9,35 +9,7 @@ from torch import nn
 from retinanet_ext import get_cfg
 from retinanet_ext.modeling.criteria.classification import BCE, BalancedBCE, FocalLoss
 from retinanet_ext.modeling.heads.build import RetinaNetHead, SharedTowerHead
-from retinanet_ext.modeling.speedups.fused_loss import fuses_cls_loss, stands_for
-
-
-class Whole:
-    def whole(self): ...
-
-    def part(self): ...
-
-
-class Both(Whole):
-    def whole(self): ...
-
-    def part(self): ...
-
-
-class WholeAlone(Whole):
-    def whole(self): ...
-
-
-class PartAlone(Whole):
-    def part(self): ...
-
-
-@pytest.mark.parametrize(
-    ("cls", "expected"), [(Whole, True), (Both, True), (PartAlone, True), (WholeAlone, False)]
-)
-def test_a_part_stands_for_the_whole_it_was_written_for(cls: type, expected: bool):
-    assert stands_for(cls, "part", "whole") == expected
-    assert stands_for(type("Below", (cls,), {}), "part", "whole") == expected
+from retinanet_ext.modeling.speedups.fused_loss import fuses_cls_loss
 
 
 class SmoothedFocalLoss(FocalLoss):
@@ -49,6 +21,14 @@ class ScaledHead(RetinaNetHead):
     def forward(self, features):
         logits, deltas = super().forward(features)
         return [2 * level for level in logits], deltas
+
+
+class RenamedHead(RetinaNetHead):
+    partial_outputs = RetinaNetHead.partial_outputs
+
+
+class RenamedFocalLoss(FocalLoss):
+    from_features = FocalLoss.from_features
 
 
 def fuses(head_class: type, loss_class: type, num_anchors: tuple[int, ...] = (9, 9)) -> bool:
@@ -66,6 +46,12 @@ def fuses(head_class: type, loss_class: type, num_anchors: tuple[int, ...] = (9,
 def test_this_packages_heads_and_focal_losses_can_do_without_logits(head: type, loss: type):
     assert fuses(head, loss)
     assert not fuses(head, loss, num_anchors=(9, 6))
+
+
+def test_a_subclass_opts_in_again():
+    assert fuses(RenamedHead, RenamedFocalLoss)
+    assert not fuses(type("Below", (RetinaNetHead,), {}), FocalLoss)
+    assert not fuses(RetinaNetHead, type("Below", (FocalLoss,), {}))
 
 
 def test_what_changes_the_logits_or_their_loss_gets_logits(caplog):

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from retinanet_ext.modeling.heads.build import RetinaNetHead, SharedTowerHead
 from retinanet_ext.modeling.heads.towers import build_tower
-from retinanet_ext.modeling.speedups.sparse_tower import outputs_at, plain_convs, subnet_convs
+from retinanet_ext.modeling.speedups.sparse_tower import outputs_at, plain_convs
+from retinanet_ext.structures import DenseTargets
 
 SIZES = [(9, 13), (5, 7), (1, 2)]
 CHANNELS = 6
@@ -173,34 +174,31 @@ def test_convolutions_that_compute_something_else_are_left_alone():
     assert plain_convs(nn.Sequential(doubled, nn.ReLU()), plain) is None
 
 
-@pytest.mark.parametrize("name", ["forward", "features_and_deltas", "tower_features", "deltas"])
-def test_a_head_that_makes_its_deltas_in_another_way_is_left_alone(name: str):
-    def another_way(self, features):
-        return getattr(RetinaNetHead, name)(self, features)
-
-    arguments = {
-        "input_shape": [ShapeSpec(channels=4, stride=8)],
-        "num_classes": 2,
-        "num_anchors": 3,
-        "conv_dims": [4],
-    }
-    assert subnet_convs(type("Same", (RetinaNetHead,), {})(**arguments)) is not None
-    assert subnet_convs(type("Changed", (RetinaNetHead,), {name: another_way})(**arguments)) is None
+def deltas_of_positives(head: nn.Module) -> Tensor | None:
+    """What the head gives of one positive where whole maps would cost more."""
+    features = [torch.randn(1, 4, 9, 9)]
+    targets = DenseTargets(torch.full((1, 243), 2), torch.zeros(1, 243, 4), num_classes=2)
+    targets.labels[0, 100] = 1
+    return head.partial_outputs(features, targets, {"positive_deltas"}).positive_deltas
 
 
-def test_a_head_that_somebody_listens_to_is_left_alone():
+def test_a_head_without_a_plain_box_subnet_of_its_own_gives_whole_deltas():
     shapes = [ShapeSpec(channels=4, stride=8)]
-    head = RetinaNetHead(input_shape=shapes, num_classes=2, num_anchors=3, conv_dims=[4])
-    assert subnet_convs(head) is not None
-    head.register_forward_hook(lambda *_: None)
-    assert subnet_convs(head) is None
+    arguments = {"input_shape": shapes, "num_classes": 2, "num_anchors": 3, "conv_dims": [4]}
+    found = deltas_of_positives(RetinaNetHead(**arguments))
+    assert found is not None and found.shape == (1, 4)
+    assert deltas_of_positives(RetinaNetHead(**arguments, norm="BN")) is None
+    assert deltas_of_positives(SharedTowerHead(**arguments)) is None
 
 
-def test_a_head_without_a_box_subnet_of_its_own_is_left_alone():
+def test_further_outputs_need_the_whole_box_subnet():
+    class Named(RetinaNetHead):
+        partial_outputs = RetinaNetHead.partial_outputs
+
+        def named_outputs(self, cls_features, bbox_features):
+            return {"norm": [x.norm() for x in bbox_features]}
+
     shapes = [ShapeSpec(channels=4, stride=8)]
-    arguments = {"input_shape": shapes, "num_classes": 2, "num_anchors": 3, "conv_dims": [4, 4]}
-    convs = subnet_convs(RetinaNetHead(**arguments))
-    assert convs is not None and len(convs) == 3
-    assert subnet_convs(RetinaNetHead(**arguments, norm="BN")) is None
-    assert subnet_convs(SharedTowerHead(**arguments)) is None
-    assert subnet_convs(nn.Sequential()) is None
+    arguments = {"input_shape": shapes, "num_classes": 2, "num_anchors": 3, "conv_dims": [4]}
+    assert deltas_of_positives(Named(**arguments)) is None
+    assert deltas_of_positives(RetinaNetHead(**arguments, predicts_quality=True)) is None

@@ -1,0 +1,90 @@
+"""``retinanet-ext train`` and ``evaluate``, and the body of ``train_net.py``: from the command line
+to a trained, evaluated or dry-run detector.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from ..engine import RetinaNetTrainer, evaluate
+from ..engine.dry_run import dry_run
+from ..engine.launch.checks import check_launch
+from ..engine.launch.launching import launch_job
+from ..engine.setup import default_argument_parser, setup
+from ..engine.user_modules import import_modules
+from .common import check_config_is_named, check_device, config_options, pairs, run_guarded
+
+__all__ = ["add_parser", "main", "run", "start"]
+
+DESCRIPTIONS = {
+    "train": "Train a detector from a config file, on GPUs or CPUs; with --resume, continue the "
+    "run in OUTPUT_DIR; with --dry-run, see in seconds whether it would work.",
+    "evaluate": "Evaluate MODEL.WEIGHTS, or with --resume the last checkpoint in OUTPUT_DIR, on "
+    "DATASETS.TEST.",
+}
+
+
+def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
+    """Add the command ``train`` or ``evaluate``, with the options of ``train_net.py``."""
+    parser = subparsers.add_parser(
+        name,
+        description=DESCRIPTIONS[name],
+        parents=[default_argument_parser(), config_options(required=False, opts=False)],
+        conflict_handler="resolve",  # one meaning of an option in all commands
+    )
+    parser.set_defaults(run=start, **({"eval_only": True} if name == "evaluate" else {}))
+    return parser
+
+
+def main(args: argparse.Namespace) -> Any:
+    """What each process of the job runs; returns the evaluation's results.
+
+    Raises:
+        UserError: a mistake in the command line, the config or the data.
+        TrainingFailed: the training cannot continue.
+    """
+    import_modules(args.imports)
+    cfg = setup(args)
+    if args.dry_run:
+        return dry_run(cfg)
+    if args.eval_only:
+        return evaluate(cfg, resume=args.resume)
+    trainer = RetinaNetTrainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    return trainer.train()
+
+
+def start(args: argparse.Namespace) -> int:
+    """Start the processes that the command line asks for, or join those of torchrun or Slurm.
+
+    Raises:
+        UserError, TrainingFailed: as :func:`main`, also where a started process raised it.
+    """
+    args.opts = pairs(args.opts)
+    check_config_is_named(args)
+    check_device(args.device)
+    check_launch(args)
+    launch_job(main, args)
+    return 0
+
+
+def run(argv: list[str] | None = None) -> None:
+    """The whole of ``train_net.py``.
+
+    Exits with code 2 on a user's mistake, 1 where training failed, and after a signal with 0
+    (SIGTERM, SIGUSR1) or 130 (Ctrl-C).
+
+    Args:
+        argv: the words after the script's name; those of this process by default.
+    """
+    parser = argparse.ArgumentParser(
+        description=DESCRIPTIONS["train"],
+        parents=[default_argument_parser(), config_options(required=False, opts=False)],
+        conflict_handler="resolve",
+    )
+    args = parser.parse_args(argv)
+    code = run_guarded(lambda: start(args), args.debug)
+    if code:
+        sys.exit(code)

@@ -1,0 +1,111 @@
+"""Every private name of PyTorch, Detectron2 and fvcore that this package relies on.
+
+A release of theirs may change them without notice; ``tests/test_compat.py`` then says which one.
+Detectron2 is imported inside the functions: the losses work without it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# The common bases of batch norms, of batch and instance norms, and of dropouts have no public name.
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+from torch.nn.modules.batchnorm import _NormBase as NormBase
+from torch.nn.modules.dropout import _DropoutNd as Dropout
+
+__all__ = [
+    "INHERITED",
+    "BatchNorm",
+    "Dropout",
+    "NormBase",
+    "forget_metadata",
+    "forget_process_groups",
+    "graph_is_kept",
+    "has_hooks",
+    "lerp_each",
+    "nnpack_convolution",
+    "replace_entry",
+    "version_of",
+]
+
+INHERITED = {
+    # How files are read, how weights are put into the model, and what an interrupted load leaves.
+    "detectron2.checkpoint.DetectionCheckpointer": (
+        "_load_file",
+        "_load_model",
+        "_parsed_url_during_load",
+    ),
+    # Where annotations of crowds are dropped.
+    "detectron2.data.DatasetMapper": ("_transform_annotations",),
+    # The ground truth and the predictions of an evaluation.
+    "detectron2.evaluation.COCOEvaluator": (
+        "_coco_api",
+        "_distributed",
+        "_do_evaluation",
+        "_output_dir",
+        "_predictions",
+    ),
+    # The step within a trainer; Detectron2's own hooks and train scripts read it too.
+    "detectron2.engine.DefaultTrainer": ("_hooks", "_last_eval_results", "_trainer"),
+    "detectron2.engine.SimpleTrainer": ("_data_loader_iter",),
+    # What was written last, and the file, which is opened when it is first asked for.
+    "detectron2.utils.events.TensorboardXWriter": ("_last_write", "_writer"),
+    "fvcore.common.registry.Registry": ("_name", "_obj_map"),
+    # Called for .to() and the like, and for each module's part of a checkpoint.
+    "torch.nn.Module": ("_apply", "_load_from_state_dict"),
+}
+"""Class -> its private methods and attributes that a subclass or hook of this package uses."""
+
+nnpack_convolution: Any = getattr(torch, "_nnpack_spatial_convolution", None)
+"""``(input, weight, bias, padding)``; None in a PyTorch without NNPACK."""
+
+
+def graph_is_kept() -> bool:
+    """Whether backward runs with ``retain_graph=True``; True where PyTorch does not tell."""
+    query = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    return True if query is None else bool(query())
+
+
+def lerp_each(tensors: Sequence[Tensor], others: Sequence[Tensor], weight: float) -> None:
+    """``Tensor.lerp_`` of each pair, in a few kernels for all of them."""
+    torch._foreach_lerp_(list(tensors), list(others), weight)
+
+
+def version_of(tensor: Tensor) -> int:
+    """How many times the tensor was changed in place."""
+    return tensor._version
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether someone listens to the inputs, outputs or gradients of this module by hooks."""
+    return any(
+        (
+            module._forward_hooks,
+            module._forward_pre_hooks,
+            module._backward_hooks,
+            module._backward_pre_hooks,
+        )
+    )
+
+
+def replace_entry(registry: Any, name: str, entry: Any) -> None:
+    """Put another object under a name of one of fvcore's registries, which only ever add."""
+    registry._obj_map[name] = entry
+
+
+def forget_metadata(metadata: Any, key: str) -> None:
+    """Remove a key of a dataset's metadata, if it is there: they refuse to change a value."""
+    metadata.__dict__.pop(key, None)
+
+
+def forget_process_groups() -> None:
+    """Let go of the process groups that ``detectron2.utils.comm`` holds."""
+    comm: Any = importlib.import_module("detectron2.utils.comm")
+    comm._LOCAL_PROCESS_GROUP = None
+    for cached in (comm._get_global_gloo_group, comm.create_local_process_group):
+        cached.cache_clear()

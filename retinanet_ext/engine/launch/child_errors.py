@@ -1,0 +1,80 @@
+"""Errors for the user to read, from the processes that ``launch`` starts to the one that waits.
+
+``torch.multiprocessing`` hands over the text of a traceback only. The kind of error and its message
+therefore travel separately, through a queue.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch.multiprocessing as mp
+from detectron2.utils import comm
+from torch.multiprocessing import ProcessRaisedException
+
+from ...errors import TrainingFailed, UserError, shown_error
+
+__all__ = ["ChildReports"]
+
+MOST_CHARACTERS = 2000
+"""Of a message. The queue is a pipe that is read when all processes have ended: what all of them
+put into it must fit."""
+
+Main = Callable[[argparse.Namespace], Any]
+Report = tuple[int, type[UserError] | type[TrainingFailed], str]
+
+
+class ChildReports:
+    """What the processes of one launch report of their ends."""
+
+    def __init__(self) -> None:
+        self._queue = mp.get_context("spawn").SimpleQueue()
+
+    def reporting(self, main: Main) -> Main:
+        """``main`` for a started process: a user's error, or a failed training, is reported."""
+        return functools.partial(_run, main, self._queue)
+
+    @contextlib.contextmanager
+    def raised_here(self) -> Iterator[None]:
+        """Within the block, a started process's failure is raised as what it reported.
+
+        Raises:
+            UserError, TrainingFailed: with its message.
+            ProcessRaisedException: it reported nothing, so it has a bug.
+        """
+        try:
+            yield
+        except ProcessRaisedException as failure:
+            report = self._choose(failure.error_index)
+            if report is None:
+                raise
+            _, kind, message = report
+            raise kind(message) from failure
+        finally:
+            self._queue.close()
+
+    def _choose(self, failed: int) -> Report | None:
+        """The report of the process that failed, else that of a user's error in another.
+
+        One that lost its peers may be seen to fail before the one that left them.
+        """
+        reports: list[Report] = []
+        while not self._queue.empty():
+            reports.append(self._queue.get())
+        own = [report for report in reports if report[0] == failed]
+        return next(iter(own + [r for r in reports if r[1] is UserError]), None)
+
+
+def _run(main: Main, queue: Any, args: argparse.Namespace) -> Any:
+    try:
+        return main(args)
+    except Exception as error:
+        shown = shown_error(error)
+        if shown is not None:
+            kind = UserError if isinstance(shown, UserError) else TrainingFailed
+            queue.put((comm.get_local_rank(), kind, str(shown)[:MOST_CHARACTERS]))
+        raise

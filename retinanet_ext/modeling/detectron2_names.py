@@ -1,0 +1,98 @@
+"""Names by which code written for Detectron2's RetinaNet knows the parts of this one."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.structures import Instances
+
+from ..structures import DenseTargets
+from .postprocess.decode import DenseDecoder
+
+
+class Detectron2Names:
+    """Base of the detector: settings of its decoder, read and set as those of Detectron2's."""
+
+    decoder: DenseDecoder
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse what Detectron2's RetinaNet would call and this one would not.
+
+        Raises:
+            TypeError: if a class overrides ``forward_training``, or ``losses`` with Detectron2's
+                arguments.
+        """
+        super().__init_subclass__(**kwargs)
+        losses = vars(cls).get("losses")
+        foreign = losses is not None and "gt_labels" in inspect.signature(losses).parameters
+        if "forward_training" in vars(cls) and "forward" not in vars(cls):
+            foreign, name = True, "forward_training"
+        else:
+            name = "losses with Detectron2's arguments"
+        if foreign:
+            raise TypeError(
+                f"{cls.__name__} overrides {name}, which RetinaNetExt does not call; override "
+                "losses(self, anchors, outputs, targets), where outputs.logits, outputs.deltas, "
+                "targets.labels (N, R) and targets.boxes (N, R, 4) are what Detectron2 passes"
+            )
+
+    @property
+    def test_score_thresh(self) -> float:
+        """Scores must be greater, MODEL.RETINANET.SCORE_THRESH_TEST; can be set."""
+        return self.decoder.score_thresh
+
+    @test_score_thresh.setter
+    def test_score_thresh(self, value: float) -> None:
+        self.decoder.score_thresh = value
+
+    @property
+    def test_topk_candidates(self) -> int:
+        """At most so many per level before NMS, TOPK_CANDIDATES_TEST; can be set."""
+        return self.decoder.topk_candidates
+
+    @test_topk_candidates.setter
+    def test_topk_candidates(self, value: int) -> None:
+        self.decoder.topk_candidates = value
+
+    @property
+    def test_nms_thresh(self) -> float:
+        """Boxes with a larger IoU are suppressed, NMS_THRESH_TEST; can be set."""
+        return self.decoder.nms_thresh
+
+    @test_nms_thresh.setter
+    def test_nms_thresh(self, value: float) -> None:
+        self.decoder.nms_thresh = value
+
+    @property
+    def max_detections_per_image(self) -> int:
+        """At most so many per image, TEST.DETECTIONS_PER_IMAGE; can be set."""
+        return self.decoder.max_detections
+
+    @max_detections_per_image.setter
+    def max_detections_per_image(self, value: int) -> None:
+        self.decoder.max_detections = value
+
+    @property
+    def box2box_transform(self) -> Box2BoxTransform:
+        """Turns deltas and anchors into boxes."""
+        return self.decoder.box2box_transform
+
+
+def check_targets(targets: object) -> None:
+    """Raise TypeError unless the targets are such, not the pair of Detectron2's label_anchors."""
+    if not isinstance(targets, DenseTargets):
+        raise TypeError(
+            f"label_anchors and the assigner return DenseTargets, got {type(targets).__name__}; "
+            "return retinanet_ext.structures.DenseTargets(labels (N, R), boxes (N, R, 4), K)"
+        )
+
+
+def refuse_instances(batched_inputs: list[Any]) -> None:
+    """Raise TypeError for Instances, which Detectron2's label_anchors takes and ours does not."""
+    if any(isinstance(x, Instances) for x in batched_inputs):
+        raise TypeError(
+            "RetinaNetExt.label_anchors takes the batched inputs, dicts with 'instances', and "
+            "returns DenseTargets; for Instances, call model.assigner(anchors, instances)"
+        )
