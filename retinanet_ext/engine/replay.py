@@ -16,6 +16,7 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from ..config import get_cfg
+from ..structures import HeadOutputs
 from .checkpoint.weights import read_torch
 from .failures.snapshot import unpack_batch
 from .step.seeding import step_seed
@@ -157,6 +158,8 @@ def _tensors(value: Any) -> Iterator[Tensor]:
         yield value
     elif isinstance(value, (Boxes, ImageList)):
         yield value.tensor
+    elif isinstance(value, HeadOutputs):
+        yield from _tensors(vars(value))
     elif isinstance(value, dict):
         yield from _tensors(list(value.values()))
     elif isinstance(value, (list, tuple)):
