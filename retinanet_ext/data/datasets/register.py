@@ -133,8 +133,8 @@ def load_class_names(name: str) -> list[str] | None:
     if known is not None:
         return list(known)
     source = DatasetCatalog[name]
-    # A retinanet_ext.protocols.LazyDataset, or any function. Not isinstance: a reload of this module
-    # makes a new class.
+    # A retinanet_ext.protocols.LazyDataset, or any function of the user's. Not isinstance: a reload
+    # of this module makes a new class.
     if hasattr(source, "class_names"):
         return source.class_names()
     DatasetCatalog.get(name)
