@@ -101,6 +101,14 @@ def test_all_parts_train_together(folder: Path):
 
 
 @pytest.mark.slow
+def test_a_named_output_trains(folder: Path):
+    start = "import runpy, scale_head; runpy.run_module('train_net', run_name='__main__')"
+    words = ["--config-file", "tiny.yaml", "OUTPUT_DIR", "named"]
+    run(folder, "-c", start, *words, "MODEL.RETINANET.HEAD", "ScaleHead")
+    assert last_losses(folder, "named")["loss_scale"] != 0
+
+
+@pytest.mark.slow
 def test_another_project_trains_the_detector(folder: Path):
     settings = yaml.safe_load((folder / "tiny.yaml").read_text())
     settings["OUTPUT_DIR"] = "project"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..config import get_cfg
 from ..errors import InputError, MissingFileError
+from ..structures import HeadOutputs
 from .checkpoint.weights import read_torch
 from .failures.snapshot import unpack_batch
 from .step.seeding import step_seed
@@ -158,6 +159,8 @@ def _tensors(value: Any) -> Iterator[Tensor]:
         yield value
     elif isinstance(value, (Boxes, ImageList)):
         yield value.tensor
+    elif isinstance(value, HeadOutputs):
+        yield from _tensors(vars(value))
     elif isinstance(value, dict):
         yield from _tensors(list(value.values()))
     elif isinstance(value, (list, tuple)):

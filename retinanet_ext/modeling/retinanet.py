@@ -163,7 +163,9 @@ class RetinaNetExt(Detectron2Names, DenseDetector):
             "fuse_cls_loss": fuses_cls_loss(node, head, cls_loss, anchor_generator.num_anchors),
         }
 
-    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+    def forward(
+        self, batched_inputs: list[dict[str, Any]]
+    ) -> dict[str, Tensor] | list[dict[str, Instances]]:
         """Losses in training, detections otherwise; see :class:`DenseDetector` for the format.
 
         Raises:

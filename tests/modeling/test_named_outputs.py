@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
 from torch import nn
 
 from retinanet_ext.modeling import RetinaNetExt, RetinaNetHead
@@ -155,6 +156,21 @@ def test_a_head_may_return_the_pair_of_detectron2s():
         torch.testing.assert_close(losses[name], value)
     got, expected = (model.eval()([example()])[0]["instances"] for model in (own, usual))
     assert torch.equal(got.scores, expected.scores)
+
+
+def test_our_heads_work_in_detectron2s_detector():
+    cfg = tiny_cfg()
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
+    theirs, expected, inputs = build_model(cfg), build_model(cfg), [example()]
+    expected.load_state_dict(theirs.state_dict())
+    theirs.head = build().head
+    assert not theirs.head.load_state_dict(expected.head.state_dict()).missing_keys
+    with EventStorage():
+        losses, expected_losses = theirs.train()(inputs), expected.train()(inputs)
+    for name, value in expected_losses.items():
+        torch.testing.assert_close(losses[name], value, rtol=1e-4, atol=0)
+    with torch.no_grad():
+        assert theirs.eval()(inputs)[0]["instances"].has("scores")
 
 
 def outputs_seen_by(losses_of: type, **retinanet) -> HeadOutputs:

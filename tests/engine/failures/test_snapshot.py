@@ -23,6 +23,8 @@ from retinanet_ext.engine.failures.snapshot import (
 )
 from retinanet_ext.engine.replay import load_snapshot, replay
 from retinanet_ext.engine.step.train_step import TrainStep
+from retinanet_ext.modeling import RetinaNetHead
+from retinanet_ext.registry import DENSE_HEAD_REGISTRY
 from tests.helpers.steps import Batch, make_batch, make_cfg, make_model, sgd, train
 
 
@@ -103,6 +105,20 @@ def test_replay_of_a_good_batch_gives_the_losses_of_the_run(failure: Failure):
     assert found.finite and found.module == found.gradient == ""
     for name, loss in found.losses.items():
         assert loss == storage.latest()[name][0]
+
+
+def test_replay_looks_at_what_a_head_names(failure: Failure):
+    class Undefined(RetinaNetHead):
+        def named_outputs(self, cls_features, bbox_features):
+            return {"odd": [torch.full_like(x, math.nan) for x in bbox_features]}
+
+    DENSE_HEAD_REGISTRY.register(Undefined)
+    snapshot = load_snapshot(str(failure.folder / "snapshot.pth"))
+    snapshot["batch"] = pack_batch(make_batch(2, images=2))
+    cfg = CfgNode.load_cfg(snapshot["config"])
+    cfg.MODEL.RETINANET.HEAD = "Undefined"
+    found = replay({**snapshot, "config": cfg.dump()})
+    assert found.module == "head" and found.inputs_finite
 
 
 def test_replay_names_broken_weights(failure: Failure):
