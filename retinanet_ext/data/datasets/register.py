@@ -71,11 +71,11 @@ class CocoDataset:
                     f"dataset '{self.name}' is not there: no {path}; {self.hint}"
                 )
 
-    def _not_readable(self, error: Exception) -> ValueError:
+    def _not_readable(self, error: Exception) -> InputError:
         # Some of these messages have several lines, and a KeyError shows its text in quotes.
         reason = " ".join(str(error.args[0] if error.args else error).split())
         kind = type(error).__name__
-        return ValueError(f"dataset '{self.name}': cannot use {self.json_file}: {kind}: {reason}")
+        return InputError(f"dataset '{self.name}': cannot use {self.json_file}: {kind}: {reason}")
 
 
 def register_coco_dataset(
