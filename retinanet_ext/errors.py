@@ -47,7 +47,10 @@ class InputError(UserError, ValueError):
 
 
 class FileError(UserError, OSError):
-    """A file or folder that cannot be read or written."""
+    """A file or folder that cannot be read or written: ``FileError([errno, ]message)``."""
+
+    def __str__(self) -> str:
+        return str(self.args[-1])  # without the number
 
 
 class MissingFileError(UserError, FileNotFoundError):
@@ -82,8 +85,9 @@ def shown_error(error: BaseException) -> UserError | TrainingFailed | None:
     if not isinstance(error, OSError):
         return None
     if error.filename is None:
-        return FileError(str(error.strerror)) if error.errno in _NO_SPACE else None
-    return FileError(f"'{error.filename}': {error.strerror or type(error).__name__}")
+        return FileError(error.errno, str(error.strerror)) if error.errno in _NO_SPACE else None
+    reason = error.strerror or type(error).__name__
+    return FileError(error.errno, f"'{error.filename}': {reason}")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

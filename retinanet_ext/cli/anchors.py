@@ -34,8 +34,8 @@ from ..data.datasets.by_path import register_extra_datasets
 from ..data.datasets.command_line import name_datasets
 from ..data.datasets.register import load_class_names
 from ..data.doctor import DatasetTable, from_dataset_dicts, write_json
-from ..errors import ConfigError, ExistsError, InputError, did_you_mean
-from .common import add_training_set, config_options, load_cfg
+from ..errors import ExistsError, InputError
+from .common import add_training_set, check_registered, config_options, load_cfg
 from .outputs import check_free, check_writable
 from .pictures import check_picture
 
@@ -198,14 +198,13 @@ def _write_config(args: argparse.Namespace, snippet: dict[str, Any], search: Sea
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
-    for option in ("--json", "--picture", "--output"):
-        path = getattr(args, option[2:], None)
-        if path and option == "--picture":
-            check_picture(option, path, make_folder=False)
-        elif path:
-            check_writable(option, path, make_folder=False)
-    output = getattr(args, "output", None)
-    if output:
+    if args.action == "show":
+        if args.json:
+            check_writable("--json", args.json, make_folder=False)
+        if args.picture:
+            check_picture("--picture", args.picture, make_folder=False)
+    elif output := args.output:
+        check_writable("--output", output, make_folder=False)
         check_free("--output", output, args.force)
         if os.path.realpath(output) == os.path.realpath(args.config_file):
             raise ExistsError(f"--output is --config-file, '{output}'; name another file")
@@ -221,11 +220,7 @@ def _read(cfg: CfgNode, args: argparse.Namespace) -> tuple[list[dict[str, Any]],
     records: list[dict[str, Any]] = []
     class_names = None
     for name in names:
-        if name not in DatasetCatalog:
-            raise ConfigError(
-                f"dataset '{name}' is not registered.{did_you_mean(name, DatasetCatalog.list())} "
-                "Give your own as --train ANNOTATIONS[:IMAGE_DIR]"
-            )
+        check_registered(name, "Give your own as --train ANNOTATIONS[:IMAGE_DIR]")
         records += DatasetCatalog.get(name)
         own = load_class_names(name)
         if own is None or (class_names is not None and own != class_names):

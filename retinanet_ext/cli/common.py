@@ -11,17 +11,19 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
 
 from ..config import get_cfg, load_config_file
 from ..data.datasets.register import register_builtin_datasets
 from ..engine.setup import merge_opts
 from ..engine.user_modules import import_modules
-from ..errors import InputError, shown_error
+from ..errors import ConfigError, InputError, did_you_mean, shown_error
 
 __all__ = [
     "add_training_set",
     "check_config_is_named",
     "check_device",
+    "check_registered",
     "config_options",
     "debug_options",
     "load_cfg",
@@ -134,6 +136,22 @@ def load_cfg(args: argparse.Namespace, defaults: Sequence[str] = ()) -> CfgNode:
     cfg.MODEL.DEVICE = args.device or cfg.MODEL.DEVICE
     register_builtin_datasets(args.data_root)
     return cfg
+
+
+def check_registered(name: str, hint: str) -> None:
+    """Check that a dataset is registered.
+
+    Args:
+        name: of the dataset.
+        hint: how the user's own are named, the end of the sentence.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if name not in DatasetCatalog:
+        raise ConfigError(
+            f"dataset '{name}' is not registered.{did_you_mean(name, DatasetCatalog.list())} {hint}"
+        )
 
 
 def pairs(opts: Sequence[str]) -> list[str]:

@@ -18,12 +18,13 @@ from PIL import Image
 
 from ..config import validate_cfg
 from ..data.datasets.by_path import register_extra_datasets
+from ..data.loading.bad_images import BadImageError, describe
 from ..engine.setup import resolve_device
-from ..errors import ConfigError, InputError, MissingFileError, did_you_mean
+from ..errors import InputError, MissingFileError
 from ..structures import RETINANET_ARCHITECTURES
 from ..visualization.draw import draw_detections
 from ..visualization.sheet import contact_sheet, tile_heights
-from .common import config_options, load_cfg, positive_int
+from .common import check_registered, config_options, load_cfg, positive_int
 from .given_images import class_names_of, list_images
 from .pictures import check_picture, count, pick_images
 
@@ -113,15 +114,12 @@ def _load_cfg(args: argparse.Namespace) -> CfgNode:
 def _load_dataset(cfg: CfgNode, name: str) -> tuple[list[dict], list[str]]:
     """The dicts and class names of a registered dataset, or one of the config's own."""
     register_extra_datasets(cfg, [name])
-    if name not in DatasetCatalog:
-        raise ConfigError(
-            f"--dataset is '{name}', which is not registered."
-            f"{did_you_mean(name, DatasetCatalog.list())} Your own are registered with "
-            "retinanet_ext.data.register_coco_dataset"
-        )
+    check_registered(
+        name, "Give your own in DATASETS.EXTRA, or register it in a module that --import names"
+    )
     dicts = DatasetCatalog.get(name)
     if not dicts:
-        raise InputError(f"Dataset '{name}' has no images to draw")
+        raise InputError(f"dataset '{name}' has no images to draw")
     return dicts, list(MetadataCatalog.get(name).get("thing_classes", []))
 
 
@@ -139,7 +137,10 @@ def _detect(cfg: CfgNode, records: list[dict], score_thresh: float) -> list[_Det
     predictor = DefaultPredictor(cfg)
     detections = []
     for record in records:
-        image = read_image(record["file_name"], format="BGR")
+        try:
+            image = read_image(record["file_name"], format="BGR")
+        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises
+            raise BadImageError(describe(record, error)) from error
         instances = predictor(image)["instances"].to("cpu")
         instances = instances[instances.scores >= score_thresh]
         detections.append(

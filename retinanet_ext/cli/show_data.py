@@ -21,14 +21,14 @@ from ..data.augment import build_train_mapper
 from ..data.datasets.by_path import register_extra_datasets
 from ..data.datasets.command_line import NAMES, name_datasets
 from ..data.loading.bad_images import LoadOrFail
-from ..errors import ConfigError, InputError, did_you_mean
+from ..errors import InputError
 from ..modeling.assigners.debug import describe_assignment
 from ..registry import ASSIGNER_REGISTRY
 from ..structures import RETINANET_ARCHITECTURES
 from ..visualization.draw import PALETTE, load_font
 from ..visualization.draw_sample import draw_sample
 from ..visualization.sheet import CAPTION_PX, contact_sheet, tile_heights
-from .common import add_training_set, config_options, load_cfg, positive_int
+from .common import add_training_set, check_registered, config_options, load_cfg, positive_int
 from .pictures import check_picture, count, pick_images
 
 __all__ = ["AnchorMaker", "add_parser", "run"]
@@ -137,11 +137,7 @@ def _load(args: argparse.Namespace) -> tuple[CfgNode, str, list[dict], list[str]
     validate_cfg(cfg)
     name = NAMES["train"] if args.train is not None else args.dataset or cfg.DATASETS.TRAIN[0]
     register_extra_datasets(cfg, [name])
-    if name not in DatasetCatalog:
-        raise ConfigError(
-            f"dataset '{name}' is not registered.{did_you_mean(name, DatasetCatalog.list())} Your "
-            "own are given with --train, or by DATASETS.EXTRA"
-        )
+    check_registered(name, "Give your own with --train, or in DATASETS.EXTRA")
     dicts = DatasetCatalog.get(name)
     if not dicts:
         raise InputError(f"dataset '{name}' has no images to draw")

@@ -159,9 +159,9 @@ def _bad_category(
     category: Any,
     num_classes: int,
     class_names: Sequence[str] | None,
-) -> ValueError:
+) -> InputError:
     known = f" ({listed(class_names)})" if class_names else ""
-    return ValueError(
+    return InputError(
         f"dataset '{name}', image {_image_of(record)}: category_id is {category!r}, but must be an "
         f"integer from 0 to {num_classes - 1}{known}; correct the annotation, map the ids to a "
         "range without gaps from 0, or set MODEL.RETINANET.NUM_CLASSES to the number of classes"

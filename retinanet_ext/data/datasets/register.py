@@ -73,9 +73,9 @@ class CocoDataset:
                     f"dataset '{self.name}' is not there: no {path}; {self.hint}"
                 )
 
-    def _not_readable(self, error: Exception) -> ValueError:
+    def _not_readable(self, error: Exception) -> InputError:
         kind, reason = type(error).__name__, one_line(error)
-        return ValueError(f"dataset '{self.name}': cannot use {self.json_file}: {kind}: {reason}")
+        return InputError(f"dataset '{self.name}': cannot use {self.json_file}: {kind}: {reason}")
 
 
 def register_coco_dataset(

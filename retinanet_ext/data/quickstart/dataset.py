@@ -89,6 +89,7 @@ def ensure_quickstart(
                 _generate(target, counts, seed, name)
     except OSError as error:
         raise FileError(
+            error.errno,
             f"cannot write the {name} dataset to {target}: {error.strerror or error}. Make "
             "room there, or set DETECTRON2_DATASETS (or --data-root) to a folder that can be "
             "written",
