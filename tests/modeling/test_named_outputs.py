@@ -13,8 +13,9 @@ from retinanet_ext.modeling import RetinaNetExt, RetinaNetHead
 from retinanet_ext.modeling.postprocess.decode import gather_deltas
 from retinanet_ext.registry import ASSIGNER_REGISTRY, CLS_LOSS_REGISTRY, DENSE_HEAD_REGISTRY
 from retinanet_ext.structures import DenseTargets, HeadOutputs
+from tests.helpers.tiny import tiny_cfg
 
-from .test_retinanet import example, tiny_cfg
+from .test_retinanet import example
 
 
 class VarianceHead(RetinaNetHead):
@@ -22,7 +23,7 @@ class VarianceHead(RetinaNetHead):
 
     def build_towers(self, make_tower):
         super().build_towers(make_tower)
-        self.variance_pred = nn.Conv2d(16, 4 * max(self.level_anchors), 3, padding=1)
+        self.variance_pred = nn.Conv2d(32, 4 * max(self.level_anchors), 3, padding=1)
 
     def named_outputs(self, cls_features, bbox_features):
         return {"variance": self.predict(self.variance_pred, bbox_features)}
