@@ -20,6 +20,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "setup-stamp"
 STAMP_INPUTS = (
+    "pyproject.toml",
     "setup.py",
     "dev/bootstrap.py",
     "dev/detectron2_wheel.py",

@@ -5,10 +5,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
+from detectron2.modeling import build_model
 
-from retinanet_ext import get_cfg
+import retinanet_ext
+from retinanet_ext import get_cfg, load_config_file, validate_cfg
+from retinanet_ext.config import flatten
+from retinanet_ext.data.quickstart.dataset import folder_of
 from retinanet_ext.engine.setup import build_cfg, default_argument_parser
+from retinanet_ext.modeling import FocalLoss
 from retinanet_ext.registry import CLS_LOSS_REGISTRY
 from retinanet_ext.structures import DenseTargets
 from tests.helpers.coco_file import coco_file
@@ -39,6 +46,101 @@ def test_anchors_work_in_another_model():
     cfg = {}
     exec(block_with("OCTAVE_BASE_SIZES").replace("get_cfg()", "_cpu_cfg()"), scope(cfg))
     assert cfg["model"].proposal_generator.anchor_generator.num_anchors == [9]
+
+
+def test_the_six_lines_load_weights_and_detect(tmp_path, monkeypatch, capsys):
+    code = block_with("DefaultPredictor")
+    body = code.partition("\n\n")[2].strip().splitlines()
+    assert len(body) == 6
+    (weights,) = re.findall(r'WEIGHTS = "(.*)"', code)
+    (picture,) = re.findall(r'imread\("(.*)"\)', code)
+    for name in (weights, picture):
+        (tmp_path / name).parent.mkdir(parents=True)
+    cfg = get_cfg()
+    load_config_file(cfg, "quickstart.yaml")
+    cfg.MODEL.DEVICE = "cpu"
+    model = build_model(cfg)
+    model.head.cls_score.weight.data.zero_()
+    model.head.cls_score.bias.data.fill_(torch.tensor(0.4).logit())  # every score is 0.4
+    torch.save({"model": model.state_dict()}, tmp_path / weights)
+    cv2.imwrite(str(tmp_path / picture), np.full((64, 96, 3), 128, np.uint8))
+    monkeypatch.chdir(tmp_path)
+    variables = {"__name__": "readme"}
+    exec(code, variables)
+    found = variables["found"]
+    assert found.image_size == (64, 96) and len(found) == cfg.TEST.DETECTIONS_PER_IMAGE
+    torch.testing.assert_close(found.scores, torch.full((len(found),), 0.4))
+    assert capsys.readouterr().out.startswith("tensor(")
+
+
+def test_the_quickstart_writes_the_files_that_the_six_lines_read():
+    code = block_with("DefaultPredictor")
+    cfg = get_cfg()
+    load_config_file(cfg, "quickstart.yaml")
+    assert f'"{cfg.OUTPUT_DIR}/model_final.pth"' in code
+    assert f'"datasets/{folder_of("quickstart")}/val/000001.png"' in code
+
+
+def test_the_map_of_folders_is_that_of_the_package():
+    (tree,) = re.findall(r"```\n(retinanet_ext/\n.*?)```", README.read_text(), re.DOTALL)
+    lines = tree.splitlines()
+    assert len(lines) <= 14
+    inside = {line.split("/")[0].strip() for line in lines if line.startswith("  ")}
+    rooms = {path.parent.name for path in (README.parent / "retinanet_ext").glob("*/__init__.py")}
+    assert inside == rooms
+    for name in re.findall(r"(?:^|  )(\w+)/", tree, re.MULTILINE):
+        assert (README.parent / name).is_dir() or name in rooms, name
+
+
+def component_rows() -> list[list[str]]:
+    text = README.read_text().partition("## Components")[2].partition("\n\n`")[0]
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[1:]]
+
+
+def names_in(cell: str) -> list[str]:
+    return re.findall(r"`([\w.]+)`", cell)
+
+
+def test_each_row_of_components_has_two_keys_at_most_and_all_exist():
+    cfg, nodes = get_cfg(), ("", "MODEL.", "MODEL.RETINANET.", "MODEL.ANCHOR_GENERATOR.")
+    known = {name for name, _ in flatten(cfg)} | {"MODEL.REGNET"}
+    assert len(component_rows()) > 25
+    for _, _, keys in component_rows():
+        assert len(names_in(keys)) <= 2, keys
+        for key in names_in(keys):
+            assert any(node + key in known for node in nodes), key
+
+
+def test_components_lists_each_entry_of_our_registries():
+    listed: dict[str, list[str]] = {}
+    for registry, entry, _ in component_rows():
+        if registry:
+            name, key = names_in(registry)
+            assert key in {name for name, _ in flatten(get_cfg())}
+        listed.setdefault(name, []).extend(names_in(entry))
+    for name in ("DENSE_HEAD", "ASSIGNER", "CLS_LOSS", "BOX_LOSS"):
+        ours = getattr(retinanet_ext, f"{name}_REGISTRY")
+        entries = {k for k, v in ours if v.__module__.startswith("retinanet_ext.")}
+        assert entries <= set(listed[f"{name}_REGISTRY"])
+
+
+def test_the_key_of_the_readable_loss_is_shown():
+    (key, value) = re.findall(r"`(\S+LOSS_KERNEL) (\w+)` computes", README.read_text())[0]
+    cfg = get_cfg()
+    cfg.merge_from_list([key, value])
+    validate_cfg(cfg)
+    assert FocalLoss(cfg).kernel == value
+
+
+def test_each_link_leads_to_a_file_or_heading():
+    text = README.read_text()
+    headings = {re.sub(r"\W+", "-", x.lower()) for x in re.findall(r"^##+ (.+)$", text, re.M)}
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if target.startswith("#"):
+            assert target[1:] in headings, target
+        elif "://" not in target:
+            assert (README.parent / target).exists(), target
 
 
 def scope(variables: dict) -> dict:

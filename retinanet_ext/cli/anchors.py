@@ -29,6 +29,7 @@ from ..anchor_tools import (
 )
 from ..anchor_tools.levels import anchor_levels
 from ..config import validate_cfg
+from ..config.shipped import find_config
 from ..data.augment import build_train_mapper
 from ..data.datasets.by_path import register_extra_datasets
 from ..data.datasets.command_line import name_datasets
@@ -188,7 +189,7 @@ def _snippet(cfg: CfgNode, search: Search, strides: Sequence[float]) -> dict[str
 
 def _write_config(args: argparse.Namespace, snippet: dict[str, Any], search: Search) -> None:
     folder = os.path.dirname(os.path.abspath(args.output))
-    base = {"_BASE_": os.path.relpath(args.config_file, folder)}
+    base = {"_BASE_": os.path.relpath(find_config(args.config_file), folder)}
     body = yaml.safe_dump(base | snippet, sort_keys=False, default_flow_style=None)
     head = (
         f"# By retinanet-ext anchors optimise, seed {args.seed}: {_describe(search.after)}\n"

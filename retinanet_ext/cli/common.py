@@ -7,13 +7,13 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
 from ..config import get_cfg, load_config_file
+from ..config.shipped import config_names
 from ..data.datasets.register import register_builtin_datasets
 from ..engine.setup import merge_opts
 from ..engine.user_modules import import_modules
@@ -30,7 +30,6 @@ __all__ = [
     "pairs",
     "positive_int",
     "run_guarded",
-    "shipped_configs",
 ]
 
 DEBUG = "RETINANET_EXT_DEBUG"
@@ -186,18 +185,8 @@ def check_config_is_named(args: argparse.Namespace) -> None:
     """Raise InputError, with the configs there are, where ``--config-file`` is not given."""
     if not args.config_file:
         raise InputError(
-            "--config-file is missing; name your own config or one of "
-            f"{', '.join(shipped_configs())}"
+            f"--config-file is missing; name your own config or one of {', '.join(config_names())}"
         )
-
-
-def shipped_configs() -> list[str]:
-    """Paths of the configs that come with the package, as ``--config-file`` takes them."""
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package / "configs", package.parent / "configs"):
-        if folder.is_dir():
-            return [os.path.relpath(path) for path in sorted(folder.glob("*.yaml"))]
-    return []
 
 
 def positive_int(text: str) -> int:

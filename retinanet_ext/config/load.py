@@ -9,6 +9,8 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode
 
+from .shipped import find_config
+
 __all__ = ["flatten", "load_config_file"]
 
 
@@ -17,17 +19,18 @@ def load_config_file(
 ) -> None:
     """Merge a yaml file and its ``_BASE_`` files into ``cfg``.
 
+    Where there is no file ``path``, it may be the name of a shipped config, such as
+    ``retinanet_R_50_FPN_1x.yaml`` (see :func:`retinanet_ext.config.shipped.find_config`).
+
     Detectron2's ``cfg.merge_from_file`` runs Python code that a yaml file asks for; here that takes
     ``allow_unsafe``.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        MissingFileError: if there is no such file and no such shipped config.
         KeyError: if the file has an unknown key.
         ValueError: if the file is not yaml, or asks for code to be run without ``allow_unsafe``.
     """
-    path = os.fspath(path)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"config file '{path}' does not exist (from {os.getcwd()})")
+    path = find_config(path)
     try:
         cfg.merge_from_file(path, allow_unsafe=allow_unsafe)
     except yaml.constructor.ConstructorError as error:

@@ -19,6 +19,7 @@ from detectron2.utils.logger import setup_logger
 from ..config import get_cfg, load_config_file, validate_cfg
 from ..config.epochs import counts_epochs
 from ..config.load import flatten
+from ..config.shipped import find_config
 from ..config.step_rules import check_amp_device
 from ..data.datasets.by_path import register_extra_datasets
 from ..data.datasets.check import check_datasets
@@ -115,9 +116,14 @@ def setup(args: argparse.Namespace) -> CfgNode:
 def build_cfg(args: argparse.Namespace) -> CfgNode:
     """Merge defaults, config file and command line, in this order.
 
+    ``args.config_file`` becomes a path where it is the name of a shipped config: Detectron2's
+    ``default_setup`` opens it, too.
+
     Raises:
         UserError: names the file, the key or the value.
     """
+    if args.config_file:
+        args.config_file = find_config(args.config_file)
     cfg = get_cfg()
     _merge(cfg, args)
     if args.num_gpus == 0:

@@ -87,6 +87,17 @@ def test_samples_see_the_augmentations(config, tall, capsys):
 
 
 @needs_scipy
+def test_optimise_starts_from_a_shipped_config_by_name(tall, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ("--train", tall, "--method", "kmeans", "--ratios", "2", "--output", "better.yaml")
+    assert anchors("optimise", "--config-file", "quickstart.yaml", *words) == 0
+    cfg = get_cfg()
+    load_config_file(cfg, "better.yaml")
+    assert cfg.OUTPUT_DIR == "output/quickstart"
+    assert len(cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS[0]) == 2
+
+
+@needs_scipy
 def test_optimise_writes_a_config_that_loads_and_covers_more(config, tall, tmp_path, capsys):
     output = tmp_path / "better.yaml"
     words = ("optimise", "--config-file", config, "--train", tall, "--method", "kmeans")

@@ -124,7 +124,7 @@ def test_failing_venv_module_names_the_missing_package(repository: Path) -> None
         bootstrap.run_or_explain([sys.executable, "-c", "raise SystemExit(1)"])
 
 
-@pytest.mark.parametrize("name", [Path(name).name for name in bootstrap.STAMP_INPUTS[1:]])
+@pytest.mark.parametrize("name", [x.partition("/")[2] for x in bootstrap.STAMP_INPUTS if "/" in x])
 def test_set_up_files_are_readable_for_an_old_python(name: str) -> None:
     tree = ast.parse((DEV / name).read_text(), feature_version=(3, 6))
     # `from __future__ import annotations` parses, but Python 3.6 refuses to compile it.

@@ -17,13 +17,15 @@ from tests.helpers.tiny import tiny_cfg
 
 from .test_retinanet import example
 
+NINE_ANCHORS = {"MODEL.FPN.OUT_CHANNELS": 16, "MODEL.ANCHOR_GENERATOR.SCALES_PER_OCTAVE": 3}
+
 
 class VarianceHead(RetinaNetHead):
     """A log variance for each delta, learned by a Gaussian likelihood of the wanted deltas."""
 
     def build_towers(self, make_tower):
         super().build_towers(make_tower)
-        self.variance_pred = nn.Conv2d(32, 4 * max(self.level_anchors), 3, padding=1)
+        self.variance_pred = nn.Conv2d(16, 4 * max(self.level_anchors), 3, padding=1)
 
     def named_outputs(self, cls_features, bbox_features):
         return {"variance": self.predict(self.variance_pred, bbox_features)}
@@ -60,7 +62,7 @@ for entry in (VarianceHead, NamesQuality, NamesADetectorsLoss, PairHead, ThirdOu
 
 
 def build(head: str = "RetinaNetHead", **retinanet) -> RetinaNetExt:
-    cfg = tiny_cfg()
+    cfg = tiny_cfg(keys=NINE_ANCHORS)
     cfg.MODEL.RETINANET.HEAD = head
     for key, value in retinanet.items():
         cfg.MODEL.RETINANET[key] = value
@@ -160,7 +162,7 @@ def test_a_head_may_return_the_pair_of_detectron2s():
 
 
 def test_our_heads_work_in_detectron2s_detector():
-    cfg = tiny_cfg()
+    cfg = tiny_cfg(keys=NINE_ANCHORS)
     cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
     theirs, expected, inputs = build_model(cfg), build_model(cfg), [example()]
     expected.load_state_dict(theirs.state_dict())
