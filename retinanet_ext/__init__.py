@@ -36,7 +36,13 @@ else:
         warnings.filterwarnings("ignore", r"`torch\.jit\.", FutureWarning)
         warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)
         from . import modeling  # noqa: F401  (registers the components)
-        from .config import add_retinanet_ext_config, get_cfg, load_config_file, validate_cfg
+        from .config import (
+            add_retinanet_ext_config,
+            get_cfg,
+            load_config_file,
+            register_config_key,
+            validate_cfg,
+        )
         from .data.datasets.register import register_builtin_datasets
 
     register_builtin_datasets()
@@ -46,5 +52,6 @@ else:
         "add_retinanet_ext_config",
         "get_cfg",
         "load_config_file",
+        "register_config_key",
         "validate_cfg",
     ]

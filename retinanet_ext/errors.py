@@ -11,7 +11,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
-__all__ = ["ConfigError", "TrainingFailed", "UserError", "did_you_mean", "listed", "one_line"]
+__all__ = [
+    "ConfigError",
+    "InputError",
+    "TrainingFailed",
+    "UserError",
+    "did_you_mean",
+    "listed",
+    "one_line",
+]
 
 
 class UserError(Exception):
@@ -26,6 +34,10 @@ class UserError(Exception):
 
 class ConfigError(UserError, KeyError):
     """An unknown config key, or an unknown name as the value of one."""
+
+
+class InputError(UserError, ValueError):
+    """A value that cannot be used, in one sentence with its fix."""
 
 
 class TrainingFailed(RuntimeError):

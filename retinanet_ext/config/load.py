@@ -9,6 +9,8 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode
 
+from ..errors import InputError
+
 __all__ = ["flatten", "load_config_file"]
 
 
@@ -23,7 +25,7 @@ def load_config_file(
     Raises:
         FileNotFoundError: if there is no such file.
         KeyError: if the file has an unknown key.
-        ValueError: if the file is not yaml, or asks for code to be run without ``allow_unsafe``.
+        InputError: if the file is not yaml, or asks for code to be run without ``allow_unsafe``.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
@@ -31,14 +33,14 @@ def load_config_file(
     try:
         cfg.merge_from_file(path, allow_unsafe=allow_unsafe)
     except yaml.constructor.ConstructorError as error:
-        raise ValueError(
+        raise InputError(
             f"config file '{path}' or its _BASE_ holds the yaml tag of a Python object "
             f"({error.problem}), which would run code. If you trust it (Detectron2's own "
             "Base-RetinaNet.yaml has one), pass --allow-unsafe-yaml"
         ) from error
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"config file '{path}' or its _BASE_ is not yaml: {reason}") from error
+        raise InputError(f"config file '{path}' or its _BASE_ is not yaml: {reason}") from error
 
 
 def flatten(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:

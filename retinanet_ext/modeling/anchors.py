@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 from detectron2.config import configurable
+from detectron2.config import get_cfg as get_detectron2_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import ANCHOR_GENERATOR_REGISTRY
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.structures import Boxes
 from torch import Tensor
 
+from ..errors import InputError
 from ..registry import register_once
 
 # Multi-scale training with Detectron2's defaults sees a few times as many sizes, in no order; one
@@ -70,6 +72,8 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
     The anchors of the last sizes are kept and given out again.
     """
 
+    config_keys = ("OCTAVE_BASE_SIZES", "SCALES_PER_OCTAVE", "SCALES_OF_LEVELS")
+
     @configurable
     def __init__(
         self,
@@ -105,6 +109,23 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
             offset=offset,
         )
         self._cache = _TensorCache(_SIZES_TO_KEEP)
+
+    @classmethod
+    def check_config(cls, cfg: Any) -> None:
+        """Raise InputError for impossible octaves, and for SIZES that contradict them."""
+        node = cfg.MODEL.ANCHOR_GENERATOR
+        scales = node.SCALES_OF_LEVELS or node.SCALES_PER_OCTAVE
+        try:
+            sizes = octave_sizes(node.OCTAVE_BASE_SIZES, scales)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        unset = get_detectron2_cfg().MODEL.ANCHOR_GENERATOR.SIZES
+        if node.SIZES not in (unset, sizes):
+            raise InputError(
+                f"MODEL.ANCHOR_GENERATOR.SIZES is {node.SIZES}, but {node.NAME} reads "
+                f"OCTAVE_BASE_SIZES {node.OCTAVE_BASE_SIZES} and SCALES_PER_OCTAVE {scales} "
+                "instead; set those, or NAME to DefaultAnchorGenerator"
+            )
 
     @classmethod
     def from_config(cls, cfg: Any, input_shape: list[ShapeSpec]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from detectron2.config import configurable
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from ...registry import ASSIGNER_REGISTRY
+from ...registry import ASSIGNER_REGISTRY, node_of
 from .debug import AssignmentDebug
 from .iou import ImageAssigner
 
@@ -57,6 +57,8 @@ class ATSSAssigner(ImageAssigner):
     per batch.
     """
 
+    config_keys = ("ATSS_TOPK", "MULTI_LABEL_IOU_THRESH")
+
     @configurable
     def __init__(
         self, *, num_classes: int, topk: int = 9, multi_label_iou_thresh: float = 1.0
@@ -75,8 +77,8 @@ class ATSSAssigner(ImageAssigner):
         self.topk = topk
 
     @classmethod
-    def from_config(cls, cfg: Any) -> dict[str, Any]:
-        node = cfg.MODEL.RETINANET
+    def from_config(cls, cfg: Any, node: Any = None) -> dict[str, Any]:
+        node = node_of(cfg, node)
         return {
             "num_classes": node.NUM_CLASSES,
             "topk": node.ATSS_TOPK,

@@ -17,15 +17,6 @@ from ...structures import IGNORE_LABEL, DenseTargets
 _PAIRS_AT_ONCE = 2**20
 
 
-def check_ignore_iof_thresh(thresh: float) -> None:
-    """Raise ValueError unless ``thresh`` is above 0."""
-    if not thresh > 0:
-        raise ValueError(
-            f"MODEL.RETINANET.IGNORE_IOF_THRESH is {thresh}; set it to a share of the anchor's "
-            "area in (0, 1], for example 0.5, or to 2.0 to learn crowds as background"
-        )
-
-
 @torch.no_grad()
 def ignore_anchors(
     targets: DenseTargets,

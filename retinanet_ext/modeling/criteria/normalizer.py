@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from ...errors import did_you_mean
+from ...registry import node_of
 
 NORMALIZERS = ("running_mean", "positives", "anchors", "constant")
 """Values of MODEL.RETINANET.LOSS_NORMALIZER, see :class:`LossNormalizer`."""
@@ -195,11 +196,15 @@ class LossNormalizer(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
-def build_loss_normalizer(cfg: Any) -> LossNormalizer:
+def build_loss_normalizer(cfg: Any, node: Any = None) -> LossNormalizer:
     """Build the normalizer that MODEL.RETINANET.LOSS_NORMALIZER names.
+
+    Args:
+        cfg: the config.
+        node: the section to read. Default: ``MODEL.RETINANET``.
 
     Raises:
         ValueError: if that is no kind of normalizer, or LOSS_NORMALIZER_VALUE is not above 0.
     """
-    node = cfg.MODEL.RETINANET
+    node = node_of(cfg, node)
     return LossNormalizer(kind=node.LOSS_NORMALIZER, value=node.LOSS_NORMALIZER_VALUE)

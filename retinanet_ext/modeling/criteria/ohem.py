@@ -17,7 +17,7 @@ from ...losses.cross_entropy import anchor_cross_entropy
 from ...losses.focal import sigmoid_focal_loss
 from ...losses.kernels.dispatch import check_kernel
 from ...losses.sampling import check_sampling_arguments, hardest_anchors, hardest_at_ratio
-from ...registry import CLS_LOSS_REGISTRY
+from ...registry import CLS_LOSS_REGISTRY, node_of
 from ...structures import IGNORE_LABEL, DenseTargets
 
 
@@ -34,6 +34,15 @@ class OHEM(nn.Module):
     """
 
     MODES = ("topk", "ratio")
+
+    config_keys = (
+        "OHEM_MODE",
+        "OHEM_BATCH",
+        "OHEM_NMS_THRESH",
+        "OHEM_NEG_POS_RATIO",
+        "OHEM_MIN_NEG",
+        "LOSS_KERNEL",
+    )
 
     @configurable
     def __init__(
@@ -72,8 +81,8 @@ class OHEM(nn.Module):
         self.needs_anchors = nms_thresh < 1
 
     @classmethod
-    def from_config(cls, cfg: Any) -> dict[str, Any]:
-        node = cfg.MODEL.RETINANET
+    def from_config(cls, cfg: Any, node: Any = None) -> dict[str, Any]:
+        node = node_of(cfg, node)
         return {
             "mode": node.OHEM_MODE,
             "batch_size": node.OHEM_BATCH,

@@ -22,13 +22,6 @@ QUALITY_BRANCHES = ("", "iou", "centerness")
 """Values of MODEL.RETINANET.QUALITY_BRANCH."""
 
 
-def check_quality_branch(kind: str) -> None:
-    """Raise ValueError, with the config key, unless ``kind`` is one of QUALITY_BRANCHES."""
-    if kind not in QUALITY_BRANCHES:
-        choices = ", ".join(f"'{name}'" for name in QUALITY_BRANCHES)
-        raise ValueError(f"MODEL.RETINANET.QUALITY_BRANCH is '{kind}'; set it to one of {choices}")
-
-
 def quality_branch_loss(
     kind: str,
     logits: Tensor,

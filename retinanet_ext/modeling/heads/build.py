@@ -9,13 +9,15 @@ from typing import Any
 from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
-from ...registry import DENSE_HEAD_REGISTRY
+from ...registry import DENSE_HEAD_REGISTRY, node_of
 from .dense_head import DenseHead
 
 
 @DENSE_HEAD_REGISTRY.register()
 class RetinaNetHead(DenseHead):
     """Two subnets of one shape with separate weights, shared across levels (Sec. 4, Fig. 3)."""
+
+    freezable_parts = ("cls_subnet", "bbox_subnet", *DenseHead.freezable_parts)
 
     cls_subnet: nn.Sequential
     bbox_subnet: nn.Sequential
@@ -42,6 +44,8 @@ class SharedTowerHead(DenseHead):
     of its subnets apart (Sec. 4, "Box Regression Subnet").
     """
 
+    freezable_parts = ("subnet", *DenseHead.freezable_parts)
+
     subnet: nn.Sequential
 
     def build_towers(self, make_tower: partial[nn.Sequential]) -> None:
@@ -53,7 +57,7 @@ class SharedTowerHead(DenseHead):
 
 
 def build_dense_head(
-    cfg: Any, input_shape: Sequence[ShapeSpec], num_anchors: Sequence[int]
+    cfg: Any, input_shape: Sequence[ShapeSpec], num_anchors: Sequence[int], node: Any = None
 ) -> nn.Module:
     """The head that MODEL.RETINANET.HEAD names; it gets one number where all levels have as many.
 
@@ -61,13 +65,14 @@ def build_dense_head(
         cfg: the config.
         input_shape: channels and stride of each level.
         num_anchors: one number per level.
+        node: the section to read. Default: ``MODEL.RETINANET``.
 
     Raises:
-        KeyError: if there is no such head.
+        ConfigError: if there is no such head.
         ValueError: if the head cannot do what the config asks for: levels with different numbers
             of anchors, a box regressor per class, or a quality branch.
     """
-    node = cfg.MODEL.RETINANET
+    section, node = node, node_of(cfg, node)
     entry = DENSE_HEAD_REGISTRY.get(node.HEAD)
     counts = list(num_anchors)
     same = len(set(counts)) == 1
@@ -77,7 +82,7 @@ def build_dense_head(
             f"{node.HEAD} takes one number; give each level as many, or the head "
             "anchors_per_level = True"
         )
-    head = entry(cfg, input_shape, counts[0] if same else counts)
+    head = DENSE_HEAD_REGISTRY.build(cfg, input_shape, counts[0] if same else counts, node=section)
     if not node.CLS_AGNOSTIC_BBOX_REG and getattr(head, "cls_agnostic_bbox_reg", True):
         raise ValueError(
             "MODEL.RETINANET.CLS_AGNOSTIC_BBOX_REG is False, but the head "

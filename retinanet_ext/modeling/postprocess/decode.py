@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import torch
 from detectron2.modeling.box_regression import Box2BoxTransform
@@ -15,6 +16,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from ...losses.precision import at_least_float32
+from ...registry import node_of
 from .candidates import select_candidates
 from .nms import top_batched_nms
 from .soft_nms import check_soft_nms_arguments, soft_nms
@@ -93,6 +95,28 @@ class DenseDecoder:
         self.soft_nms_method = soft_nms_method
         self.soft_nms_sigma = soft_nms_sigma
         self.cls_agnostic_bbox_reg = cls_agnostic_bbox_reg
+
+    @classmethod
+    def from_cfg(cls, cfg: Any, node: Any = None) -> DenseDecoder:
+        """Build it from the config.
+
+        Args:
+            cfg: the config; of it, ``TEST.DETECTIONS_PER_IMAGE`` is read.
+            node: the section that all else is read from. Default: ``MODEL.RETINANET``.
+        """
+        node = node_of(cfg, node)
+        return cls(
+            box2box_transform=Box2BoxTransform(weights=node.BBOX_REG_WEIGHTS),
+            num_classes=node.NUM_CLASSES,
+            score_thresh=node.SCORE_THRESH_TEST,
+            topk_candidates=node.TOPK_CANDIDATES_TEST,
+            nms_thresh=node.NMS_THRESH_TEST,
+            max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
+            nms_kind=node.NMS_KIND,
+            soft_nms_method=node.SOFT_NMS_METHOD,
+            soft_nms_sigma=node.SOFT_NMS_SIGMA,
+            cls_agnostic_bbox_reg=node.CLS_AGNOSTIC_BBOX_REG,
+        )
 
     @torch.no_grad()
     def __call__(
