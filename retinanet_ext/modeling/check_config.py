@@ -22,12 +22,12 @@ def check_retinanet(cfg: Any, node: Any = None) -> None:
     Raises:
         InputError: names the key, its value and the fix.
     """
-    node = node_of(cfg, node)
     for build in (build_loss_normalizer, build_box_loss, DenseDecoder.from_cfg):
         try:
             build(cfg, node)
         except ValueError as error:
             raise InputError(str(error)) from error
+    node = node_of(cfg, node)
     cls_loss = CLS_LOSS_REGISTRY.get(node.CLS_LOSS)
     if node.MULTI_LABEL_IOU_THRESH < 1 and not getattr(cls_loss, "multi_label", False):
         able = sorted(name for name, c in CLS_LOSS_REGISTRY if getattr(c, "multi_label", False))

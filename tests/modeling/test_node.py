@@ -8,7 +8,7 @@ import pytest
 import torch
 from detectron2.layers import ShapeSpec
 
-from retinanet_ext import get_cfg
+from retinanet_ext import get_cfg, validate_cfg
 from retinanet_ext.modeling import DenseDecoder, build_loss_normalizer
 from retinanet_ext.modeling.check_config import check_retinanet
 from retinanet_ext.modeling.criteria.box import build_box_loss
@@ -122,12 +122,23 @@ def test_a_node_is_checked_like_the_default_one():
         check_retinanet(cfg, node)
 
 
-def test_an_entry_that_knows_no_node_works_with_the_default_one(monkeypatch):
-    class Plain:
+@pytest.mark.parametrize(
+    ("registry", "key"),
+    [
+        (ASSIGNER_REGISTRY, "ASSIGNER"),
+        (BOX_LOSS_REGISTRY, "BBOX_REG_LOSS_TYPE"),
+        (CLS_LOSS_REGISTRY, "CLS_LOSS"),
+    ],
+)
+def test_an_entry_that_knows_no_node_works_with_the_default_one(registry, key, monkeypatch):
+    class Plain(torch.nn.Module):
         def __init__(self, cfg):
+            super().__init__()
             self.classes = cfg.MODEL.RETINANET.NUM_CLASSES
 
-    monkeypatch.setitem(ASSIGNER_REGISTRY._obj_map, "Plain", Plain)
+    monkeypatch.setitem(registry._obj_map, "Plain", Plain)
     cfg = get_cfg()
-    cfg.MODEL.RETINANET.ASSIGNER = "Plain"
-    assert ASSIGNER_REGISTRY.build(cfg).classes == 80
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNetExt"
+    cfg.MODEL.RETINANET[key] = "Plain"
+    assert validate_cfg(cfg) == []
+    assert registry.build(cfg).classes == 80
