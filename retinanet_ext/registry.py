@@ -15,7 +15,7 @@ else:
   constructor does not see the same.
 - ``node``: ``from_config(cfg, node=None)`` reads ``node`` instead of ``cfg.MODEL.RETINANET``, so
   that two heads of one model need no second config: ``FocalLoss(cfg, node=cfg.MODEL.SECOND)``.
-- ``needs_class_counts``, of a classification loss: True, or a class method of ``node`` that says so:
+- ``needs_class_counts``, of a classification loss: True, or a class method of ``node`` for it.
   ``CLASS_COUNTS`` is then filled from the training data when training starts.
 - ``freezable_parts``, of a head: what ``FREEZE`` can name beside "backbone", "fpn" and "head".
 """
