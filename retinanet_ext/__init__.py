@@ -8,7 +8,8 @@ they are first used:
 - ``RetinaNetTrainer``, ``evaluate``: training, and evaluation of weights, from a config.
 - ``get_cfg``, ``load_config_file``, ``validate_cfg``: a config with all keys, a yaml file merged
   into it, and the check of all values. ``add_retinanet_ext_config`` adds the keys to someone's
-  config; ``find_config``, ``config_names``: the configs that come with the package.
+  config, ``register_config_key`` one of your own; ``find_config``, ``config_names``: the configs
+  that come with the package.
 - ``register_coco_dataset``: a COCO json under a name for ``DATASETS.TRAIN`` and ``TEST``.
 - ``DENSE_HEAD_REGISTRY``, ``ASSIGNER_REGISTRY``, ``CLS_LOSS_REGISTRY``, ``BOX_LOSS_REGISTRY``:
   where components of your own are registered.
@@ -24,7 +25,13 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import add_retinanet_ext_config, get_cfg, load_config_file, validate_cfg
+    from .config import (
+        add_retinanet_ext_config,
+        get_cfg,
+        load_config_file,
+        register_config_key,
+        validate_cfg,
+    )
     from .config.shipped import config_names, find_config
     from .data.datasets.register import register_coco_dataset
     from .engine import RetinaNetTrainer, evaluate
@@ -57,6 +64,7 @@ __all__ = [
     "get_cfg",
     "load_config_file",
     "register_coco_dataset",
+    "register_config_key",
     "validate_cfg",
 ]
 
@@ -76,6 +84,7 @@ _HOME = {
     "add_retinanet_ext_config": "config",
     "get_cfg": "config",
     "load_config_file": "config",
+    "register_config_key": "config",
     "validate_cfg": "config",
     "config_names": "config.shipped",
     "find_config": "config.shipped",

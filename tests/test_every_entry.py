@@ -25,7 +25,7 @@ from detectron2.modeling import (
 
 from retinanet_ext import get_cfg, validate_cfg
 from retinanet_ext.config import flatten
-from retinanet_ext.config.solver_rules import OPTIMIZERS
+from retinanet_ext.config.keys import KEYS
 from retinanet_ext.data.datasets.register import register_coco_dataset
 from retinanet_ext.data.quickstart.dataset import CLASS_NAMES, ensure_quickstart
 from retinanet_ext.engine import RetinaNetTrainer
@@ -187,7 +187,7 @@ def all_cases() -> list[Case]:
         *cases_of(node + "LOSS_NORMALIZER", NORMALIZERS),
         *cases_of(node + "QUALITY_BRANCH", QUALITY_BRANCHES),
         *cases_of(node + "NORM", [""]),
-        *cases_of("SOLVER.OPTIMIZER", OPTIMIZERS),
+        *cases_of("SOLVER.OPTIMIZER", KEYS["SOLVER.OPTIMIZER"].choices),
     ]
     for norms in NORM_PER_LEVEL:
         common = {node + "NORM_PER_LEVEL": norms}

@@ -21,6 +21,10 @@ BLOCK = re.compile(r"^```(python|yaml)\n# (\S+)\n(.*?)^```$", re.DOTALL | re.MUL
 FILES = {name: code for _, name, code in BLOCK.findall(PAGE)}
 COMMANDS = re.findall(r"^```sh\npython (.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
+TRAIN = "import sys, train_net; train_net.run(sys.argv[1:])"
+(ALL_PARTS,) = [c for c in COMMANDS if "own_parts.yaml" in c]
+COMMAND_OF_ALL = shlex.split(ALL_PARTS.replace("\\\n", " "))[1:]
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -51,10 +55,10 @@ def run(folder: Path, *words: str) -> str:
     return done.stdout
 
 
-def command_with(script: str) -> list[str]:
-    """The words of the page's command that runs ``script``, on the tiny config."""
-    (found,) = [c for c in COMMANDS if c.startswith(script)]
-    words = shlex.split(found.replace("\\\n", " "))
+def command_with(module: str) -> list[str]:
+    """The arguments of the page's command that imports ``module`` first, on the tiny config."""
+    (found,) = [c for c in COMMANDS if c.startswith(f"train_net.py --import {module} --config")]
+    words = shlex.split(found.replace("\\\n", " "))[1:]
     assert (ROOT / "configs" / "quickstart.yaml").is_file()
     return ["tiny.yaml" if word == "configs/quickstart.yaml" else word for word in words]
 
@@ -73,17 +77,49 @@ def test_the_loss_has_the_value_that_the_page_says_and_parts_work_without_a_conf
 
 @pytest.mark.slow
 def test_the_loss_trains_by_the_pages_command(folder: Path):
-    run(folder, *command_with("train_poly.py"), "OUTPUT_DIR", "poly")
+    run(folder, "-c", TRAIN, *command_with("poly_loss"), "OUTPUT_DIR", "poly")
     last_losses(folder, "poly")
 
 
 @pytest.mark.slow
 def test_a_key_of_ones_own_reaches_the_loss(folder: Path):
-    script, *words = command_with("train_with_key.py")
-    start = f"import runpy; trainer = runpy.run_path({script!r}, run_name='__main__')['trainer']; "
-    check = "assert trainer.model.cls_loss.epsilon == -0.5"
-    run(folder, "-c", start + check, *words, "OUTPUT_DIR", "key")
+    check = (
+        "from retinanet_ext.engine import RetinaNetTrainer as Trainer\n"
+        "train = Trainer.train\n"
+        "def checked(self):\n"
+        "    assert self.model.cls_loss.epsilon == -0.5\n"
+        "    return train(self)\n"
+        "Trainer.train = checked\n"
+    )
+    run(folder, "-c", check + TRAIN, *command_with("tuned_poly_loss"), "OUTPUT_DIR", "key")
     last_losses(folder, "key")
+
+
+def test_a_key_of_ones_own_is_held_to_its_rules(folder: Path):
+    script = (
+        "import tuned_poly_loss\n"
+        "from retinanet_ext import get_cfg, validate_cfg\n"
+        "cfg = get_cfg()\n"
+        "cfg.MODEL.META_ARCHITECTURE = 'RetinaNetExt'\n"
+        "def check(**keys):\n"
+        "    again = cfg.clone()\n"
+        "    for key, value in keys.items():\n"
+        "        again.MODEL.RETINANET[key] = value\n"
+        "    try:\n"
+        "        print(validate_cfg(again))\n"
+        "    except ValueError as error:\n"
+        "        print(error)\n"
+        "tuned = {'CLS_LOSS': 'TunedPoly1FocalLoss'}\n"
+        "check(**tuned, POLY_EPSILON=-0.5)\n"
+        "check(POLY_EPSILON=-0.5)\n"
+        "check(**tuned, POLY_EPSILON=-2.0)\n"
+        "check(**tuned, POLY_EPSILON=-0.5, FOCAL_LOSS_GAMMA=0.0)\n"
+    )
+    fine, unread, bound, together = run(folder, "-c", script).splitlines()
+    assert fine == "[]"
+    assert "does not read it; set MODEL.RETINANET.CLS_LOSS to TunedPoly1FocalLoss" in unread
+    assert "POLY_EPSILON must be at least -1, got -2.0: the weight of the added term" in bound
+    assert together.endswith("needs FOCAL_LOSS_GAMMA above 0")
 
 
 @pytest.mark.slow
@@ -93,9 +129,10 @@ def test_all_parts_train_together(folder: Path):
     model = {**tiny, "RETINANET": retinanet, "ANCHOR_GENERATOR": own["ANCHOR_GENERATOR"]}
     settings = yaml.safe_load((folder / "tiny.yaml").read_text())
     (folder / "parts.yaml").write_text(yaml.safe_dump({**settings, "MODEL": model}))
-    words = ["--config-file", "parts.yaml", "OUTPUT_DIR", "parts"]
-    printed = run(folder, "train_own_parts.py", *words)
+    words = ["parts.yaml" if x == "own_parts.yaml" else x for x in COMMAND_OF_ALL]
+    run(folder, "-c", TRAIN, *words, "OUTPUT_DIR", "parts")
     last_losses(folder, "parts")
+    printed = (folder / "parts" / "log.txt").read_text()
     for name in ("DilatedHead", "LongSideAnchorGenerator", "AlphaIoU", "Poly1FocalLoss"):
         assert f"{name}(" in printed
 
@@ -120,5 +157,5 @@ def test_another_project_trains_the_detector(folder: Path):
 def test_every_block_is_a_file_that_runs():
     assert len(FILES) == len(re.findall(r"^```(?:python|yaml)$", PAGE, re.MULTILINE))
     assert len(COMMANDS) == len(re.findall(r"^```sh$", PAGE, re.MULTILINE))
-    tested = Path(__file__).read_text() + "".join(FILES.values())
+    tested = Path(__file__).read_text() + "".join(FILES.values()) + "".join(COMMANDS)
     assert [name for name in FILES if not re.search(rf"\b{Path(name).stem}\b", tested)] == []

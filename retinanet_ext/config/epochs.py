@@ -6,6 +6,8 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
+from ..errors import InputError
+
 ITERATION_KEYS = {
     "SOLVER.EPOCHS": "SOLVER.MAX_ITER",
     "SOLVER.STEPS_EPOCHS": "SOLVER.STEPS",
@@ -35,25 +37,25 @@ def check_epochs(cfg: CfgNode) -> None:
     """Raise on lengths in epochs that would be ignored or cannot work.
 
     Raises:
-        ValueError: the key, its value, and the way out.
+        InputError: the key, its value, and the fix.
     """
     settings, solver = epoch_settings(cfg), cfg.SOLVER
     for key, value in settings.items():
         numbers = value if key == "SOLVER.STEPS_EPOCHS" else [value]
         if not isinstance(numbers, (list, tuple)) or not all(map(_is_positive, numbers)):
             kind = "a tuple of positive numbers" if numbers is value else "a positive number"
-            raise ValueError(f"{key} is {value!r}; set it to {kind} of epochs")
+            raise InputError(f"{key} is {value!r}; set it to {kind} of epochs")
     if not settings:
         return
     _reject_ignored(settings, solver.LR_SCHEDULER_NAME)
     epochs, steps = solver.EPOCHS, list(solver.STEPS_EPOCHS)
     if steps != sorted(steps) or any(step >= epochs for step in steps):
-        raise ValueError(
+        raise InputError(
             f"SOLVER.STEPS_EPOCHS is {tuple(steps)} with SOLVER.EPOCHS {epochs}: steps must rise "
             "and lie below EPOCHS, else those decays never happen"
         )
     if (solver.WARMUP_EPOCHS or 0) >= epochs:
-        raise ValueError(
+        raise InputError(
             f"SOLVER.WARMUP_EPOCHS is {solver.WARMUP_EPOCHS} with SOLVER.EPOCHS {epochs}, so the "
             "learning rate would never reach BASE_LR; set WARMUP_EPOCHS to a tenth of EPOCHS or "
             "less"
@@ -68,17 +70,17 @@ def _is_positive(value: Any) -> bool:
 def _reject_ignored(settings: dict[str, Any], schedule: str) -> None:
     if "SOLVER.EPOCHS" not in settings:
         key, value = next(iter(settings.items()))
-        raise ValueError(
+        raise InputError(
             f"{key} is {value!r}, but SOLVER.EPOCHS is not set, so lengths are counted in "
             f"iterations; set SOLVER.EPOCHS, or {ITERATION_KEYS[key]} instead of {key}"
         )
     if "SOLVER.STEPS_EPOCHS" in settings and schedule != "WarmupMultiStepLR":
-        raise ValueError(
+        raise InputError(
             f"SOLVER.STEPS_EPOCHS is {settings['SOLVER.STEPS_EPOCHS']!r}, but {schedule} does not "
             "read it; set SOLVER.LR_SCHEDULER_NAME to WarmupMultiStepLR, or remove it"
         )
     if "SOLVER.WARMUP_EPOCHS" in settings and schedule == "OneCycleLR":
-        raise ValueError(
+        raise InputError(
             f"SOLVER.WARMUP_EPOCHS is {settings['SOLVER.WARMUP_EPOCHS']!r}, but OneCycleLR does "
             "not read it; set SOLVER.ONE_CYCLE_PCT_START"
         )

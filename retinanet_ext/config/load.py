@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode
 
+from ..errors import ConfigError, InputError, one_line
 from .shipped import find_config
 
 __all__ = ["flatten", "load_config_file"]
@@ -27,21 +28,25 @@ def load_config_file(
 
     Raises:
         MissingFileError: if there is no such file and no such shipped config.
-        KeyError: if the file has an unknown key.
-        ValueError: if the file is not yaml, or asks for code to be run without ``allow_unsafe``.
+        ConfigError: if the file has an unknown key.
+        InputError: if the file is not yaml, or asks for code to be run without ``allow_unsafe``.
     """
     path = find_config(path)
     try:
         cfg.merge_from_file(path, allow_unsafe=allow_unsafe)
     except yaml.constructor.ConstructorError as error:
-        raise ValueError(
+        raise InputError(
             f"config file '{path}' or its _BASE_ holds the yaml tag of a Python object "
             f"({error.problem}), which would run code. If you trust it (Detectron2's own "
             "Base-RetinaNet.yaml has one), pass --allow-unsafe-yaml"
         ) from error
     except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"config file '{path}' or its _BASE_ is not yaml: {reason}") from error
+        raise InputError(
+            f"config file '{path}' or its _BASE_ is not yaml: {one_line(error)}"
+        ) from error
+    except (KeyError, ValueError) as error:  # of yacs, which names the key
+        kind = ConfigError if isinstance(error, KeyError) else InputError
+        raise kind(f"config file '{path}' or its _BASE_: {one_line(error)}") from error
 
 
 def flatten(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:

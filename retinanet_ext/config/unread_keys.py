@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from detectron2.config import CfgNode
 from detectron2.config import get_cfg as get_detectron2_cfg
+from detectron2.modeling import ANCHOR_GENERATOR_REGISTRY, BACKBONE_REGISTRY
+from fvcore.common.registry import Registry
 
-from ..registry import ASSIGNER_REGISTRY, CLS_LOSS_REGISTRY
+from ..errors import InputError, listed
+from ..registry import COMPONENT_REGISTRIES, ComponentRegistry
+from .keys import KEYS, NOT_ADDED, differ
+
+DETECTRON2_CHOOSERS: dict[str, Registry] = {
+    "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
+    "MODEL.ANCHOR_GENERATOR.NAME": ANCHOR_GENERATOR_REGISTRY,
+}
+"""Keys that choose an entry of a registry of Detectron2's."""
 
 # Sections that only two-stage models read, and where RetinaNet has the same thing.
 _TWO_STAGE_SECTIONS = (
@@ -36,106 +46,123 @@ _RETINANET_COUNTERPART = {
     "MODEL.RPN.BBOX_REG_LOSS_TYPE": "MODEL.RETINANET.BBOX_REG_LOSS_TYPE",
 }
 
-# Keys of MODEL.RETINANET that one choice alone reads: chooser -> choice -> keys.
-_READ_BY: dict[str, dict[str, tuple[str, ...]]] = {
-    "CLS_LOSS": {
-        "FocalLossStar": ("FOCAL_STAR_GAMMA", "FOCAL_STAR_BETA", "FOCAL_STAR_ALPHA"),
-        "OHEM": (
-            "OHEM_MODE",
-            "OHEM_BATCH",
-            "OHEM_NMS_THRESH",
-            "OHEM_NEG_POS_RATIO",
-            "OHEM_MIN_NEG",
-        ),
-        "ClassBalancedFocal": (
-            "CLASS_BALANCE",
-            "CLASS_ALPHA",
-            "CLASS_COUNTS",
-            "CLASS_BALANCE_BETA",
-        ),
-        "QualityFocalLoss": ("QUALITY_FOCAL_BETA",),
-        "VarifocalLoss": ("VARIFOCAL_ALPHA", "VARIFOCAL_GAMMA"),
-    },
-    "ASSIGNER": {
-        "IoUAssigner": ("ALLOW_LOW_QUALITY_MATCHES",),
-        "ATSSAssigner": ("ATSS_TOPK",),
-    },
-    "NMS_KIND": {"soft": ("SOFT_NMS_METHOD", "SOFT_NMS_SIGMA")},
-    "LOSS_NORMALIZER": {"constant": ("LOSS_NORMALIZER_VALUE",)},
-}
-_REGISTRIES = {"CLS_LOSS": CLS_LOSS_REGISTRY, "ASSIGNER": ASSIGNER_REGISTRY}
-
 # Added by this package and read by its trainer, whatever the model is.
 _TRAINERS_KEYS = ("MODEL.RETINANET.FREEZE",)
 
 
-def check_two_stage_keys(values: dict[str, Any], defaults: dict[str, Any]) -> None:
-    """Raise ValueError for a key of two-stage models that was changed.
+def choosers() -> dict[str, Registry]:
+    """Each key that chooses a component, and the registry that it chooses from."""
+    own = {registry.config_key: registry for registry in COMPONENT_REGISTRIES}
+    return {**DETECTRON2_CHOOSERS, **own}
+
+
+def check_two_stage_keys(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Raise InputError for a key of two-stage models that was changed.
 
     Args:
         values, defaults: flat, by full name.
     """
     for key, value in values.items():
-        if not key.startswith(_TWO_STAGE_SECTIONS) or not _differ(value, defaults[key]):
+        if not key.startswith(_TWO_STAGE_SECTIONS) or not differ(value, defaults[key]):
             continue
         meant = _RETINANET_COUNTERPART.get(key)
         hint = f"; set {meant} instead" if meant else "; remove it"
-        raise ValueError(f"{key} is {value!r}, but RetinaNet does not read that section{hint}")
+        raise InputError(f"{key} is {value!r}, but RetinaNet does not read that section{hint}")
 
 
-def check_added_keys(values: dict[str, Any], defaults: dict[str, Any]) -> None:
-    """Raise ValueError for a changed key of this package that Detectron2's RetinaNet cannot know.
+def check_added_keys(
+    values: Mapping[str, Any], defaults: Mapping[str, Any], sections: Collection[str]
+) -> None:
+    """Raise InputError for a changed key of this package that Detectron2's RetinaNet cannot know.
 
     Args:
         values, defaults: flat, by full name.
+        sections: of the config that only this package's detector reads such keys of.
     """
     known = get_detectron2_cfg()
     for key, value in values.items():
         section, _, last = key.rpartition(".")
-        added = section == "MODEL.SPEEDUPS" or (
-            section == "MODEL.RETINANET" and last not in known.MODEL.RETINANET
-        )
-        if added and key not in _TRAINERS_KEYS and _differ(value, defaults[key]):
-            raise ValueError(
+        added = section in sections and last not in known.MODEL.get(section[6:], {})
+        if added and key not in _TRAINERS_KEYS and differ(value, defaults[key]):
+            raise InputError(
                 f"{key} is {value!r}, but Detectron2's RetinaNet does not read it; set "
                 "MODEL.META_ARCHITECTURE to RetinaNetExt"
             )
 
 
-def check_component_keys(cfg: CfgNode, defaults: dict[str, Any]) -> None:
-    """Raise ValueError for a changed key that belongs to a component which was not chosen.
+def check_component_keys(
+    values: Mapping[str, Any], defaults: Mapping[str, Any], unread_sections: Collection[str]
+) -> list[str]:
+    """Raise for a changed key that belongs to components of which none was chosen.
 
-    Components from outside of this package may read any key.
+    Which keys those are, the components declare: see :mod:`retinanet_ext.registry`.
 
     Args:
-        cfg: the config.
-        defaults: flat, by full name.
+        values, defaults: flat, by full name.
+        unread_sections: of the config, which the model does not read at all: not looked at.
+
+    Returns:
+        A warning for each such key of Detectron2's.
+
+    Raises:
+        InputError: for such a key of this package or of the user's.
     """
-    node = cfg.MODEL.RETINANET
-    for chooser, choices in _READ_BY.items():
-        for choice, keys in choices.items():
-            if _reads_keys_of(choice, chooser, node[chooser]):
-                continue
-            for key in keys:
-                if _differ(node[key], defaults[f"MODEL.RETINANET.{key}"]):
-                    raise ValueError(
-                        f"MODEL.RETINANET.{key} is {node[key]!r}, but {chooser} is "
-                        f"'{node[chooser]}', which does not read it; set MODEL.RETINANET.{chooser} "
-                        f"to {choice}, or remove {key}"
-                    )
+    warnings = []
+    for key, owners in _owners(values).items():
+        section = key.rpartition(".")[0]
+        if key not in values or section in unread_sections:
+            continue
+        if not differ(values[key], defaults.get(key)) or _is_read(key, owners, values):
+            continue
+        chooser, names = next(iter(owners.items()))
+        short = chooser.removeprefix(f"{section}.")
+        message = (
+            f"{key} is {values[key]!r}, but {short} is '{values[chooser]}', which does not read "
+            f"it; set {chooser} to {listed(names)}, or remove {key.rpartition('.')[2]}"
+        )
+        known = KEYS.get(key)
+        if known is None or known.default is NOT_ADDED:
+            warnings.append(message)
+        else:
+            raise InputError(message)
+    return warnings
 
 
-def _reads_keys_of(choice: str, chooser: str, chosen: str) -> bool:
-    if chosen == choice:
-        return True
-    registry = _REGISTRIES.get(chooser)
-    return registry is not None and not registry.get(chosen).__module__.startswith("retinanet_ext.")
+def declared_keys(entry: Any, chooser: str) -> set[str] | None:
+    """Full names of the keys that an entry says it reads; None where it does not say."""
+    keys = getattr(entry, "config_keys", None)
+    if keys is None:
+        return None
+    section = chooser.rpartition(".")[0]
+    return {key if "." in key else f"{section}.{key}" for key in keys}
 
 
-def _differ(value: Any, default: Any) -> bool:
-    return _as_lists(value) != _as_lists(default)
+def _owners(values: Mapping[str, Any]) -> dict[str, dict[str, list[str]]]:
+    """Key -> chooser -> names of entries that read the key."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for chooser, registry in choosers().items():
+        if chooser not in values:
+            continue
+        for name, entry in sorted(registry):
+            for key in sorted(declared_keys(entry, chooser) or ()):
+                found.setdefault(key, {}).setdefault(chooser, []).append(name)
+    return found
 
 
-def _as_lists(value: Any) -> Any:
-    # yaml knows no tuples, so a config that was saved and loaded has lists in their place.
-    return [_as_lists(v) for v in value] if isinstance(value, (list, tuple)) else value
+def _is_read(key: str, owners: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+    return any(_reads(key, chooser, values[chooser]) for chooser in owners)
+
+
+def _reads(key: str, chooser: str, name: str) -> bool:
+    registry = choosers()[chooser]
+    declared = declared_keys(registry.get(name), chooser)
+    if declared is not None:
+        return key in declared
+    # Who writes an entry for one of our registries may read any of our keys; Detectron2's entries,
+    # and those written for its registries, know none.
+    return isinstance(registry, ComponentRegistry)
+
+
+def architectures_sections(entries: Iterator[tuple[str, Any]]) -> set[str]:
+    """Sections of which some architecture says, as ``config_sections``, that it reads all keys."""
+    return {section for _, entry in entries for section in getattr(entry, "config_sections", ())}

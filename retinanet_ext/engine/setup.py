@@ -12,6 +12,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser as detectron2_argument_parser
 from detectron2.engine import default_setup
+from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
@@ -19,14 +20,15 @@ from detectron2.utils.logger import setup_logger
 from ..config import get_cfg, load_config_file, validate_cfg
 from ..config.epochs import counts_epochs
 from ..config.load import flatten
+from ..config.run_rules import check_amp_device
 from ..config.shipped import find_config
-from ..config.step_rules import check_amp_device
 from ..data.datasets.by_path import register_extra_datasets
 from ..data.datasets.check import check_datasets
 from ..data.datasets.class_counts import count_classes
 from ..data.datasets.command_line import name_datasets
 from ..data.datasets.register import load_class_names, register_builtin_datasets
 from ..errors import ConfigError, InputError, UserError, did_you_mean, one_line
+from ..registry import CLS_LOSS_REGISTRY
 from ..structures import RETINANET_ARCHITECTURES
 from .launch.checks import check_processes, check_weights
 from .launch.launching import add_launch_arguments, launch_line
@@ -87,10 +89,12 @@ def setup(args: argparse.Namespace) -> CfgNode:
     """
     register_builtin_datasets(args.data_root)
     cfg = build_cfg(args)
-    validate_cfg(cfg)
+    warnings = validate_cfg(cfg)
     make_deterministic(cfg)  # before anything is computed on a GPU
     _start_logging(cfg, args)
     logger.info("%s", launch_line())
+    for warning in warnings:
+        logger.warning("%s", warning)
     if not (args.resume or args.eval_only or args.dry_run):
         starts = job_starts()
         args.resume = on_main_process(lambda: continues_job(cfg.OUTPUT_DIR, starts))
@@ -235,12 +239,16 @@ def fill_class_counts(cfg: CfgNode) -> None:
         ValueError: there is no training set, or no object in it.
     """
     node = cfg.MODEL.RETINANET
-    counted = node.CLS_LOSS == "ClassBalancedFocal" and node.CLASS_BALANCE != "given"
-    if cfg.MODEL.META_ARCHITECTURE != "RetinaNetExt" or not counted or node.CLASS_COUNTS:
+    architecture = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
+    reads_node = "MODEL.RETINANET" in getattr(architecture, "config_sections", ())
+    if not reads_node or node.CLASS_COUNTS:
+        return
+    needs = getattr(CLS_LOSS_REGISTRY.get(node.CLS_LOSS), "needs_class_counts", False)
+    if not (needs(node) if callable(needs) else needs):
         return
     if not cfg.DATASETS.TRAIN:
         raise InputError(
-            "DATASETS.TRAIN is empty, so ClassBalancedFocal has no objects to count; name a "
+            f"DATASETS.TRAIN is empty, so {node.CLS_LOSS} has no objects to count; name a "
             "dataset, or set MODEL.RETINANET.CLASS_COUNTS"
         )
     node.CLASS_COUNTS = on_main_process(lambda: count_classes(cfg.DATASETS.TRAIN, node.NUM_CLASSES))

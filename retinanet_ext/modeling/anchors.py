@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
+from detectron2.config import get_cfg as get_detectron2_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import ANCHOR_GENERATOR_REGISTRY
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
@@ -14,6 +15,7 @@ from detectron2.structures import Boxes
 from torch import Tensor
 
 from ..compat import version_of
+from ..errors import InputError
 from ..registry import register_once
 
 # Multi-scale training with Detectron2's defaults sees a few times as many sizes, in no order; one
@@ -38,19 +40,19 @@ def octave_sizes(
     """
     if isinstance(scales_per_octave, int):
         if scales_per_octave < 1:
-            raise ValueError(
+            raise InputError(
                 "MODEL.ANCHOR_GENERATOR.SCALES_PER_OCTAVE must be at least 1, got "
                 f"{scales_per_octave}"
             )
         scales_per_octave = [scales_per_octave] * len(octave_base_sizes)
     if len(scales_per_octave) != len(octave_base_sizes) or min(scales_per_octave, default=1) < 1:
-        raise ValueError(
+        raise InputError(
             f"MODEL.ANCHOR_GENERATOR.SCALES_OF_LEVELS is {list(scales_per_octave)}; give one "
             f"number, at least 1, for each of the {len(octave_base_sizes)} OCTAVE_BASE_SIZES, or "
             "[] for SCALES_PER_OCTAVE at every level"
         )
     if not octave_base_sizes or any(base <= 0 for base in octave_base_sizes):
-        raise ValueError(
+        raise InputError(
             "MODEL.ANCHOR_GENERATOR.OCTAVE_BASE_SIZES must be positive sizes in pixels, one per "
             f"level, got {list(octave_base_sizes)}"
         )
@@ -70,6 +72,8 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
 
     The anchors of the last sizes are kept and given out again.
     """
+
+    config_keys = ("OCTAVE_BASE_SIZES", "SCALES_PER_OCTAVE", "SCALES_OF_LEVELS")
 
     @configurable
     def __init__(
@@ -94,7 +98,7 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
             ValueError: if the number of bases is not the number of levels.
         """
         if len(octave_base_sizes) != len(strides):
-            raise ValueError(
+            raise InputError(
                 f"MODEL.ANCHOR_GENERATOR.OCTAVE_BASE_SIZES has {len(octave_base_sizes)} entries "
                 f"{list(octave_base_sizes)}, but there are {len(strides)} feature levels with "
                 f"strides {list(strides)}; give one size per level"
@@ -106,6 +110,23 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
             offset=offset,
         )
         self._cache = _TensorCache(_SIZES_TO_KEEP)
+
+    @classmethod
+    def check_config(cls, cfg: CfgNode) -> None:
+        """Raise InputError for impossible octaves, and for SIZES that contradict them."""
+        node = cfg.MODEL.ANCHOR_GENERATOR
+        scales = node.SCALES_OF_LEVELS or node.SCALES_PER_OCTAVE
+        try:
+            sizes = octave_sizes(node.OCTAVE_BASE_SIZES, scales)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        unset = get_detectron2_cfg().MODEL.ANCHOR_GENERATOR.SIZES
+        if node.SIZES not in (unset, sizes):
+            raise InputError(
+                f"MODEL.ANCHOR_GENERATOR.SIZES is {node.SIZES}, but {node.NAME} reads "
+                f"OCTAVE_BASE_SIZES {node.OCTAVE_BASE_SIZES} and SCALES_PER_OCTAVE {scales} "
+                "instead; set those, or NAME to DefaultAnchorGenerator"
+            )
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:

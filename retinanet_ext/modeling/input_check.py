@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..errors import InputError
+
 
 def check_training_inputs(batched_inputs: list[dict[str, Any]], num_classes: int) -> None:
     """Check one batch before it reaches the device; costs microseconds for byte images.
@@ -18,7 +20,7 @@ def check_training_inputs(batched_inputs: list[dict[str, Any]], num_classes: int
     """
     for inputs in batched_inputs:
         if "instances" not in inputs:
-            raise ValueError(
+            raise InputError(
                 f"{_where(inputs)} has no 'instances' to train on; use a training data loader, or "
                 "model.eval() to detect"
             )
@@ -30,7 +32,7 @@ def _check_classes(inputs: dict[str, Any], num_classes: int) -> None:
     classes = inputs["instances"].gt_classes
     wrong = classes[(classes < 0) | (classes >= num_classes)]
     if len(wrong):
-        raise ValueError(
+        raise InputError(
             f"{_where(inputs)} has an object of class {int(wrong[0])}, but "
             f"MODEL.RETINANET.NUM_CLASSES is {num_classes}, so classes must be in "
             f"[0, {num_classes - 1}]; set it to the number of classes of your dataset"
@@ -41,13 +43,13 @@ def _check_finite(inputs: dict[str, Any]) -> None:
     boxes = inputs["instances"].gt_boxes.tensor
     finite = boxes.isfinite().all(dim=1)
     if not bool(finite.all()):
-        raise ValueError(
+        raise InputError(
             f"{_where(inputs)} has the box {boxes[~finite][0].tolist()}, which is not finite; "
             "remove or correct it in the annotations"
         )
     image = inputs["image"]
     if image.is_floating_point() and not bool(image.isfinite().all()):
-        raise ValueError(
+        raise InputError(
             f"{_where(inputs)} has NaN or infinite pixels; look at the file or at the transform "
             "that makes it"
         )

@@ -14,6 +14,7 @@ from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
+from ..errors import InputError
 from ..protocols import BoxLoss, ClassificationLoss, FusedClassificationLoss
 from ..structures import DenseTargets, HeadOutputs
 from .criteria.quality import box_quality
@@ -140,7 +141,7 @@ def named_terms(
     named_losses: Any = getattr(head, "named_losses", None)
     losses = {} if named_losses is None else named_losses(outputs, targets, anchors)
     if taken := sorted(DETECTOR_LOSSES & losses.keys()):
-        raise ValueError(
+        raise InputError(
             f"named_losses of the head {type(head).__name__} gives {', '.join(taken)}, which the "
             "detector computes itself; give the loss another name"
         )

@@ -16,17 +16,17 @@ from detectron2.modeling import (
     build_anchor_generator,
     build_backbone,
 )
-from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor, nn
 
-from ..errors import did_you_mean
+from ..errors import InputError, did_you_mean
 from ..protocols import Assigner, BoxLoss, ClassificationLoss
 from ..registry import ASSIGNER_REGISTRY, CLS_LOSS_REGISTRY, register_once
 from ..structures import DenseTargets, HeadOutputs
 from .assigners.ignore_regions import ignore_anchors
+from .check_config import check_retinanet
 from .criteria.box import build_box_loss
 from .criteria.normalizer import LossNormalizer, build_loss_normalizer
 from .criteria.quality_branch import check_named_quality
@@ -48,6 +48,9 @@ class RetinaNetExt(Detectron2Names, DenseDetector):
     Parameter names, losses and detections equal Detectron2's for the same config and weights. The
     parts and what each has to do: :mod:`retinanet_ext.protocols`.
     """
+
+    config_sections = ("MODEL.RETINANET", "MODEL.SPEEDUPS")
+    check_config = staticmethod(check_retinanet)
 
     takes_partial_outputs = False
     """For a subclass with ``losses`` of its own: True if these know ``cls_features`` and
@@ -122,7 +125,7 @@ class RetinaNetExt(Detectron2Names, DenseDetector):
         shapes = backbone.output_shape()
         for name in node.IN_FEATURES:
             if name not in shapes:
-                raise ValueError(
+                raise InputError(
                     f"MODEL.RETINANET.IN_FEATURES names '{name}', but the backbone "
                     f"{cfg.MODEL.BACKBONE.NAME} gives {', '.join(shapes)}."
                     f"{did_you_mean(name, shapes)}"
@@ -130,27 +133,16 @@ class RetinaNetExt(Detectron2Names, DenseDetector):
         feature_shapes = [shapes[name] for name in node.IN_FEATURES]
         anchor_generator = build_anchor_generator(cfg, feature_shapes)
         head = build_dense_head(cfg, feature_shapes, anchor_generator.num_anchors)
-        cls_loss = CLS_LOSS_REGISTRY.get(node.CLS_LOSS)(cfg)
+        cls_loss = CLS_LOSS_REGISTRY.build(cfg)
         return {
             "backbone": backbone,
             "head": head,
             "head_in_features": node.IN_FEATURES,
             "anchor_generator": anchor_generator,
-            "assigner": ASSIGNER_REGISTRY.get(node.ASSIGNER)(cfg),
+            "assigner": ASSIGNER_REGISTRY.build(cfg),
             "cls_loss": cls_loss,
             "box_loss": build_box_loss(cfg),
-            "decoder": DenseDecoder(
-                box2box_transform=Box2BoxTransform(weights=node.BBOX_REG_WEIGHTS),
-                num_classes=node.NUM_CLASSES,
-                score_thresh=node.SCORE_THRESH_TEST,
-                topk_candidates=node.TOPK_CANDIDATES_TEST,
-                nms_thresh=node.NMS_THRESH_TEST,
-                max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
-                nms_kind=node.NMS_KIND,
-                soft_nms_method=node.SOFT_NMS_METHOD,
-                soft_nms_sigma=node.SOFT_NMS_SIGMA,
-                cls_agnostic_bbox_reg=node.CLS_AGNOSTIC_BBOX_REG,
-            ),
+            "decoder": DenseDecoder.from_cfg(cfg),
             "num_classes": node.NUM_CLASSES,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,

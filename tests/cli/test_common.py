@@ -18,8 +18,8 @@ from retinanet_ext.cli.common import (
     config_options,
     load_cfg,
     run_guarded,
-    shipped_configs,
 )
+from retinanet_ext.config.shipped import config_names
 from retinanet_ext.data.datasets.register import register_builtin_datasets
 from retinanet_ext.errors import ConfigError, InputError, TrainingFailed
 
@@ -120,7 +120,7 @@ def test_devices(monkeypatch):
 
 
 def test_shipped_configs_are_there_as_written():
-    names = shipped_configs()
+    names = config_names()
     assert any(name.endswith("quickstart.yaml") for name in names)
     assert all(os.path.isfile(name) for name in names)
 

@@ -96,6 +96,6 @@ def test_a_saved_config_loads_again(tmp_path: Path):
     (tmp_path / "config.yaml").write_text(cfg.dump())
     again = get_cfg()
     load_config_file(again, tmp_path / "config.yaml")
-    validate_cfg(again)
+    assert validate_cfg(again) == []
     # Tuples come back as lists.
     assert json.dumps(dict(flatten(again))) == json.dumps(dict(flatten(cfg)))

@@ -33,7 +33,7 @@ def test_epochs_of_one_thing_need_epochs_of_training(key, value, instead):
     words = rf"{key} is .*SOLVER.EPOCHS is not set.*set SOLVER.EPOCHS, or {instead} instead"
     with pytest.raises(ValueError, match=words):
         validate_cfg(cfg_with(key, value))
-    validate_cfg(twelve_epochs(key, value))
+    assert validate_cfg(twelve_epochs(key, value)) == []
 
 
 @pytest.mark.parametrize(
@@ -63,12 +63,12 @@ def test_impossible_epochs_are_refused(settings, words):
 
 @pytest.mark.parametrize("epochs", [12, 0.5])
 def test_iterations_are_not_compared_before_the_epochs_are_known(epochs):
-    validate_cfg(cfg_with("SOLVER.EPOCHS", epochs, "SOLVER.MAX_ITER", 0))
-    validate_cfg(cfg_with("SOLVER.EPOCHS", epochs, "SOLVER.MAX_ITER", 100))
+    assert validate_cfg(cfg_with("SOLVER.EPOCHS", epochs, "SOLVER.MAX_ITER", 0)) == []
+    assert validate_cfg(cfg_with("SOLVER.EPOCHS", epochs, "SOLVER.MAX_ITER", 100)) == []
 
 
 @pytest.mark.parametrize("off", [None, 0])
 def test_no_epochs_leave_the_iterations_to_be_checked(off):
-    validate_cfg(cfg_with("SOLVER.EPOCHS", off))
+    assert validate_cfg(cfg_with("SOLVER.EPOCHS", off)) == []
     with pytest.raises(ValueError, match="MAX_ITER must be positive"):
         validate_cfg(cfg_with("SOLVER.EPOCHS", off, "SOLVER.MAX_ITER", 0))

@@ -31,7 +31,7 @@ def set_key(cfg, key: str, value) -> None:
 def test_every_shipped_config_is_valid(path: Path):
     cfg = get_cfg()
     load_config_file(cfg, path)
-    validate_cfg(cfg)
+    assert validate_cfg(cfg) == []
 
 
 @pytest.mark.parametrize("arch", ["RetinaNet", "RetinaNetExt"])
@@ -50,7 +50,7 @@ def test_every_shipped_config_is_valid(path: Path):
         ("MODEL.META_ARCHITECTURE", "RetinaNtExt", "Did you mean 'RetinaNetExt'"),
         ("MODEL.BACKBONE.NAME", "build_resnet_fpn", "Known: .*build_retinanet_resnet_fpn"),
         ("MODEL.ANCHOR_GENERATOR.NAME", "Anchors", "Known: .*RetinaNetAnchorGenerator"),
-        ("MODEL.RETINANET.NUM_CLASSES", 0, "NUM_CLASSES is 0"),
+        ("MODEL.RETINANET.NUM_CLASSES", 0, "NUM_CLASSES must be at least 1, got 0"),
         ("MODEL.RETINANET.IOU_LABELS", [0, 1], "IOU_LABELS must hold 3"),
         ("SOLVER.MAX_ITER", 0, "MAX_ITER must be positive"),
         ("SOLVER.MAX_ITER", 70000, "STEPS is .*must rise and lie below MAX_ITER"),
@@ -92,7 +92,7 @@ def test_components_are_resolved_before_anything_is_built(key: str, value, words
 def test_a_loss_of_one_class_per_anchor_goes_with_no_multi_label_truth(loss: str):
     cfg = shipped_cfg()
     cfg.MODEL.RETINANET.CLS_LOSS = loss
-    validate_cfg(cfg)
+    assert validate_cfg(cfg) == []
     cfg.MODEL.RETINANET.MULTI_LABEL_IOU_THRESH = 0.9
     with pytest.raises(ValueError, match=rf"MULTI_LABEL_IOU_THRESH is 0.9.*{loss}.*FocalLoss"):
         validate_cfg(cfg)
@@ -103,7 +103,7 @@ def test_learning_rate_must_fall_to_its_end(schedule: str):
     cfg = shipped_cfg()
     cfg.SOLVER.LR_SCHEDULER_NAME = schedule
     cfg.SOLVER.BASE_LR_END = cfg.SOLVER.BASE_LR
-    validate_cfg(cfg)
+    assert validate_cfg(cfg) == []
     cfg.SOLVER.BASE_LR_END = 2 * cfg.SOLVER.BASE_LR
     with pytest.raises(ValueError, match=f"BASE_LR_END is .*{schedule}"):
         validate_cfg(cfg)
@@ -122,14 +122,14 @@ def test_sizes_that_say_the_same_as_the_octaves_are_fine():
     cfg.MODEL.ANCHOR_GENERATOR.SIZES = [
         [x, x * 2 ** (1 / 3), x * 2 ** (2 / 3)] for x in (32.0, 64.0, 128.0, 256.0, 512.0)
     ]
-    validate_cfg(cfg)
+    assert validate_cfg(cfg) == []
 
 
 def test_two_stage_models_keep_their_sections():
     cfg = get_cfg()
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = 3
     cfg.MODEL.RPN.NMS_THRESH = 0.6
-    validate_cfg(cfg)
+    assert validate_cfg(cfg) == []
 
 
 def test_keys_of_another_project_pass_with_its_reference():
@@ -140,13 +140,13 @@ def test_keys_of_another_project_pass_with_its_reference():
 
     with pytest.raises(KeyError, match="MY_PROJECT_SWITCH"):
         validate_cfg(project_cfg())
-    validate_cfg(project_cfg(), reference=project_cfg())
+    assert validate_cfg(project_cfg(), reference=project_cfg()) == []
 
 
 def test_validation_changes_nothing():
     cfg = shipped_cfg()
     before = cfg.dump()
-    validate_cfg(cfg)
+    assert validate_cfg(cfg) == []
     assert cfg.dump() == before
 
 
@@ -177,13 +177,13 @@ def test_keys_of_what_was_not_chosen_are_refused(key: str, value, chooser: str, 
     with pytest.raises(ValueError, match=rf"{key} is .*set MODEL.RETINANET.{chooser} to {choice}"):
         validate_cfg(cfg)
     cfg.MODEL.RETINANET[chooser] = choice
-    validate_cfg(cfg)
+    assert validate_cfg(cfg) == []
 
 
 def test_keys_that_an_assigner_does_not_read_are_refused():
     cfg = shipped_cfg()
     cfg.MODEL.RETINANET.ALLOW_LOW_QUALITY_MATCHES = False
-    validate_cfg(cfg)
+    assert validate_cfg(cfg) == []
     cfg.MODEL.RETINANET.ASSIGNER = "ATSSAssigner"
     with pytest.raises(ValueError, match=r"ALLOW_LOW_QUALITY_MATCHES is False.*'ATSSAssigner'"):
         validate_cfg(cfg)
@@ -198,7 +198,7 @@ def test_somebody_elses_loss_may_read_any_key():
     cfg = shipped_cfg()
     cfg.MODEL.RETINANET.CLS_LOSS = "ReadsAllKeys"
     cfg.MODEL.RETINANET.OHEM_BATCH = 7
-    validate_cfg(cfg)
+    assert validate_cfg(cfg) == []
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_somebody_elses_loss_may_read_any_key():
 def test_added_keys_under_detectron2s_retinanet_are_refused(key: str, value):
     cfg = shipped_cfg()
     set_key(cfg, key, value)
-    validate_cfg(cfg)
+    assert validate_cfg(cfg) == []
     cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
     with pytest.raises(ValueError, match=rf"{key} is .*set MODEL.META_ARCHITECTURE to Retina"):
         validate_cfg(cfg)
@@ -224,7 +224,7 @@ def test_detectron2s_retinanet_keeps_its_own_keys_and_the_trainers():
     cfg.MODEL.RETINANET.BBOX_REG_LOSS_TYPE = "giou"
     cfg.MODEL.RETINANET.FOCAL_LOSS_GAMMA = 1.0
     cfg.MODEL.RETINANET.FREEZE = ["fpn"]
-    validate_cfg(cfg)
+    assert validate_cfg(cfg) == []
 
 
 def test_a_users_kind_of_our_anchor_generator_reads_the_same_keys(monkeypatch):
@@ -237,7 +237,7 @@ def test_a_users_kind_of_our_anchor_generator_reads_the_same_keys(monkeypatch):
     cfg = shipped_cfg()
     cfg.MODEL.ANCHOR_GENERATOR.NAME = "TallAnchorGenerator"
     cfg.MODEL.ANCHOR_GENERATOR.SCALES_PER_OCTAVE = 2
-    validate_cfg(cfg)
+    assert validate_cfg(cfg) == []
     cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[8.0]]
     with pytest.raises(ValueError, match="TallAnchorGenerator reads OCTAVE_BASE_SIZES"):
         validate_cfg(cfg)

@@ -8,6 +8,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from ...errors import ConfigError, InputError, did_you_mean
+from ...registry import register_config_check
 from .mosaic import Mosaic
 from .ops import ENTRIES
 from .validate import number
@@ -40,19 +41,14 @@ def is_default(cfg: CfgNode) -> bool:
     return names == DEFAULT and cfg.INPUT.AUG_MIN_VISIBLE == 0
 
 
+@register_config_check
 def check_augmentations(cfg: CfgNode) -> None:
-    """Check ``INPUT.AUG`` and ``INPUT.AUG_MIN_VISIBLE``.
+    """Check ``INPUT.AUG``, and what does not go together with it.
 
     Raises:
         KeyError: an unknown name of an augmentation or parameter, with the nearest real one.
         ValueError: a value out of range, or keys that do not go together.
     """
-    share = cfg.INPUT.AUG_MIN_VISIBLE
-    if not 0 <= share < 1:
-        raise InputError(
-            f"INPUT.AUG_MIN_VISIBLE must be in [0, 1), got {share}: the share of a box's area that "
-            "must be left for it to be kept"
-        )
     steps = parse_augmentations(cfg)
     if is_default(cfg):
         return

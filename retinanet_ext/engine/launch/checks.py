@@ -12,7 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
-from ...config.step_rules import check_parts
+from ...config.run_rules import check_batch
 from ...errors import InputError, MissingFileError
 from ..checkpoint.last_checkpoint import TAG, candidates
 from ..checkpoint.weights import require_safetensors
@@ -62,16 +62,7 @@ def check_processes(cfg: CfgNode) -> None:
         ValueError: names ``SOLVER.IMS_PER_BATCH`` or ``MODEL.DEVICE`` and the number of processes.
     """
     world_size = comm.get_world_size()
-    reference = cfg.SOLVER.REFERENCE_WORLD_SIZE
-    # With a reference, Detectron2 scales the batch to the number of processes by itself.
-    divisor = reference or world_size
-    if cfg.SOLVER.IMS_PER_BATCH % divisor:
-        what = "SOLVER.REFERENCE_WORLD_SIZE is" if reference else "the number of processes is"
-        raise InputError(
-            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH} but {what} {divisor}; the batch "
-            "is the total over all processes and must be a multiple of it"
-        )
-    check_parts(cfg, world_size)
+    check_batch(cfg, world_size)
     if world_size == 1:
         return
     kind, _, index = cfg.MODEL.DEVICE.partition(":")

@@ -48,7 +48,7 @@ class ModelEMA:
             ValueError: ``decay`` is out of range.
         """
         if not 0 <= decay < 1:
-            raise InputError(f"SOLVER.EMA.DECAY must be in [0, 1), got {decay}")
+            raise ValueError(f"decay must be in [0, 1), got {decay}")
         self.model = model.module if isinstance(model, DistributedDataParallel) else model
         self.decay = decay
         self.warmup = warmup

@@ -13,7 +13,8 @@ from detectron2.solver.build import maybe_add_gradient_clipping
 from fvcore.common.param_scheduler import CompositeParamScheduler, CosineParamScheduler
 from torch import nn
 
-from ...config.solver_rules import LR_SCHEDULERS, OPTIMIZERS
+from ...config.keys import check_keys
+from ...config.solver_rules import check_lr_end
 from ...errors import InputError
 from .layer_decay import layer_lr_factors
 
@@ -37,8 +38,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
             backbone without layers.
     """
     name, clipping = cfg.SOLVER.OPTIMIZER, cfg.SOLVER.CLIP_GRADIENTS
-    if name not in OPTIMIZERS:
-        raise InputError(f"SOLVER.OPTIMIZER is {name!r}; choose one of {', '.join(OPTIMIZERS)}")
+    check_keys(cfg, "SOLVER.OPTIMIZER")
     full_model = clipping.ENABLED and clipping.CLIP_TYPE == "full_model"
     if full_model:  # which Detectron2 does not know
         cfg = cfg.clone()
@@ -137,31 +137,19 @@ def build_lr_scheduler(
     Raises:
         ValueError: the name is unknown, or a value of the one-cycle schedule is out of range.
     """
-    name = cfg.SOLVER.LR_SCHEDULER_NAME
-    if name == "OneCycleLR":
+    check_keys(cfg, "SOLVER.LR_SCHEDULER_NAME")
+    if cfg.SOLVER.LR_SCHEDULER_NAME == "OneCycleLR":
+        check_keys(cfg, "SOLVER.ONE_CYCLE_PCT_START", "SOLVER.BASE_LR")
+        check_lr_end(cfg)
         multiplier = _one_cycle_multiplier(cfg)
         return LRMultiplier(optimizer, multiplier=multiplier, max_iter=cfg.SOLVER.MAX_ITER)
-    if name not in LR_SCHEDULERS:
-        raise InputError(
-            f"SOLVER.LR_SCHEDULER_NAME is {name!r}; choose one of {', '.join(LR_SCHEDULERS)}"
-        )
     return build_detectron2_lr_scheduler(cfg, optimizer)
 
 
 def _one_cycle_multiplier(cfg: CfgNode) -> CompositeParamScheduler:
     """Multiplier of ``BASE_LR`` over training progress in [0, 1]."""
     rise, start = cfg.SOLVER.ONE_CYCLE_PCT_START, cfg.SOLVER.WARMUP_FACTOR
-    if not 0.0 < rise < 1.0:
-        raise InputError(
-            f"SOLVER.ONE_CYCLE_PCT_START is {rise}; it is the share of MAX_ITER spent rising "
-            "and must lie between 0 and 1 (0.3 is usual)"
-        )
     base_lr, end_lr = cfg.SOLVER.BASE_LR, cfg.SOLVER.BASE_LR_END
-    if base_lr <= 0.0 or not 0.0 <= end_lr <= base_lr:
-        raise InputError(
-            f"SOLVER.BASE_LR is {base_lr} and SOLVER.BASE_LR_END is {end_lr}; the first must be "
-            "positive and the second between 0 and the first"
-        )
     return CompositeParamScheduler(
         [CosineParamScheduler(start, 1.0), CosineParamScheduler(1.0, end_lr / base_lr)],
         lengths=[rise, 1.0 - rise],

@@ -12,7 +12,7 @@ import os
 import torch
 from detectron2.config import CfgNode
 
-from ...config.solver_rules import check_determinism
+from ...config.run_rules import check_determinism
 from ...errors import InputError
 
 CUBLAS_KEY = "CUBLAS_WORKSPACE_CONFIG"

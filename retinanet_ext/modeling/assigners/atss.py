@@ -15,7 +15,8 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from ...boxes import in_chunks
-from ...registry import ASSIGNER_REGISTRY
+from ...errors import InputError
+from ...registry import ASSIGNER_REGISTRY, node_of
 from .debug import AssignmentDebug
 from .iou import ImageAssigner
 
@@ -31,7 +32,7 @@ _SAME_CENTRE = 0.01  # pixels; the float32 corners of anchors give their centre 
 def check_atss_topk(topk: int) -> None:
     """Raise ValueError unless ``topk`` is at least 1."""
     if topk < 1:
-        raise ValueError(
+        raise InputError(
             f"MODEL.RETINANET.ATSS_TOPK is {topk}; set it to the number of candidate locations per "
             "level and object, 9 in the paper"
         )
@@ -57,6 +58,8 @@ class ATSSAssigner(ImageAssigner):
     per batch.
     """
 
+    config_keys = ("ATSS_TOPK", "MULTI_LABEL_IOU_THRESH")
+
     @configurable
     def __init__(
         self, *, num_classes: int, topk: int = 9, multi_label_iou_thresh: float = 1.0
@@ -75,8 +78,8 @@ class ATSSAssigner(ImageAssigner):
         self.topk = topk
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        node = cfg.MODEL.RETINANET
+    def from_config(cls, cfg: CfgNode, node: CfgNode | None = None) -> dict[str, Any]:
+        node = node_of(cfg, node)
         return {
             "num_classes": node.NUM_CLASSES,
             "topk": node.ATSS_TOPK,

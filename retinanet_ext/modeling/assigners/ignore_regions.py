@@ -13,16 +13,8 @@ from detectron2.structures import Boxes, pairwise_ioa
 from torch import Tensor
 
 from ...boxes import in_chunks
+from ...errors import InputError
 from ...structures import IGNORE_LABEL, DenseTargets
-
-
-def check_ignore_iof_thresh(thresh: float) -> None:
-    """Raise ValueError unless ``thresh`` is above 0."""
-    if not thresh > 0:
-        raise ValueError(
-            f"MODEL.RETINANET.IGNORE_IOF_THRESH is {thresh}; set it to a share of the anchor's "
-            "area in (0, 1], for example 0.5, or to 2.0 to learn crowds as background"
-        )
 
 
 @torch.no_grad()
@@ -50,7 +42,7 @@ def ignore_anchors(
         ValueError: if there is not one entry of ``ignore_boxes`` per image.
     """
     if len(ignore_boxes) != targets.num_images:
-        raise ValueError(
+        raise InputError(
             f"ignore_boxes has {len(ignore_boxes)} entries for {targets.num_images} images; give "
             "one per image, None where there is nothing to ignore"
         )

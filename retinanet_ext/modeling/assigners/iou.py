@@ -9,14 +9,15 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from ...registry import ASSIGNER_REGISTRY
+from ...errors import InputError
+from ...registry import ASSIGNER_REGISTRY, node_of
 from ...structures import IGNORE_LABEL, DenseTargets
 from .debug import AssignmentDebug, describe_assignment
 from .matching import ChunkedMatcher
@@ -25,6 +26,8 @@ from .multi_label import check_multi_label_thresh, extra_classes
 
 class ImageAssigner(ABC):
     """An assigner that looks at one image after the other; a subclass says who matches whom."""
+
+    config_keys: ClassVar[tuple[str, ...]] = ("MULTI_LABEL_IOU_THRESH",)
 
     def __init__(self, num_classes: int, multi_label_iou_thresh: float = 1.0):
         """
@@ -119,6 +122,13 @@ class IoUAssigner(ImageAssigner):
     nobody's target, while Detectron2 would make every anchor that misses it a positive.
     """
 
+    config_keys = (
+        "IOU_THRESHOLDS",
+        "IOU_LABELS",
+        "ALLOW_LOW_QUALITY_MATCHES",
+        "MULTI_LABEL_IOU_THRESH",
+    )
+
     @configurable
     def __init__(
         self,
@@ -146,8 +156,8 @@ class IoUAssigner(ImageAssigner):
         self.matcher = ChunkedMatcher(iou_thresholds, iou_labels, allow_low_quality_matches)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        node = cfg.MODEL.RETINANET
+    def from_config(cls, cfg: CfgNode, node: CfgNode | None = None) -> dict[str, Any]:
+        node = node_of(cfg, node)
         return {
             "num_classes": node.NUM_CLASSES,
             "iou_thresholds": node.IOU_THRESHOLDS,
@@ -180,15 +190,15 @@ class IoUAssigner(ImageAssigner):
 
 
 def check_iou_bands(thresholds: Sequence[float], labels: Sequence[int]) -> None:
-    """Raise ValueError unless the thresholds rise within (0, 1) and there is a label per band."""
+    """Raise InputError unless the thresholds rise within (0, 1) and there is a label per band."""
     rising = all(a <= b for a, b in itertools.pairwise(thresholds))
     if not thresholds or not rising or not all(0 < t < 1 for t in thresholds):
-        raise ValueError(
+        raise InputError(
             "MODEL.RETINANET.IOU_THRESHOLDS must rise within (0, 1), for example [0.4, 0.5], "
             f"got {list(thresholds)}"
         )
     if len(labels) != len(thresholds) + 1 or any(label not in (-1, 0, 1) for label in labels):
-        raise ValueError(
+        raise InputError(
             f"MODEL.RETINANET.IOU_LABELS must hold {len(thresholds) + 1} values out of 0 "
             f"(background), -1 (ignored) and 1 (object) for thresholds {list(thresholds)}, "
             f"got {list(labels)}"

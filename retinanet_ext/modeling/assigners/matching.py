@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...boxes import in_chunks
+from ...errors import InputError
 
 
 class ChunkedMatcher:
@@ -43,7 +44,7 @@ class ChunkedMatcher:
                 device.
         """
         if len(labels) != len(thresholds) + 1:
-            raise ValueError(
+            raise InputError(
                 f"a matcher needs one label more than thresholds, got labels {list(labels)} for "
                 f"thresholds {list(thresholds)}"
             )

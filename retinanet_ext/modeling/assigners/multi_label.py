@@ -11,12 +11,13 @@ from detectron2.structures import Boxes, Instances, pairwise_iou
 from torch import Tensor
 
 from ...boxes import in_chunks
+from ...errors import InputError
 
 
 def check_multi_label_thresh(thresh: float) -> None:
     """Raise ValueError unless ``thresh`` is in (0, 1]."""
     if not 0 < thresh <= 1:
-        raise ValueError(
+        raise InputError(
             f"MODEL.RETINANET.MULTI_LABEL_IOU_THRESH is {thresh}; set it to an IoU in (0, 1), for "
             "example 0.9, or to 1.0 for one class per anchor"
         )

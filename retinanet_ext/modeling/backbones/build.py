@@ -14,14 +14,37 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from detectron2.modeling.backbone.fpn import FPN, LastLevelP6P7
 from detectron2.modeling.backbone.regnet import RegNet, ResBottleneckBlock, SimpleStem
 
-from ...errors import did_you_mean
-from ...registry import register_once
+from ...errors import ConfigError, InputError, did_you_mean
+from ...registry import reads, register_once
 
 TOP_BLOCK_INPUTS = ("c5", "p5")
 """Values of MODEL.FPN.TOP_BLOCK_IN."""
 
 
+def check_bottom_up(cfg: CfgNode) -> None:
+    """Raise unless :func:`build_fpn_backbone_p6p7` can stand on MODEL.FPN.BOTTOM_UP.
+
+    Raises:
+        ConfigError: if that is no entry of BACKBONE_REGISTRY.
+        InputError: if it is that function itself.
+    """
+    bottom_up = cfg.MODEL.FPN.BOTTOM_UP
+    known = sorted(dict(BACKBONE_REGISTRY))
+    if bottom_up not in known:
+        raise ConfigError(
+            f"MODEL.FPN.BOTTOM_UP is '{bottom_up}', which is not registered."
+            f"{did_you_mean(bottom_up, known)} Known: {', '.join(known)}. If it is your own, "
+            "import the module that registers it."
+        )
+    if bottom_up == "build_fpn_backbone_p6p7":
+        raise InputError(
+            f"MODEL.FPN.BOTTOM_UP is '{bottom_up}', the pyramid itself; set it to the network "
+            "under it, such as build_resnet_backbone"
+        )
+
+
 @register_once(BACKBONE_REGISTRY)
+@reads("MODEL.FPN.BOTTOM_UP", "MODEL.FPN.TOP_BLOCK_IN", check_config=check_bottom_up)
 def build_fpn_backbone_p6p7(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """FPN whose levels go on to P6 and P7 (Sec. 4, "Feature Pyramid Network Backbone").
 
@@ -34,16 +57,16 @@ def build_fpn_backbone_p6p7(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
         input_shape: channels of the images.
 
     Raises:
-        KeyError: if there is no such bottom-up network.
-        ValueError: if it lacks one of FPN.IN_FEATURES, or for another TOP_BLOCK_IN.
+        ConfigError: if there is no such bottom-up network.
+        InputError: if it lacks one of FPN.IN_FEATURES, or for another TOP_BLOCK_IN.
     """
     node = cfg.MODEL.FPN
-    check_fpn_arguments(node.BOTTOM_UP, node.TOP_BLOCK_IN)
+    check_bottom_up(cfg)
     bottom_up = BACKBONE_REGISTRY.get(node.BOTTOM_UP)(cfg, input_shape)
     shapes = bottom_up.output_shape()
     for name in node.IN_FEATURES or [""]:
         if name not in shapes:
-            raise ValueError(
+            raise InputError(
                 f"MODEL.FPN.IN_FEATURES is {node.IN_FEATURES}, but {node.BOTTOM_UP} gives "
                 f"{', '.join(shapes)}; name some of these, finest first."
                 f"{did_you_mean(name, shapes)}"
@@ -51,8 +74,13 @@ def build_fpn_backbone_p6p7(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     last = node.IN_FEATURES[-1]
     if node.TOP_BLOCK_IN == "c5":
         in_channels, in_feature = shapes[last].channels, last
-    else:
+    elif node.TOP_BLOCK_IN == "p5":
         in_channels, in_feature = node.OUT_CHANNELS, f"p{int(math.log2(shapes[last].stride))}"
+    else:
+        raise InputError(
+            f"MODEL.FPN.TOP_BLOCK_IN is '{node.TOP_BLOCK_IN}'; set it to one of "
+            f"{', '.join(TOP_BLOCK_INPUTS)}"
+        )
     return FPN(
         bottom_up=bottom_up,
         in_features=node.IN_FEATURES,
@@ -77,7 +105,7 @@ def build_regnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
         ValueError: if images do not have 3 channels.
     """
     if input_shape.channels != 3:
-        raise ValueError(
+        raise InputError(
             f"build_regnet_backbone takes images of 3 channels, but MODEL.PIXEL_MEAN has "
             f"{input_shape.channels}"
         )
@@ -96,30 +124,3 @@ def build_regnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
         norm=node.NORM,
         out_features=node.OUT_FEATURES,
     )
-
-
-def check_fpn_arguments(bottom_up: str, top_block_in: str) -> None:
-    """Raise, with the config key, unless :func:`build_fpn_backbone_p6p7` knows both.
-
-    Raises:
-        KeyError: if ``bottom_up`` is no entry of BACKBONE_REGISTRY.
-        ValueError: if ``bottom_up`` is that function itself, or ``top_block_in`` is not one of
-            TOP_BLOCK_INPUTS.
-    """
-    known = sorted(dict(BACKBONE_REGISTRY))
-    if bottom_up not in known:
-        raise KeyError(
-            f"MODEL.FPN.BOTTOM_UP is '{bottom_up}', which is not registered."
-            f"{did_you_mean(bottom_up, known)} Known: {', '.join(known)}. If it is your own, "
-            "import the module that registers it."
-        )
-    if bottom_up == build_fpn_backbone_p6p7.__name__:
-        raise ValueError(
-            f"MODEL.FPN.BOTTOM_UP is '{bottom_up}', the pyramid itself; set it to the network "
-            "under it, such as build_resnet_backbone"
-        )
-    if top_block_in not in TOP_BLOCK_INPUTS:
-        raise ValueError(
-            f"MODEL.FPN.TOP_BLOCK_IN is '{top_block_in}'; set it to one of "
-            f"{', '.join(TOP_BLOCK_INPUTS)}"
-        )

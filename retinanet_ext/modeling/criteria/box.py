@@ -6,19 +6,17 @@ Letters: P positive anchors.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling.box_regression import Box2BoxTransform
 from torch import Tensor, nn
 
+from ...errors import InputError
 from ...losses.box import iou_box_loss, order_corners, smooth_l1_box_loss
 from ...losses.precision import at_least_float32
-from ...registry import BOX_LOSS_REGISTRY
-
-BOX_LOSS_ALIASES = {"smooth_l1": "SmoothL1", "giou": "GIoU", "diou": "DIoU", "ciou": "CIoU"}
-"""Detectron2's values of MODEL.RETINANET.BBOX_REG_LOSS_TYPE and the entries they stand for."""
+from ...registry import BOX_LOSS_REGISTRY, node_of
 
 # Least size of an object in sizes of its anchor, as deltas see it.
 _MIN_LOG_SIZE = math.log(1e-4)
@@ -27,13 +25,15 @@ _MIN_LOG_SIZE = math.log(1e-4)
 class _BoxLoss(nn.Module):
     """Base of the box losses: holds the transform between deltas and boxes."""
 
+    config_keys: ClassVar[tuple[str, ...]] = ()
+
     def __init__(self, box2box_transform: Box2BoxTransform):
         super().__init__()
         self.box2box_transform = box2box_transform
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        return {"box2box_transform": Box2BoxTransform(cfg.MODEL.RETINANET.BBOX_REG_WEIGHTS)}
+    def from_config(cls, cfg: CfgNode, node: CfgNode | None = None) -> dict[str, Any]:
+        return {"box2box_transform": Box2BoxTransform(node_of(cfg, node).BBOX_REG_WEIGHTS)}
 
 
 class _DeltaLoss(_BoxLoss):
@@ -64,12 +64,13 @@ class SmoothL1(_DeltaLoss):
     def __init__(self, *, box2box_transform: Box2BoxTransform, beta: float = 0.0):
         super().__init__(box2box_transform)
         if not beta >= 0:
-            raise ValueError(f"MODEL.RETINANET.SMOOTH_L1_LOSS_BETA must be >= 0, got {beta}")
+            raise InputError(f"MODEL.RETINANET.SMOOTH_L1_LOSS_BETA must be >= 0, got {beta}")
         self.beta = beta
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        return {**super().from_config(cfg), "beta": cfg.MODEL.RETINANET.SMOOTH_L1_LOSS_BETA}
+    def from_config(cls, cfg: CfgNode, node: CfgNode | None = None) -> dict[str, Any]:
+        beta = node_of(cfg, node).SMOOTH_L1_LOSS_BETA
+        return {**super().from_config(cfg, node), "beta": beta}
 
 
 @BOX_LOSS_REGISTRY.register()
@@ -135,7 +136,7 @@ class WeightedBoxLoss(nn.Module):
         """
         super().__init__()
         if not 0 <= weight < math.inf:
-            raise ValueError(
+            raise InputError(
                 f"MODEL.RETINANET.BOX_LOSS_WEIGHT must be finite and >= 0, got {weight}"
             )
         self.box_loss = box_loss
@@ -149,13 +150,17 @@ class WeightedBoxLoss(nn.Module):
         return self.weight * self.box_loss(deltas, anchors, gt_boxes, **wanted)
 
 
-def build_box_loss(cfg: CfgNode) -> nn.Module:
+def build_box_loss(cfg: CfgNode, node: CfgNode | None = None) -> nn.Module:
     """Build the box loss that MODEL.RETINANET.BBOX_REG_LOSS_TYPE names, times BOX_LOSS_WEIGHT.
 
+    Args:
+        cfg: the config.
+        node: the section to read. Default: ``MODEL.RETINANET``.
+
     Raises:
-        KeyError: if it names neither one of Detectron2's types nor a registered box loss.
+        ConfigError: if it names neither one of Detectron2's types nor a registered box loss.
         ValueError: if the weight is negative or not finite.
     """
-    name, weight = cfg.MODEL.RETINANET.BBOX_REG_LOSS_TYPE, cfg.MODEL.RETINANET.BOX_LOSS_WEIGHT
-    box_loss = BOX_LOSS_REGISTRY.get(BOX_LOSS_ALIASES.get(name, name))(cfg)
+    weight = node_of(cfg, node).BOX_LOSS_WEIGHT
+    box_loss = BOX_LOSS_REGISTRY.build(cfg, node=node)
     return box_loss if weight == 1 else WeightedBoxLoss(box_loss, weight)

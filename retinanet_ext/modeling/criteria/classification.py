@@ -7,19 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
+from ...errors import InputError
 from ...losses.conv_focal import conv_focal_loss
 from ...losses.cross_entropy import CLASS_BALANCES, class_alphas, class_balanced_focal_loss
 from ...losses.focal import check_focal_arguments, focal_loss, sigmoid_focal_loss
 from ...losses.kernels.dispatch import check_kernel
 from ...losses.multi_label import conv_extra_positive_loss, extra_positive_loss
 from ...losses.star import check_star_arguments, focal_loss_star, sigmoid_focal_loss_star
-from ...registry import CLS_LOSS_REGISTRY
+from ...registry import CLS_LOSS_REGISTRY, node_of
 from ...structures import DenseTargets
 
 
@@ -29,6 +30,7 @@ class _SigmoidLoss(nn.Module):
     A subclass says what the loss is for one label per anchor, and what a single entry costs.
     """
 
+    config_keys: ClassVar[tuple[str, ...]] = ()
     multi_label = True
 
     def forward(self, logits: list[Tensor], targets: DenseTargets) -> Tensor:
@@ -51,6 +53,8 @@ class _SigmoidLoss(nn.Module):
 
 class _SigmoidFocal(_SigmoidLoss):
     """Base of the losses that are a focal loss with one alpha and gamma; all share its kernels."""
+
+    config_keys: ClassVar[tuple[str, ...]] = ("LOSS_KERNEL",)
 
     def __init__(self, alpha: float, gamma: float, kernel: str):
         super().__init__()
@@ -108,14 +112,15 @@ class FocalLoss(_SigmoidFocal):
     """Focal loss over K independent sigmoids (Eq. 5): :func:`retinanet_ext.losses.focal_loss`."""
 
     from_features = _SigmoidFocal.from_features
+    config_keys = ("FOCAL_LOSS_ALPHA", "FOCAL_LOSS_GAMMA", "LOSS_KERNEL")
 
     @configurable
     def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0, kernel: str = "auto"):
         super().__init__(alpha, gamma, kernel)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        node = cfg.MODEL.RETINANET
+    def from_config(cls, cfg: CfgNode, node: CfgNode | None = None) -> dict[str, Any]:
+        node = node_of(cfg, node)
         return {
             "alpha": node.FOCAL_LOSS_ALPHA,
             "gamma": node.FOCAL_LOSS_GAMMA,
@@ -134,8 +139,8 @@ class BCE(_SigmoidFocal):
         super().__init__(-1, 0.0, kernel)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        return {"kernel": cfg.MODEL.RETINANET.LOSS_KERNEL}
+    def from_config(cls, cfg: CfgNode, node: CfgNode | None = None) -> dict[str, Any]:
+        return {"kernel": node_of(cfg, node).LOSS_KERNEL}
 
 
 @CLS_LOSS_REGISTRY.register()
@@ -146,14 +151,15 @@ class BalancedBCE(_SigmoidFocal):
     """
 
     from_features = _SigmoidFocal.from_features
+    config_keys = ("FOCAL_LOSS_ALPHA", "LOSS_KERNEL")
 
     @configurable
     def __init__(self, *, alpha: float = 0.75, kernel: str = "auto"):
         super().__init__(alpha, 0.0, kernel)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        node = cfg.MODEL.RETINANET
+    def from_config(cls, cfg: CfgNode, node: CfgNode | None = None) -> dict[str, Any]:
+        node = node_of(cfg, node)
         return {"alpha": node.FOCAL_LOSS_ALPHA, "kernel": node.LOSS_KERNEL}
 
 
@@ -164,6 +170,8 @@ class FocalLossStar(_SigmoidLoss):
     The definition is :func:`retinanet_ext.losses.focal_loss_star`.
     """
 
+    config_keys = ("FOCAL_STAR_GAMMA", "FOCAL_STAR_BETA", "FOCAL_STAR_ALPHA")
+
     @configurable
     def __init__(self, *, gamma: float = 2.0, beta: float = 1.0, alpha: float = -1):
         super().__init__()
@@ -173,8 +181,8 @@ class FocalLossStar(_SigmoidLoss):
         self.alpha = alpha
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        node = cfg.MODEL.RETINANET
+    def from_config(cls, cfg: CfgNode, node: CfgNode | None = None) -> dict[str, Any]:
+        node = node_of(cfg, node)
         return {
             "gamma": node.FOCAL_STAR_GAMMA,
             "beta": node.FOCAL_STAR_BETA,
@@ -197,6 +205,15 @@ class ClassBalancedFocal(_SigmoidLoss):
     :func:`retinanet_ext.losses.class_alphas` makes them from numbers of objects.
     """
 
+    config_keys = (
+        "FOCAL_LOSS_ALPHA",
+        "FOCAL_LOSS_GAMMA",
+        "CLASS_BALANCE",
+        "CLASS_ALPHA",
+        "CLASS_COUNTS",
+        "CLASS_BALANCE_BETA",
+    )
+
     @configurable
     def __init__(self, *, alphas: Sequence[float] | None, gamma: float = 2.0):
         """
@@ -208,7 +225,7 @@ class ClassBalancedFocal(_SigmoidLoss):
         super().__init__()
         check_focal_arguments(-1, gamma)
         if alphas is not None and not (alphas and all(0 <= alpha <= 1 for alpha in alphas)):
-            raise ValueError(f"alphas must be in [0, 1], one for each class, got {list(alphas)}")
+            raise InputError(f"alphas must be in [0, 1], one for each class, got {list(alphas)}")
         self.gamma = gamma
         self.alphas: Tensor | None
         values = None if alphas is None else torch.tensor(alphas, dtype=torch.float32)
@@ -216,8 +233,14 @@ class ClassBalancedFocal(_SigmoidLoss):
         self.register_buffer("alphas", values, persistent=False)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        return {"alphas": _configured_alphas(cfg), "gamma": cfg.MODEL.RETINANET.FOCAL_LOSS_GAMMA}
+    def from_config(cls, cfg: CfgNode, node: CfgNode | None = None) -> dict[str, Any]:
+        node = node_of(cfg, node)
+        return {"alphas": _configured_alphas(node), "gamma": node.FOCAL_LOSS_GAMMA}
+
+    @classmethod
+    def needs_class_counts(cls, node: CfgNode) -> bool:
+        """Whether CLASS_COUNTS has to hold the objects of each class before training."""
+        return node.CLASS_BALANCE != "given"
 
     def _by_labels(self, logits: list[Tensor], targets: DenseTargets) -> Tensor:
         return class_balanced_focal_loss(
@@ -231,7 +254,7 @@ class ClassBalancedFocal(_SigmoidLoss):
 
     def _known_alphas(self) -> Tensor:
         if self.alphas is None:
-            raise ValueError(
+            raise InputError(
                 "MODEL.RETINANET.CLASS_COUNTS is empty, so the loss ClassBalancedFocal has no "
                 "alphas; retinanet_ext.engine.setup fills it, or set it to "
                 "retinanet_ext.data.count_classes(cfg.DATASETS.TRAIN, NUM_CLASSES)"
@@ -239,20 +262,19 @@ class ClassBalancedFocal(_SigmoidLoss):
         return self.alphas
 
 
-def _configured_alphas(cfg: CfgNode) -> list[float] | None:
+def _configured_alphas(node: CfgNode) -> list[float] | None:
     """The alpha of each class as MODEL.RETINANET.CLASS_BALANCE asks; None without CLASS_COUNTS.
 
     Raises:
-        ValueError: if it is unknown, what it needs is missing or is not one number for each class,
+        InputError: if it is unknown, what it needs is missing or is not one number for each class,
             or CLASS_ALPHA would be ignored.
     """
-    node = cfg.MODEL.RETINANET
     balance, prefix = node.CLASS_BALANCE, "MODEL.RETINANET."
     if balance not in ("given", *CLASS_BALANCES):
         known = ", ".join(("given", *CLASS_BALANCES))
-        raise ValueError(f"{prefix}CLASS_BALANCE must be one of {known}, got '{balance}'")
+        raise InputError(f"{prefix}CLASS_BALANCE must be one of {known}, got '{balance}'")
     if balance != "given" and node.CLASS_ALPHA:
-        raise ValueError(
+        raise InputError(
             f"{prefix}CLASS_ALPHA is set, but CLASS_BALANCE '{balance}' does not read it; set "
             "CLASS_BALANCE to 'given'"
         )
@@ -260,7 +282,7 @@ def _configured_alphas(cfg: CfgNode) -> list[float] | None:
     if key == "CLASS_COUNTS" and len(node.CLASS_COUNTS) == 0:
         return None
     if len(node[key]) != node.NUM_CLASSES:
-        raise ValueError(
+        raise InputError(
             f"{prefix}{key} has {len(node[key])} values, but CLASS_BALANCE '{balance}' needs one "
             f"for each of {prefix}NUM_CLASSES = {node.NUM_CLASSES}"
         )

@@ -13,7 +13,8 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from ...errors import did_you_mean
+from ...errors import InputError, did_you_mean
+from ...registry import node_of
 
 NORMALIZERS = ("running_mean", "positives", "anchors", "constant")
 """Values of MODEL.RETINANET.LOSS_NORMALIZER, see :class:`LossNormalizer`."""
@@ -81,14 +82,14 @@ class LossNormalizer(nn.Module):
         """
         super().__init__()
         if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), got {momentum}")
+            raise InputError(f"momentum must be in [0, 1), got {momentum}")
         if kind not in NORMALIZERS:
-            raise ValueError(
+            raise InputError(
                 f"MODEL.RETINANET.LOSS_NORMALIZER is '{kind}'; set it to one of "
                 f"{', '.join(NORMALIZERS)}.{did_you_mean(kind, NORMALIZERS)}"
             )
         if not 0 < value < math.inf:
-            raise ValueError(
+            raise InputError(
                 f"MODEL.RETINANET.LOSS_NORMALIZER_VALUE must be finite and > 0, got {value}"
             )
         self.momentum = momentum
@@ -118,7 +119,7 @@ class LossNormalizer(nn.Module):
             self._counts.append(num_pos)
             return torch.ones_like(self.mean)
         if self.kind == "anchors" and num_anchors < 1:
-            raise ValueError(
+            raise InputError(
                 "LOSS_NORMALIZER 'anchors' divides by num_anchors, the anchors of all images of "
                 f"the batch, which must be at least 1, got {num_anchors}"
             )
@@ -196,11 +197,15 @@ class LossNormalizer(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
-def build_loss_normalizer(cfg: CfgNode) -> LossNormalizer:
+def build_loss_normalizer(cfg: CfgNode, node: CfgNode | None = None) -> LossNormalizer:
     """Build the normalizer that MODEL.RETINANET.LOSS_NORMALIZER names.
+
+    Args:
+        cfg: the config.
+        node: the section to read. Default: ``MODEL.RETINANET``.
 
     Raises:
         ValueError: if that is no kind of normalizer, or LOSS_NORMALIZER_VALUE is not above 0.
     """
-    node = cfg.MODEL.RETINANET
+    node = node_of(cfg, node)
     return LossNormalizer(kind=node.LOSS_NORMALIZER, value=node.LOSS_NORMALIZER_VALUE)

@@ -13,11 +13,12 @@ from detectron2.config import CfgNode, configurable
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
+from ...errors import InputError
 from ...losses.cross_entropy import anchor_cross_entropy
 from ...losses.focal import sigmoid_focal_loss
 from ...losses.kernels.dispatch import check_kernel
 from ...losses.sampling import check_sampling_arguments, hardest_anchors, hardest_at_ratio
-from ...registry import CLS_LOSS_REGISTRY
+from ...registry import CLS_LOSS_REGISTRY, node_of
 from ...structures import IGNORE_LABEL, DenseTargets
 
 
@@ -34,6 +35,15 @@ class OHEM(nn.Module):
     """
 
     MODES = ("topk", "ratio")
+
+    config_keys = (
+        "OHEM_MODE",
+        "OHEM_BATCH",
+        "OHEM_NMS_THRESH",
+        "OHEM_NEG_POS_RATIO",
+        "OHEM_MIN_NEG",
+        "LOSS_KERNEL",
+    )
 
     @configurable
     def __init__(
@@ -58,9 +68,9 @@ class OHEM(nn.Module):
         super().__init__()
         if mode not in self.MODES:
             known = ", ".join(self.MODES)
-            raise ValueError(f"MODEL.RETINANET.OHEM_MODE must be one of {known}, got '{mode}'")
+            raise InputError(f"MODEL.RETINANET.OHEM_MODE must be one of {known}, got '{mode}'")
         if mode == "topk" and batch_size == 0:
-            raise ValueError("MODEL.RETINANET.OHEM_BATCH is 0; OHEM_MODE topk needs it to be > 0")
+            raise InputError("MODEL.RETINANET.OHEM_BATCH is 0; OHEM_MODE topk needs it to be > 0")
         check_sampling_arguments(batch_size, nms_thresh, neg_pos_ratio, min_negatives)
         check_kernel(kernel)
         self.mode = mode
@@ -72,8 +82,8 @@ class OHEM(nn.Module):
         self.needs_anchors = nms_thresh < 1
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        node = cfg.MODEL.RETINANET
+    def from_config(cls, cfg: CfgNode, node: CfgNode | None = None) -> dict[str, Any]:
+        node = node_of(cfg, node)
         return {
             "mode": node.OHEM_MODE,
             "batch_size": node.OHEM_BATCH,
@@ -114,7 +124,7 @@ class OHEM(nn.Module):
         targets.require_one_class("OHEM")
         targets.require_no_weights("OHEM")
         if self.needs_anchors and anchors is None:
-            raise ValueError(
+            raise InputError(
                 f"the loss OHEM needs the anchors, for MODEL.RETINANET.OHEM_NMS_THRESH is "
                 f"{self.nms_thresh}; call it with anchors=, or set OHEM_NMS_THRESH to 1.0"
             )

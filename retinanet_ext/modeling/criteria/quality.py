@@ -21,7 +21,7 @@ from ...losses.quality import (
     sigmoid_quality_focal_loss,
     sigmoid_varifocal_loss,
 )
-from ...registry import CLS_LOSS_REGISTRY
+from ...registry import CLS_LOSS_REGISTRY, node_of
 from ...structures import DenseTargets
 
 
@@ -29,6 +29,7 @@ from ...structures import DenseTargets
 class QualityFocalLoss(nn.Module):
     """Quality focal loss (arXiv 2006.04388): :func:`retinanet_ext.losses.quality_focal_loss`."""
 
+    config_keys = ("QUALITY_FOCAL_BETA", "LOSS_KERNEL")
     needs_quality = True
 
     @configurable
@@ -40,8 +41,8 @@ class QualityFocalLoss(nn.Module):
         self.kernel = kernel
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        node = cfg.MODEL.RETINANET
+    def from_config(cls, cfg: CfgNode, node: CfgNode | None = None) -> dict[str, Any]:
+        node = node_of(cfg, node)
         return {"beta": node.QUALITY_FOCAL_BETA, "kernel": node.LOSS_KERNEL}
 
     def forward(self, logits: list[Tensor], targets: DenseTargets, quality: Tensor) -> Tensor:
@@ -63,6 +64,7 @@ class QualityFocalLoss(nn.Module):
 class VarifocalLoss(nn.Module):
     """Varifocal loss (arXiv 2008.13367): :func:`retinanet_ext.losses.varifocal_loss`."""
 
+    config_keys = ("VARIFOCAL_ALPHA", "VARIFOCAL_GAMMA", "LOSS_KERNEL")
     needs_quality = True
 
     @configurable
@@ -75,8 +77,8 @@ class VarifocalLoss(nn.Module):
         self.kernel = kernel
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        node = cfg.MODEL.RETINANET
+    def from_config(cls, cfg: CfgNode, node: CfgNode | None = None) -> dict[str, Any]:
+        node = node_of(cfg, node)
         return {
             "alpha": node.VARIFOCAL_ALPHA,
             "gamma": node.VARIFOCAL_GAMMA,

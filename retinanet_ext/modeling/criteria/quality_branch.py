@@ -15,19 +15,13 @@ import torch.nn.functional as F
 from detectron2.modeling.box_regression import Box2BoxTransform
 from torch import Tensor
 
+from ...errors import InputError
 from ...losses.precision import at_least_float32
 from ...structures import HeadOutputs
 from .quality import box_quality
 
 QUALITY_BRANCHES = ("", "iou", "centerness")
 """Values of MODEL.RETINANET.QUALITY_BRANCH."""
-
-
-def check_quality_branch(kind: str) -> None:
-    """Raise ValueError, with the config key, unless ``kind`` is one of QUALITY_BRANCHES."""
-    if kind not in QUALITY_BRANCHES:
-        choices = ", ".join(f"'{name}'" for name in QUALITY_BRANCHES)
-        raise ValueError(f"MODEL.RETINANET.QUALITY_BRANCH is '{kind}'; set it to one of {choices}")
 
 
 def check_named_quality(kind: str, outputs: HeadOutputs, head: str) -> None:
@@ -40,12 +34,12 @@ def check_named_quality(kind: str, outputs: HeadOutputs, head: str) -> None:
     """
     named = "quality" in outputs.named
     if kind and not named:
-        raise ValueError(
+        raise InputError(
             f"MODEL.RETINANET.QUALITY_BRANCH is '{kind}', but the head {head} has no output named "
             "quality; set it to '', or return HeadOutputs(..., named={'quality': ...})"
         )
     if named and not kind:
-        raise ValueError(
+        raise InputError(
             f"the head {head} has an output named quality, but MODEL.RETINANET.QUALITY_BRANCH is "
             "''; set it to what that has to learn, 'iou' or 'centerness', or give the output "
             "another name"

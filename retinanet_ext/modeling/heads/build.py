@@ -9,7 +9,8 @@ from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
-from ...registry import DENSE_HEAD_REGISTRY
+from ...errors import InputError
+from ...registry import DENSE_HEAD_REGISTRY, node_of
 from ...structures import DenseTargets, HeadOutputs
 from ..speedups.sparse_tower import positive_outputs
 from .dense_head import DenseHead
@@ -18,6 +19,8 @@ from .dense_head import DenseHead
 @DENSE_HEAD_REGISTRY.register()
 class RetinaNetHead(DenseHead):
     """Two subnets of one shape with separate weights, shared across levels (Sec. 4, Fig. 3)."""
+
+    freezable_parts = ("cls_subnet", "bbox_subnet", *DenseHead.freezable_parts)
 
     cls_subnet: nn.Sequential
     bbox_subnet: nn.Sequential
@@ -58,6 +61,8 @@ class SharedTowerHead(DenseHead):
     of its subnets apart (Sec. 4, "Box Regression Subnet").
     """
 
+    freezable_parts = ("subnet", *DenseHead.freezable_parts)
+
     subnet: nn.Sequential
 
     def build_towers(self, make_tower: partial[nn.Sequential]) -> None:
@@ -75,7 +80,10 @@ class SharedTowerHead(DenseHead):
 
 
 def build_dense_head(
-    cfg: CfgNode, input_shape: Sequence[ShapeSpec], num_anchors: Sequence[int]
+    cfg: CfgNode,
+    input_shape: Sequence[ShapeSpec],
+    num_anchors: Sequence[int],
+    node: CfgNode | None = None,
 ) -> nn.Module:
     """The head that MODEL.RETINANET.HEAD names; it gets one number where all levels have as many.
 
@@ -83,36 +91,37 @@ def build_dense_head(
         cfg: the config.
         input_shape: channels and stride of each level.
         num_anchors: one number per level.
+        node: the section to read. Default: ``MODEL.RETINANET``.
 
     Raises:
-        KeyError: if there is no such head.
+        ConfigError: if there is no such head.
         ValueError: if the head cannot do what the config asks for: levels with different numbers
             of anchors, a box regressor per class, or a quality branch.
     """
-    node = cfg.MODEL.RETINANET
+    section, node = node, node_of(cfg, node)
     entry = DENSE_HEAD_REGISTRY.get(node.HEAD)
     counts = list(num_anchors)
     same = len(set(counts)) == 1
     if not same and not getattr(entry, "anchors_per_level", False):
-        raise ValueError(
+        raise InputError(
             f"MODEL.ANCHOR_GENERATOR gives {counts} anchors at the levels, but the head "
             f"{node.HEAD} takes one number; give each level as many, or the head "
             "anchors_per_level = True"
         )
-    head = entry(cfg, input_shape, counts[0] if same else counts)
+    head = DENSE_HEAD_REGISTRY.build(cfg, input_shape, counts[0] if same else counts, node=section)
     if not node.CLS_AGNOSTIC_BBOX_REG and getattr(head, "cls_agnostic_bbox_reg", True):
-        raise ValueError(
+        raise InputError(
             "MODEL.RETINANET.CLS_AGNOSTIC_BBOX_REG is False, but the head "
             f"{node.HEAD} has one regressor for all classes; set it to True"
         )
     predicts_quality = getattr(head, "quality_pred", None) is not None
     if predicts_quality and not node.QUALITY_BRANCH:
-        raise ValueError(
+        raise InputError(
             f"the head {node.HEAD} has a quality_pred, but MODEL.RETINANET.QUALITY_BRANCH is ''; "
             "set it to what that has to learn, 'iou' or 'centerness'"
         )
     if node.QUALITY_BRANCH and not predicts_quality:
-        raise ValueError(
+        raise InputError(
             f"MODEL.RETINANET.QUALITY_BRANCH is '{node.QUALITY_BRANCH}', but the head {node.HEAD} "
             "has no quality_pred; set it to ''"
         )

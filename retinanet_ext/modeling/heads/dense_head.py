@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
+from ...errors import ConfigError, InputError, did_you_mean
+from ...registry import node_of
 from ...structures import HeadOutputs
 from .towers import build_tower
 
@@ -33,6 +35,12 @@ class DenseHead(nn.Module):
 
     anchors_per_level = True
     """``num_anchors`` may be a list, one number per level."""
+
+    config_keys: ClassVar[tuple[str, ...]] = ("HEAD_WIDTH", "NORM_PER_LEVEL")
+
+    freezable_parts: ClassVar[tuple[str, ...]] = ("cls_score", "bbox_pred", "quality_pred")
+    """What FREEZE can name of this head. Of a class that says nothing itself, the trainer looks at
+    the model."""
 
     @configurable
     def __init__(
@@ -69,10 +77,10 @@ class DenseHead(nn.Module):
         """
         super().__init__()
         if not 0 < prior_prob < 1:
-            raise ValueError(f"MODEL.RETINANET.PRIOR_PROB must be in (0, 1), got {prior_prob}")
+            raise InputError(f"MODEL.RETINANET.PRIOR_PROB must be in (0, 1), got {prior_prob}")
         channels = [shape.channels for shape in input_shape]
         if len(set(channels)) != 1:
-            raise ValueError(
+            raise InputError(
                 "the head is shared across levels, so all of MODEL.RETINANET.IN_FEATURES need the "
                 f"same channels, got {channels}"
             )
@@ -102,10 +110,40 @@ class DenseHead(nn.Module):
         nn.init.constant_(self.cls_score.bias, -math.log((1 - prior_prob) / prior_prob))
 
     @classmethod
+    def check_config(cls, cfg: CfgNode, node: CfgNode | None = None) -> None:
+        """Raise on parts to freeze that the head does not have, and on norms that nothing sets.
+
+        Raises:
+            ConfigError: FREEZE names something else than a part of the model.
+            InputError: NORM_PER_LEVEL is set, and there are no norms.
+        """
+        node = node_of(cfg, node)
+        # A subclass may have further parts, so it has to name them itself.
+        own = vars(cls).get("freezable_parts")
+        parts = () if own is None else ("backbone", "fpn", "head", *own)
+        for name in node.FREEZE if parts else ():
+            if name not in parts:
+                raise ConfigError(
+                    f"MODEL.RETINANET.FREEZE holds '{name}', which is no part of a model with the "
+                    f"head {cls.__name__}.{did_you_mean(str(name), parts)} Known: "
+                    f"{', '.join(parts)}."
+                )
+        if node.NORM_PER_LEVEL != "auto" and not node.NORM:
+            raise InputError(
+                f"MODEL.RETINANET.NORM_PER_LEVEL is '{node.NORM_PER_LEVEL}', but the head has no "
+                "norms; set MODEL.RETINANET.NORM"
+            )
+
+    @classmethod
     def from_config(
-        cls, cfg: CfgNode, input_shape: Sequence[ShapeSpec], num_anchors: int | Sequence[int]
+        cls,
+        cfg: CfgNode,
+        input_shape: Sequence[ShapeSpec],
+        num_anchors: int | Sequence[int],
+        node: CfgNode | None = None,
     ) -> dict[str, Any]:
-        node = cfg.MODEL.RETINANET
+        cls.check_config(cfg, node)
+        node = node_of(cfg, node)
         return {
             "input_shape": input_shape,
             "num_classes": node.NUM_CLASSES,
@@ -176,7 +214,7 @@ def _counts(num_anchors: int | Sequence[int], num_levels: int) -> list[int]:
     if isinstance(num_anchors, int):
         return [num_anchors] * num_levels
     if len(num_anchors) != num_levels:
-        raise ValueError(
+        raise InputError(
             f"num_anchors must be one number, or one for each of {num_levels} levels, got "
             f"{list(num_anchors)}"
         )

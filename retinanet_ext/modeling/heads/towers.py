@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from detectron2.layers import CycleBatchNormList, get_norm
 from torch import Tensor, nn
 
+from ...errors import ConfigError, InputError
+
 NORM_PER_LEVEL = ("auto", "shared", "per_level")
 """Values of MODEL.RETINANET.NORM_PER_LEVEL, see :func:`build_tower`."""
 
@@ -55,7 +57,7 @@ def build_tower(
 def check_norm_per_level(norm_per_level: str) -> None:
     """Raise ValueError, with the config key, unless :func:`build_tower` knows the value."""
     if norm_per_level not in NORM_PER_LEVEL:
-        raise ValueError(
+        raise InputError(
             f"MODEL.RETINANET.NORM_PER_LEVEL is '{norm_per_level}'; set it to one of "
             f"{', '.join(NORM_PER_LEVEL)}"
         )
@@ -74,7 +76,7 @@ def _get_norm(norm: str, dim: int) -> nn.Module:
     try:
         return get_norm(norm, dim)
     except KeyError:
-        raise KeyError(
+        raise ConfigError(
             f"MODEL.RETINANET.NORM is '{norm}', which detectron2.layers.get_norm does not know; "
             "set it to '', BN, SyncBN, FrozenBN, GN or LN"
         ) from None

@@ -10,11 +10,14 @@ import math
 from itertools import pairwise
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from ...errors import InputError
 from ...losses.precision import at_least_float32
+from ...registry import node_of
 from ...structures import HeadOutputs
 from .candidates import select_candidates
 from .nms import top_batched_nms
@@ -27,7 +30,7 @@ NMS_KINDS = ("per_class", "class_agnostic", "soft")
 def check_nms_arguments(kind: str, soft_method: str, soft_sigma: float) -> None:
     """Raise ValueError, with the config key, unless :class:`DenseDecoder` knows all three."""
     if kind not in NMS_KINDS:
-        raise ValueError(
+        raise InputError(
             f"MODEL.RETINANET.NMS_KIND is '{kind}'; set it to one of {', '.join(NMS_KINDS)}"
         )
     check_soft_nms_arguments(soft_method, soft_sigma)
@@ -82,7 +85,7 @@ class DenseDecoder:
             ("TEST.DETECTIONS_PER_IMAGE", max_detections, 1, math.inf),
         ):
             if not low <= value <= high:
-                raise ValueError(f"{key} must be in [{low}, {high}], got {value}")
+                raise InputError(f"{key} must be in [{low}, {high}], got {value}")
         check_nms_arguments(nms_kind, soft_nms_method, soft_nms_sigma)
         self.box2box_transform = box2box_transform
         self.num_classes = num_classes
@@ -94,6 +97,28 @@ class DenseDecoder:
         self.soft_nms_method = soft_nms_method
         self.soft_nms_sigma = soft_nms_sigma
         self.cls_agnostic_bbox_reg = cls_agnostic_bbox_reg
+
+    @classmethod
+    def from_cfg(cls, cfg: CfgNode, node: CfgNode | None = None) -> DenseDecoder:
+        """Build it from the config.
+
+        Args:
+            cfg: the config; of it, ``TEST.DETECTIONS_PER_IMAGE`` is read.
+            node: the section that all else is read from. Default: ``MODEL.RETINANET``.
+        """
+        node = node_of(cfg, node)
+        return cls(
+            box2box_transform=Box2BoxTransform(weights=node.BBOX_REG_WEIGHTS),
+            num_classes=node.NUM_CLASSES,
+            score_thresh=node.SCORE_THRESH_TEST,
+            topk_candidates=node.TOPK_CANDIDATES_TEST,
+            nms_thresh=node.NMS_THRESH_TEST,
+            max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
+            nms_kind=node.NMS_KIND,
+            soft_nms_method=node.SOFT_NMS_METHOD,
+            soft_nms_sigma=node.SOFT_NMS_SIGMA,
+            cls_agnostic_bbox_reg=node.CLS_AGNOSTIC_BBOX_REG,
+        )
 
     @torch.no_grad()
     def __call__(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from ...errors import InputError
 from ...losses.precision import at_least_float32
 
 SOFT_NMS_METHODS = ("gaussian", "linear")
@@ -20,12 +21,12 @@ SOFT_NMS_METHODS = ("gaussian", "linear")
 def check_soft_nms_arguments(method: str, sigma: float) -> None:
     """Raise ValueError, naming the config key, unless both are as :func:`soft_nms` wants them."""
     if method not in SOFT_NMS_METHODS:
-        raise ValueError(
+        raise InputError(
             f"MODEL.RETINANET.SOFT_NMS_METHOD is '{method}'; set it to one of "
             f"{', '.join(SOFT_NMS_METHODS)}"
         )
     if not 0 < sigma < math.inf:
-        raise ValueError(f"MODEL.RETINANET.SOFT_NMS_SIGMA must be finite and > 0, got {sigma}")
+        raise InputError(f"MODEL.RETINANET.SOFT_NMS_SIGMA must be finite and > 0, got {sigma}")
 
 
 def soft_nms(

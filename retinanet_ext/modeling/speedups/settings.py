@@ -17,11 +17,8 @@ from detectron2.layers import Conv2d as NormConv2d
 from detectron2.layers import FrozenBatchNorm2d
 from torch import Tensor, nn
 
+from ...errors import InputError
 from . import winograd
-
-CHANNELS_LAST = ("auto", "all", "backbone", "none")
-COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
-AUTOCAST = ("", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -49,24 +46,19 @@ class Speedups:
     compile_mode: str = "default"
     autocast: str = ""
 
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("channels_last", ("all", "backbone", "none")),
+            ("compile_mode", ("default", "reduce-overhead", "max-autotune")),
+            ("autocast", ("", "bfloat16")),
+        ):
+            if getattr(self, name) not in known:
+                raise InputError(f"{name} is {getattr(self, name)!r}; set it to one of {known}")
+
     @classmethod
     def from_cfg(cls, cfg: CfgNode) -> Speedups:
-        """Read MODEL.SPEEDUPS; CHANNELS_LAST "auto" is "backbone" on the CPU, else "none".
-
-        Raises:
-            ValueError: names the key, its value and the choices.
-        """
+        """Read MODEL.SPEEDUPS; CHANNELS_LAST "auto" is "backbone" on the CPU, else "none"."""
         node = cfg.MODEL.SPEEDUPS
-        for key, known in (
-            ("CHANNELS_LAST", CHANNELS_LAST),
-            ("COMPILE_MODE", COMPILE_MODES),
-            ("AUTOCAST", AUTOCAST),
-        ):
-            if node[key] not in known:
-                choices = ", ".join(f"'{name}'" for name in known)
-                raise ValueError(
-                    f"MODEL.SPEEDUPS.{key} is '{node[key]}'; set it to one of {choices}"
-                )
         on_cpu = torch.device(cfg.MODEL.DEVICE).type == "cpu"
         best = "backbone" if on_cpu else "none"
         return cls(

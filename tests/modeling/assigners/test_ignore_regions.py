@@ -97,5 +97,5 @@ def test_wrong_numbers_are_refused_by_name():
     cfg = get_cfg()
     cfg.MODEL.META_ARCHITECTURE = "RetinaNetExt"
     cfg.MODEL.RETINANET.IGNORE_IOF_THRESH = 0.0
-    with pytest.raises(ValueError, match=r"IGNORE_IOF_THRESH is 0\.0"):
+    with pytest.raises(ValueError, match=r"IGNORE_IOF_THRESH must be positive, got 0\.0"):
         validate_cfg(cfg)

@@ -173,5 +173,8 @@ def test_nonsense_is_refused_by_name():
         build_backbone(cfg)
     cfg = fpn_cfg(top_block_in="p5")
     cfg.MODEL.BACKBONE.NAME = "build_retinanet_resnet_fpn_backbone"
-    with pytest.raises(ValueError, match=r"TOP_BLOCK_IN is 'p5', but build_retina.* not read it"):
+    with pytest.raises(
+        ValueError,
+        match=r"TOP_BLOCK_IN is 'p5', but MODEL.BACKBONE.NAME is .build_retina.* not read it",
+    ):
         validate_cfg(cfg)

@@ -197,7 +197,7 @@ def test_a_detector_learns_the_quality_of_its_boxes(kind: str, fuse_from: int):
 
 
 def test_nonsense_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"QUALITY_BRANCH is 'IoU'.*'iou', 'centerness'"):
+    with pytest.raises(ValueError, match=r"QUALITY_BRANCH is 'IoU'.*'', iou, centerness"):
         validate_cfg(detector_cfg("IoU"))
 
 

@@ -1,0 +1,46 @@
+"""What the detector as a whole asks of the config, beside what its parts do."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+
+from ..errors import InputError
+from ..registry import CLS_LOSS_REGISTRY, node_of, register_config_check
+from .assigners.iou import check_iou_bands
+from .criteria.box import build_box_loss
+from .criteria.normalizer import build_loss_normalizer
+from .postprocess.decode import DenseDecoder
+
+
+def check_retinanet(cfg: CfgNode, node: CfgNode | None = None) -> None:
+    """Raise on settings of MODEL.RETINANET that no single component sees, or that do not fit.
+
+    Args:
+        cfg: the config.
+        node: the section to read. Default: ``MODEL.RETINANET``.
+
+    Raises:
+        InputError: names the key, its value and the fix.
+    """
+    for build in (build_loss_normalizer, build_box_loss, DenseDecoder.from_cfg):
+        try:
+            build(cfg, node)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+    node = node_of(cfg, node)
+    cls_loss = CLS_LOSS_REGISTRY.get(node.CLS_LOSS)
+    if node.MULTI_LABEL_IOU_THRESH < 1 and not getattr(cls_loss, "multi_label", False):
+        able = sorted(name for name, c in CLS_LOSS_REGISTRY if getattr(c, "multi_label", False))
+        raise InputError(
+            f"MODEL.RETINANET.MULTI_LABEL_IOU_THRESH is {node.MULTI_LABEL_IOU_THRESH}, but the "
+            f"loss {node.CLS_LOSS} knows one class per anchor; set it to 1.0, or CLS_LOSS to one "
+            f"of {', '.join(able)}"
+        )
+
+
+@register_config_check
+def check_detectron2_retinanet(cfg: CfgNode) -> None:
+    """Raise InputError where Detectron2's own RetinaNet would fail on its bands of IoU."""
+    if cfg.MODEL.META_ARCHITECTURE == "RetinaNet":
+        node = cfg.MODEL.RETINANET
+        check_iou_bands(node.IOU_THRESHOLDS, node.IOU_LABELS)
