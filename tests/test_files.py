@@ -1,15 +1,18 @@
 """Files are complete or absent, their checksums are right, and errors of the disk come out."""
 
 import errno
+import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
 
 from retinanet_ext import files
 from retinanet_ext.files import (
+    dump_json,
     find_damage,
     remove_checked,
     remove_unfinished,
@@ -178,3 +181,9 @@ def test_a_file_goes_with_its_checksum_and_both_may_be_gone(tmp_path):
     for _ in range(2):
         remove_checked(str(tmp_path / "w.pth"))
     assert names(tmp_path) == ["v.pth", "v.pth.sha256"]
+
+
+def test_json_has_null_for_what_is_not_finite_and_text_for_what_it_does_not_know():
+    content = {"a": float("nan"), "b": (1, float("-inf"), 2.5), 3: Path("x"), "ok": [True, None]}
+    text = dump_json(content, sort_keys=False)
+    assert json.loads(text) == {"a": None, "b": [1, None, 2.5], "3": "x", "ok": [True, None]}

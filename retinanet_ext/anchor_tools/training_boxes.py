@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from ..data.doctor import DatasetTable, InputSize
 from ..data.doctor.boxes import usable_boxes
+from ..random_state import random_state_kept
 
 __all__ = ["TrainingBoxes", "resized_boxes", "sampled_boxes"]
 
@@ -97,7 +97,9 @@ def sampled_boxes(
     if not with_objects:
         raise ValueError("the training set has no objects")
     samples = []
-    with _seeded(seed):
+    with random_state_kept():
+        random.seed(seed)
+        np.random.seed(seed)
         for i in np.random.randint(len(with_objects), size=num_samples).tolist():
             samples.append(_sample(mapper(with_objects[i])))
     boxes, classes, sizes = zip(*samples, strict=True)
@@ -143,16 +145,3 @@ def _resized_sizes(sizes: np.ndarray, short: float, long: float) -> np.ndarray:
 
 def _padded(sizes: np.ndarray, divisor: int) -> np.ndarray:
     return (np.ceil(sizes / divisor) * divisor).astype(np.int64)
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """NumPy's and Python's global generators start from ``seed``, and go on as before after it."""
-    before = random.getstate(), np.random.get_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])

@@ -14,11 +14,15 @@ __all__ = ["flatten", "load_config_file"]
 
 def load_config_file(
     cfg: CfgNode, path: str | os.PathLike[str], allow_unsafe: bool = False
-) -> None:
+) -> set[str]:
     """Merge a yaml file and its ``_BASE_`` files into ``cfg``.
 
     Detectron2's ``cfg.merge_from_file`` runs Python code that a yaml file asks for; here that takes
     ``allow_unsafe``.
+
+    Returns:
+        The keys that the files set, even where the value is the default, such as
+        ``MODEL.RETINANET.NUM_CLASSES``.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -30,6 +34,7 @@ def load_config_file(
         raise FileNotFoundError(f"config file '{path}' does not exist (from {os.getcwd()})")
     try:
         cfg.merge_from_file(path, allow_unsafe=allow_unsafe)
+        written = CfgNode.load_yaml_with_base(path, allow_unsafe=allow_unsafe)
     except yaml.constructor.ConstructorError as error:
         raise ValueError(
             f"config file '{path}' or its _BASE_ holds the yaml tag of a Python object "
@@ -39,6 +44,7 @@ def load_config_file(
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"config file '{path}' or its _BASE_ is not yaml: {reason}") from error
+    return {key for key, _ in flatten(CfgNode(written))}
 
 
 def flatten(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:

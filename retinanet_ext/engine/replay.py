@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..config import get_cfg
 from .checkpoint.weights import read_torch
 from .failures.snapshot import unpack_batch
-from .step.seeding import step_seed
+from .step.reproducibility import step_seed
 from .step.train_step import TrainStep
 from .trainer import RetinaNetTrainer
 

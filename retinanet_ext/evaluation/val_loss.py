@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..data.loading.bad_images import LoadOrFail
 from ..data.loading.test_mapper import IgnoreRegionMapper
 from ..modeling.criteria.normalizer import LossNormalizer
+from ..random_state import random_state_kept
 
 __all__ = ["build_val_loss_loader", "validation_losses"]
 
@@ -75,7 +76,8 @@ def validation_losses(model: nn.Module, data_loader: Iterable[Any]) -> dict[str,
     """
     if isinstance(model, DistributedDataParallel):
         model = model.module
-    with _unchanged(model), _random_states_kept(model), EventStorage():
+    devices = {x.device.index for x in model.parameters() if x.is_cuda}
+    with _unchanged(model), random_state_kept(devices), EventStorage():
         of_images = list(_of_images(model, data_loader))
     everywhere = [x for part in comm.all_gather(of_images) for x in part]
     if not everywhere:
@@ -148,19 +150,6 @@ def _unchanged(model: nn.Module) -> Iterator[None]:
 
 def _numbers_of(module: nn.Module) -> dict[str, Any]:
     return {k: v for k, v in vars(module).items() if isinstance(v, (bool, int, float))}
-
-
-@contextlib.contextmanager
-def _random_states_kept(model: nn.Module) -> Iterator[None]:
-    """Put the random states of Python, numpy and torch back afterwards."""
-    devices = {x.device.index for x in model.parameters() if x.is_cuda}
-    python, of_numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=sorted(devices)):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(of_numpy)
 
 
 def _seed() -> None:

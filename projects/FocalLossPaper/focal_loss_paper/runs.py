@@ -27,7 +27,8 @@ from retinanet_ext.config import flatten
 from .rows import Setting, Table, build_cfg
 
 RESULT = "result.json"
-CONSOLE = "console.txt"  # log.txt is Detectron2's
+CONSOLE = "console.txt"
+LOG = "log.txt"  # all log lines, which the console shows only with --verbose
 FINISHED, DIVERGED, FAILED, INTERRUPTED = "finished", "diverged", "failed", "interrupted"
 TERMINAL = (FINISHED, DIVERGED)  # the others are tried again
 
@@ -192,7 +193,9 @@ def classify_outcome(run: Run, status: int, output: str) -> dict[str, Any]:
     result: dict[str, Any] = {"config": run.config, "seed": run.seed, "iterations": run.iterations}
     metrics = last_metrics(run.folder / "metrics.json") if status == 0 else {}
     if metrics:
-        found = _PURE_COMPUTE.findall(output)
+        log = run.folder / LOG
+        text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+        found = _PURE_COMPUTE.findall(text + output)
         speed = {"seconds_per_image": float(found[-1])} if found else {}
         return {**result, "status": FINISHED, "metrics": metrics, **speed}
     if status != 0 and _NOT_FINITE.search(output):
