@@ -16,7 +16,7 @@ from detectron2.evaluation import inference_on_dataset
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
-from ..console import SHOWN
+from ..console import SHOWN, hushed
 from .describe import describe_device, describe_model
 from .trainer import RetinaNetTrainer
 
@@ -41,7 +41,8 @@ def dry_run(cfg: CfgNode) -> dict[str, float]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         cfg = _shrunk(cfg, folder)
         trainer = RetinaNetTrainer(cfg)
-        trainer.resume_or_load(resume=False)
+        with hushed():  # its words are about a run
+            trainer.resume_or_load(resume=False)
         _show("model: %s, on %s", describe_model(cfg, trainer.model), describe_device(cfg))
         losses = _train_step(trainer)
         _evaluate_image(cfg, trainer)
@@ -117,7 +118,8 @@ def _evaluate_image(cfg: CfgNode, trainer: RetinaNetTrainer) -> None:
     name = cfg.DATASETS.TEST[0]
     started = time.perf_counter()
     loader = _FirstBatch(trainer.build_test_loader(cfg, name))
-    inference_on_dataset(trainer.model, loader, trainer.build_evaluator(cfg, name))
+    with hushed():  # AP of one image says nothing
+        inference_on_dataset(trainer.model, loader, trainer.build_evaluator(cfg, name))
     _show("evaluated one image of %s in %.1f s", name, time.perf_counter() - started)
 
 

@@ -120,6 +120,7 @@ def _start(
         return None
     write_config(run)
     console = open(run.folder / CONSOLE, "ab")  # noqa: SIM115 (open as long as the child runs)
+    start = console.tell()  # now: the child shares the file's position
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     process = subprocess.Popen(
         command(run),
@@ -131,7 +132,7 @@ def _start(
         start_new_session=True,
         pass_fds=(lock,),
     )
-    return Child(run, process, console, console.tell(), lock, time.monotonic())
+    return Child(run, process, console, start, lock, time.monotonic())
 
 
 def _finish(child: Child) -> dict[str, Any]:
