@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
+import math
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 UNFINISHED = ".unfinished"
@@ -92,6 +94,19 @@ def written_whole(path: str) -> Iterator[str]:
     sync_folder(os.path.dirname(path))
 
 
+def dump_json(content: Any, indent: int | None = None, sort_keys: bool = False) -> str:
+    """``content`` as JSON, by the rules of all files of this package.
+
+    Numbers that are not finite, for which JSON has no word, become ``null``; tuples become lists,
+    keys and what JSON does not know become text.
+
+    Args:
+        content: dicts, lists, numbers and text.
+        indent, sort_keys: see :func:`json.dumps`.
+    """
+    return json.dumps(_plain(content), indent=indent, sort_keys=sort_keys, allow_nan=False)
+
+
 def find_damage(path: str) -> str:
     """Compare a file with the checksum beside it.
 
@@ -150,6 +165,16 @@ def sync_folder(folder: str) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(x) for key, x in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(x) for x in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (str, int, bool)) else str(value)
 
 
 def _write_through(path: str, write: Callable[[Any], Any]) -> str:

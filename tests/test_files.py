@@ -1,9 +1,11 @@
 """Files are complete or absent, their checksums are right, and errors of the disk come out."""
 
 import errno
+import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ import torch
 from retinanet_ext import files
 from retinanet_ext.files import (
     UNFINISHED,
+    dump_json,
     find_damage,
     remove_checked,
     remove_unfinished,
@@ -211,3 +214,9 @@ def test_two_writers_of_a_file_do_not_meet(tmp_path):
             with open(new, "w") as file:
                 file.write(new)
     assert names(tmp_path) == ["w.bin"] and (tmp_path / "w.bin").read_text() == first
+
+
+def test_json_has_null_for_what_is_not_finite_and_text_for_what_it_does_not_know():
+    content = {"a": float("nan"), "b": (1, float("-inf"), 2.5), 3: Path("x"), "ok": [True, None]}
+    text = dump_json(content, sort_keys=False)
+    assert json.loads(text) == {"a": None, "b": [1, None, 2.5], "3": "x", "ok": [True, None]}

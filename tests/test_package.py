@@ -15,7 +15,7 @@ PACKAGE = ROOT / "retinanet_ext"
 
 # A room is a file or folder directly in the package or, in the wings, directly in a wing.
 WINGS = {"data", "engine", "losses", "modeling"}
-GROUND_FLOOR = {"boxes", "compat", "errors", "files", "protocols", "registry", "structures"}
+GROUND_FLOOR = {"console", "errors", "files", "random_state", "registry", "structures"}
 # Room -> the rooms that it may import, beside the ground floor and itself. A wing by name stands
 # for all of its rooms.
 MAY_IMPORT = {
@@ -43,7 +43,16 @@ MAY_IMPORT = {
     "data/register": {"data/datasets"},
     "engine/__init__": {"engine"},
     "engine/checkpointer": {"engine/checkpoint"},
-    "engine/dry_run": {"engine/trainer"},
+    "engine/builders": {"engine/loaders", "engine/optim", "evaluation"},
+    "engine/describe": set(),
+    "engine/dry_run": {"engine/describe", "engine/trainer"},
+    "engine/eval_only": {
+        "data/datasets",
+        "engine/checkpoint",
+        "engine/describe",
+        "engine/evaluating",
+        "engine/trainer",
+    },
     "engine/evaluating": {
         "config",
         "data/datasets",
@@ -54,8 +63,14 @@ MAY_IMPORT = {
     "engine/failures": {"engine/checkpoint"},
     "engine/launch": {"config", "engine/checkpoint"},
     "engine/loaders": {"data", "engine/progress"},
-    "engine/optim": {"config", "data/loading", "engine/checkpoint"},
-    "engine/records": {"config", "engine/evaluating", "engine/launch"},
+    "engine/optim": {"config", "data/loading", "engine/checkpoint", "engine/launch"},
+    "engine/records": {
+        "config",
+        "data/loading",
+        "engine/evaluating",
+        "engine/launch",
+        "engine/progress",
+    },
     "engine/replay": {
         "config",
         "engine/checkpoint",
@@ -63,9 +78,11 @@ MAY_IMPORT = {
         "engine/step",
         "engine/trainer",
     },
+    "engine/job": set(),
     "engine/setup": {
         "config",
         "data/datasets",
+        "engine/job",
         "engine/launch",
         "engine/optim",
         "engine/records",
@@ -73,10 +90,14 @@ MAY_IMPORT = {
     },
     "engine/step": {"config", "engine/failures", "modeling"},
     "engine/trainer": {
+        "data/datasets",
         "data/loading",
+        "engine/builders",
         "engine/checkpoint",
+        "engine/describe",
         "engine/evaluating",
         "engine/failures",
+        "engine/job",
         "engine/launch",
         "engine/loaders",
         "engine/optim",

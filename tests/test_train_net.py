@@ -165,8 +165,8 @@ def test_evaluation_alone_repeats_the_results_of_training(command_line, tmp_path
     code, text, errors = run(*command_line)
     assert code == 0, errors
     last = json.loads((tmp_path / "output" / "metrics.json").read_text().splitlines()[-1])
-    code, text, errors = run(
-        *command_line, "--eval-only", "MODEL.WEIGHTS", str(tmp_path / "output" / "model_final.pth")
-    )
+    assert len(text.splitlines()) < 40 and "done: 5 iterations" in text
+    weights = str(tmp_path / "output" / "model_final.pth")
+    code, text, errors = run(*command_line, "--eval-only", "--verbose", "MODEL.WEIGHTS", weights)
     assert code == 0, errors
     assert f"{last['bbox/AP']:.4f},{last['bbox/AP50']:.4f}" in text

@@ -11,8 +11,8 @@ import numpy as np
 
 from ..data.doctor import DatasetTable, InputSize
 from ..data.doctor.boxes import usable_boxes
-from ..data.loading.sample_seed import kept_random_state
 from ..errors import InputError
+from ..random_state import random_state_kept
 
 __all__ = ["TrainingBoxes", "resized_boxes", "sampled_boxes"]
 
@@ -98,7 +98,7 @@ def sampled_boxes(
     if not with_objects:
         raise InputError("the training set has no objects")
     samples = []
-    with kept_random_state():
+    with random_state_kept():
         random.seed(seed)
         np.random.seed(seed)
         for i in np.random.randint(len(with_objects), size=num_samples).tolist():

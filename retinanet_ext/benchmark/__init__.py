@@ -3,7 +3,7 @@
 `tasks.py` lists what is measured; each task first shows that both sides give the same numbers.
 """
 
-from .report import as_json, describe_run, machine, table, versions
+from .report import as_json, describe_run, table
 from .results import Disagreement, Row
 from .runner import Benchmark
 from .settings import Settings
@@ -16,9 +16,7 @@ __all__ = [
     "Settings",
     "as_json",
     "describe_run",
-    "machine",
     "run_tasks",
     "table",
     "task_names",
-    "versions",
 ]

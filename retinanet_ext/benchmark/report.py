@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
-import os
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from tabulate import tabulate
 
-from .. import __version__
+from ..engine.records.provenance import machine, versions
 from .peers import DETECTRON2, OURS, TORCHVISION
 from .results import Row, quartiles
 from .runner import Benchmark
+from .settings import Settings
 
-__all__ = ["as_json", "describe_run", "format_ratio", "machine", "table", "versions"]
+__all__ = ["as_json", "describe_run", "format_ratio", "table"]
 
 UNITS = {"time": "s", "rate": "s", "memory": "bytes"}
 
@@ -35,7 +33,7 @@ def table(bench: Benchmark, config_name: str) -> str:
     facts = [f"agreement: {name}: {_differences(d)}" for name, d in bench.agreement.items()]
     facts.append(f"run: {describe_run(bench, config_name)}")
     facts.append(f"system: {platform.platform()}")
-    facts.append("versions: " + ", ".join(f"{k} {v}" for k, v in versions().items()))
+    facts.append("versions: " + ", ".join(f"{k} {v}" for k, v in versions().items() if v))
     return "\n\n".join([*(block for block in blocks if block), "\n".join(facts)])
 
 
@@ -111,49 +109,20 @@ def _differences(differences: Mapping[str, float]) -> str:
     return ", ".join(f"{what} {value:.1e}" for what, value in differences.items())
 
 
-def machine(threads: int) -> dict[str, Any]:
-    """Processor, cores, PyTorch's threads, GPU and operating system."""
-    return {
-        "cpu": _cpu_name(),
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "system": platform.platform(),
-    }
+def _machine(settings: Settings) -> dict[str, Any]:
+    return {**machine(settings.device), "threads": settings.threads}
 
 
 def describe_run(bench: Benchmark, config_name: str) -> str:
     """What ran and where, in one line."""
-    settings, facts = bench.settings, machine(bench.settings.threads)
+    settings, facts = bench.settings, _machine(bench.settings)
     height, width = settings.size
     threads = f"{facts['threads']} of {facts['cores']} cores"
-    where = facts["gpu"] if settings.device.startswith("cuda") else f"{facts['cpu']}, {threads}"
+    where = facts["device"] if settings.device.startswith("cuda") else f"{facts['cpu']}, {threads}"
     return (
         f"{config_name}, {height} x {width}, batch {settings.batch}, {settings.num_classes} "
         f"classes, {settings.num_gt} gt per image, {where}"
     )
-
-
-def _cpu_name() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            names = [
-                line.split(":", 1)[1].strip() for line in file if line.startswith("model name")
-            ]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of the libraries that are compared."""
-    found = {"python": platform.python_version()}
-    for name in ("torch", TORCHVISION, DETECTRON2):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed as a package"
-    return {**found, OURS: __version__}
 
 
 def as_json(bench: Benchmark, config_name: str, complete: bool) -> dict[str, Any]:
@@ -172,7 +141,7 @@ def as_json(bench: Benchmark, config_name: str, complete: bool) -> dict[str, Any
             "device": settings.device,
             "yaml": settings.config,
         },
-        "machine": machine(settings.threads),
+        "machine": _machine(settings),
         "versions": versions(),
         "agreement": bench.agreement,
         "rows": [_row_json(row) for row in bench.rows],

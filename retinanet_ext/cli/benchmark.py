@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import warnings
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from ..benchmark.settings import LVIS_CLASSES
 from ..config import validate_cfg
 from ..engine.setup import resolve_device
 from ..errors import InputError, did_you_mean
+from ..files import dump_json
 from ..structures import RETINANET_ARCHITECTURES
 from .common import config_options, load_cfg, pairs, positive_int
 from .outputs import check_writable
@@ -142,7 +142,7 @@ def _write(args: argparse.Namespace, bench: Benchmark, config_name: str, complet
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     if args.json:
         content = as_json(bench, config_name, complete)
-        Path(args.json).write_text(json.dumps(content, indent=1) + "\n")
+        Path(args.json).write_text(dump_json(content, indent=1) + "\n")
         _say(f"wrote {args.json}")
     if args.plot and any(row.ratio is not None for row in bench.rows):
         draw_ratios(bench.rows, Path(args.plot), describe_run(bench, Path(config_name).stem))

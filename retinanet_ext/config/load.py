@@ -17,7 +17,7 @@ __all__ = ["flatten", "load_config_file"]
 
 def load_config_file(
     cfg: CfgNode, path: str | os.PathLike[str], allow_unsafe: bool = False
-) -> None:
+) -> set[str]:
     """Merge a yaml file and its ``_BASE_`` files into ``cfg``.
 
     Where there is no file ``path``, it may be the name of a shipped config, such as
@@ -25,6 +25,10 @@ def load_config_file(
 
     Detectron2's ``cfg.merge_from_file`` runs Python code that a yaml file asks for; here that takes
     ``allow_unsafe``.
+
+    Returns:
+        The keys that the files set, even where the value is the default, such as
+        ``MODEL.RETINANET.NUM_CLASSES``.
 
     Raises:
         MissingFileError: if there is no such file and no such shipped config.
@@ -34,6 +38,7 @@ def load_config_file(
     path = find_config(path)
     try:
         cfg.merge_from_file(path, allow_unsafe=allow_unsafe)
+        written = CfgNode.load_yaml_with_base(path, allow_unsafe=allow_unsafe)
     except yaml.constructor.ConstructorError as error:
         raise InputError(
             f"config file '{path}' or its _BASE_ holds the yaml tag of a Python object "
@@ -47,6 +52,7 @@ def load_config_file(
     except (KeyError, ValueError) as error:  # of yacs, which names the key
         kind = ConfigError if isinstance(error, KeyError) else InputError
         raise kind(f"config file '{path}' or its _BASE_: {one_line(error)}") from error
+    return {key for key, _ in flatten(CfgNode(written))}
 
 
 def flatten(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:

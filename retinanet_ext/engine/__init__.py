@@ -6,9 +6,8 @@ Functions with the name of their module are imported from there: ``engine.setup.
 
 from __future__ import annotations
 
-from detectron2.engine import launch
-
+from .eval_only import evaluate
 from .launch.launching import launch_job
-from .trainer import RetinaNetTrainer, evaluate
+from .trainer import RetinaNetTrainer
 
-__all__ = ["RetinaNetTrainer", "evaluate", "launch", "launch_job"]
+__all__ = ["RetinaNetTrainer", "evaluate", "launch_job"]

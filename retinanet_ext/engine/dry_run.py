@@ -16,6 +16,8 @@ from detectron2.evaluation import inference_on_dataset
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
+from ..console import SHOWN, hushed
+from .describe import describe_device, describe_model
 from .trainer import RetinaNetTrainer
 
 logger = logging.getLogger(__name__)
@@ -32,20 +34,21 @@ def dry_run(cfg: CfgNode) -> dict[str, float]:
         The losses of the iteration.
 
     Raises:
-        FloatingPointError: a loss is not finite.
+        NonFiniteLoss: a loss is not finite.
     """
     started = time.perf_counter()
     # The trainer's writers keep files open, which Windows would not delete.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         cfg = _shrunk(cfg, folder)
         trainer = RetinaNetTrainer(cfg)
-        trainer.resume_or_load(resume=False)
-        _log_model(trainer)
+        with hushed():  # its words are about a run
+            trainer.resume_or_load(resume=False)
+        _show("model: %s, on %s", describe_model(cfg, trainer.model), describe_device(cfg))
         losses = _train_step(trainer)
         _evaluate_image(cfg, trainer)
     comm.synchronize()
     seconds = time.perf_counter() - started
-    logger.info("dry run passed in %.1f s%s", seconds, _peak_memory())
+    _show("dry run passed in %.1f s%s", seconds, _peak_memory())
     return losses
 
 
@@ -57,17 +60,15 @@ def _shrunk(cfg: CfgNode, folder: str) -> CfgNode:
     cfg.DATALOADER.NUM_WORKERS = 0
     limit, batch = MAX_CPU_IMAGES * comm.get_world_size(), cfg.SOLVER.IMS_PER_BATCH
     if cfg.MODEL.DEVICE == "cpu" and batch > limit:
-        logger.info("on a CPU a dry run takes %d of the batch's %d images", limit, batch)
+        _show("on a CPU a dry run takes %d of the batch's %d images", limit, batch)
         cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE = limit, 0
         cfg.SOLVER.ACCUM_STEPS = min(cfg.SOLVER.ACCUM_STEPS, MAX_CPU_IMAGES)
     cfg.freeze()
     return cfg
 
 
-def _log_model(trainer: RetinaNetTrainer) -> None:
-    sizes = [(p.numel(), p.requires_grad) for p in trainer.model.parameters()]
-    total, trained = sum(n for n, _ in sizes), sum(n for n, grad in sizes if grad)
-    logger.info("model: %.2f M parameters, %.2f M of them trained", total / 1e6, trained / 1e6)
+def _show(text: str, *values: object) -> None:
+    logger.info(text, *values, extra=SHOWN)
 
 
 def _train_step(trainer: RetinaNetTrainer) -> dict[str, float]:
@@ -81,16 +82,18 @@ def _train_step(trainer: RetinaNetTrainer) -> dict[str, float]:
             yield batch
 
     trainer._trainer.reset_data_loader(watched)
-    trainer._trainer.on_nonfinite = None  # its report would go with the temporary folder
+    trainer._trainer.bad_batches.on_nonfinite = (
+        None  # its report would go with the temporary folder
+    )
     started = time.perf_counter()
     with EventStorage(0) as trainer.storage:
         trainer.run_step()
         losses = {
             name: value for name, (value, _) in trainer.storage.latest().items() if "loss" in name
         }
-    logger.info("batch: %d image(s) of shapes %s", len(shapes), shapes)
+    _show("batch: %d image(s) of shapes %s", len(shapes), shapes)
     text = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
-    logger.info("forward, backward, step: %s  %.1f s", text, time.perf_counter() - started)
+    _show("forward, backward, step: %s  %.1f s", text, time.perf_counter() - started)
     return losses
 
 
@@ -110,13 +113,14 @@ class _FirstBatch:
 def _evaluate_image(cfg: CfgNode, trainer: RetinaNetTrainer) -> None:
     """Run the model and the evaluator of the first test dataset on one image per process."""
     if not cfg.DATASETS.TEST:
-        logger.info("no DATASETS.TEST: nothing evaluated")
+        _show("no DATASETS.TEST: nothing evaluated")
         return
     name = cfg.DATASETS.TEST[0]
     started = time.perf_counter()
     loader = _FirstBatch(trainer.build_test_loader(cfg, name))
-    inference_on_dataset(trainer.model, loader, trainer.build_evaluator(cfg, name))
-    logger.info("evaluated one image of %s in %.1f s", name, time.perf_counter() - started)
+    with hushed():  # AP of one image says nothing
+        inference_on_dataset(trainer.model, loader, trainer.build_evaluator(cfg, name))
+    _show("evaluated one image of %s in %.1f s", name, time.perf_counter() - started)
 
 
 def _peak_memory() -> str:

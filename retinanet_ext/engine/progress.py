@@ -13,6 +13,8 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
 from tqdm import tqdm
 
+from ..console import PROGRESS, end_progress
+
 logger = logging.getLogger(__name__)
 
 ETA_WINDOW = 200  # iterations; multi-scale training makes single ones uneven
@@ -44,7 +46,11 @@ class ProgressLine(EventWriter):
         """Log the line; after the last iteration there is nothing left to say."""
         storage = get_event_storage()
         if storage.iter < self._max_iter:
-            logger.info("%s", self.format_line(storage))
+            logger.info("%s", self.format_line(storage), extra=PROGRESS)
+
+    def close(self) -> None:
+        """What is printed next begins on a line of its own."""
+        end_progress()
 
     def format_line(self, storage: EventStorage) -> str:
         """Return the line for the iteration that ``storage`` has just finished."""

@@ -20,7 +20,7 @@ from ..errors import InputError, MissingFileError
 from ..structures import HeadOutputs
 from .checkpoint.weights import read_torch
 from .failures.snapshot import unpack_batch
-from .step.seeding import step_seed
+from .step.reproducibility import step_seed
 from .step.train_step import TrainStep
 from .trainer import RetinaNetTrainer
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 import torch
 from detectron2.config import CfgNode
@@ -15,10 +13,8 @@ from detectron2.engine import default_setup
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
-from detectron2.utils.logger import setup_logger
 
 from ..config import get_cfg, load_config_file, validate_cfg
-from ..config.epochs import counts_epochs
 from ..config.load import flatten
 from ..config.run_rules import check_amp_device
 from ..config.shipped import find_config
@@ -26,20 +22,21 @@ from ..data.datasets.by_path import register_extra_datasets
 from ..data.datasets.check import check_datasets
 from ..data.datasets.class_counts import count_classes
 from ..data.datasets.command_line import name_datasets
+from ..data.datasets.read_once import hold_datasets, release_datasets
 from ..data.datasets.register import load_class_names, register_builtin_datasets
-from ..errors import ConfigError, InputError, UserError, did_you_mean, one_line
+from ..errors import ConfigError, InputError, did_you_mean, one_line
 from ..registry import CLS_LOSS_REGISTRY
 from ..structures import RETINANET_ARCHITECTURES
+from .job import share_cpu_cores, start_logging
 from .launch.checks import check_processes, check_weights
 from .launch.launching import add_launch_arguments, launch_line
+from .launch.main_process import on_main_process
 from .launch.restarts import continues_job, job_starts
-from .optim.schedule import count_training_images, resolve_epochs, scale_learning_rate
+from .optim.schedule import resolve_schedule
 from .records.remote_writers import check_remote_writers
-from .step.determinism import make_deterministic
+from .step.reproducibility import make_deterministic
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
@@ -70,6 +67,12 @@ def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParse
     )
     parser.add_argument("--device", default="", metavar="NAME", help="sets MODEL.DEVICE")
     parser.add_argument(
+        "--verbose",
+        action="store_true",
+        help="show on the console what else is only in OUTPUT_DIR/log.txt: environment, config, "
+        "model, every log line",
+    )
+    parser.add_argument(
         "--allow-unsafe-yaml",
         action="store_true",
         help="let the config file run python code through yaml tags (only for files you trust)",
@@ -81,17 +84,28 @@ def setup(args: argparse.Namespace) -> CfgNode:
     """Return the frozen config of a run, after everything checkable without training was checked.
 
     Call it in every process of a job. It also starts logging, seeds the random generators, writes
-    ``config.yaml`` to ``OUTPUT_DIR`` (not in a dry run) and generates the quickstart dataset.
+    ``config.yaml`` to ``OUTPUT_DIR`` (not in a dry run) and generates the quickstart dataset. The
+    training datasets that it reads stay in memory until :class:`.trainer.RetinaNetTrainer` has
+    built its loader, or :func:`retinanet_ext.data.datasets.read_once.release_datasets` is called.
 
     Raises:
         UserError: a mistake of the user's, in one sentence.
         OSError: a file cannot be read or written.
     """
+    try:
+        return _set_up(args)
+    except BaseException:
+        release_datasets()  # the user may change their files before the next call
+        raise
+
+
+def _set_up(args: argparse.Namespace) -> CfgNode:
+    release_datasets()
     register_builtin_datasets(args.data_root)
-    cfg = build_cfg(args)
+    cfg, set_keys = _merged(args)
     warnings = validate_cfg(cfg)
     make_deterministic(cfg)  # before anything is computed on a GPU
-    _start_logging(cfg, args)
+    start_logging(None if args.dry_run else cfg.OUTPUT_DIR, args.verbose)
     logger.info("%s", launch_line())
     for warning in warnings:
         logger.warning("%s", warning)
@@ -99,10 +113,13 @@ def setup(args: argparse.Namespace) -> CfgNode:
         starts = job_starts()
         args.resume = on_main_process(lambda: continues_job(cfg.OUTPUT_DIR, starts))
     trains = args.dry_run or not args.eval_only  # a dry run does, for a step
-    add_extra_datasets(cfg, eval_only=not trains, fill=not _sets_num_classes(args))
+    fill = "MODEL.RETINANET.NUM_CLASSES" not in set_keys
+    add_extra_datasets(cfg, eval_only=not trains, fill=fill)
     resolve_device(cfg)
     check_processes(cfg)
     check_weights(cfg, resume=args.resume, eval_only=args.eval_only)
+    if trains:
+        hold_datasets(cfg.DATASETS.TRAIN)
     on_main_process(lambda: check_data(cfg, eval_only=not trains))
     if trains:  # else the training data may not even exist, and there is no loss
         check_remote_writers(cfg)
@@ -113,7 +130,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
     else:
         default_setup(cfg, args)
-    _share_cpu_cores(cfg)
+    share_cpu_cores(cfg)
     return cfg
 
 
@@ -126,14 +143,21 @@ def build_cfg(args: argparse.Namespace) -> CfgNode:
     Raises:
         UserError: names the file, the key or the value.
     """
+    return _merged(args)[0]
+
+
+def _merged(args: argparse.Namespace) -> tuple[CfgNode, set[str]]:
+    """The config of :func:`build_cfg`, and the keys that its file and the command line set."""
+    cfg, set_keys = get_cfg(), set()
     if args.config_file:
         args.config_file = find_config(args.config_file)
-    cfg = get_cfg()
-    _merge(cfg, args)
+        set_keys = load_config_file(cfg, args.config_file, allow_unsafe=args.allow_unsafe_yaml)
+    set_keys |= merge_opts(cfg, args.opts or [])
+    cfg.MODEL.DEVICE = getattr(args, "device", "") or cfg.MODEL.DEVICE
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
     name_datasets(cfg, args.train, args.val, args.classes)
-    return cfg
+    return cfg, set_keys
 
 
 def add_extra_datasets(cfg: CfgNode, eval_only: bool = False, fill: bool = False) -> None:
@@ -160,8 +184,8 @@ def add_extra_datasets(cfg: CfgNode, eval_only: bool = False, fill: bool = False
         validate_cfg(cfg)
 
 
-def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
-    """Merge ``KEY VALUE KEY VALUE ...`` from the command line into ``cfg``.
+def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> set[str]:
+    """Merge ``KEY VALUE KEY VALUE ...`` from the command line into ``cfg``; return the keys.
 
     Raises:
         ConfigError: a key does not exist; names the nearest one.
@@ -182,21 +206,7 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
         cfg.merge_from_list(list(opts))
     except ValueError as error:  # yacs names the key, its type and the value's
         raise InputError(f"on the command line: {one_line(error)}") from error
-
-
-def _merge(cfg: CfgNode, args: argparse.Namespace) -> None:
-    if args.config_file:
-        load_config_file(cfg, args.config_file, allow_unsafe=args.allow_unsafe_yaml)
-    merge_opts(cfg, args.opts or [])
-    cfg.MODEL.DEVICE = getattr(args, "device", "") or cfg.MODEL.DEVICE
-
-
-def _sets_num_classes(args: argparse.Namespace) -> bool:
-    """Whether config file or command line say ``NUM_CLASSES``, be it the default's value."""
-    cfg, nobodys_value = get_cfg(), -(2**31)
-    cfg.MODEL.RETINANET.NUM_CLASSES = nobodys_value
-    _merge(cfg, args)
-    return nobodys_value != cfg.MODEL.RETINANET.NUM_CLASSES
+    return set(opts[::2])
 
 
 def resolve_device(cfg: CfgNode) -> None:
@@ -252,46 +262,3 @@ def fill_class_counts(cfg: CfgNode) -> None:
             "dataset, or set MODEL.RETINANET.CLASS_COUNTS"
         )
     node.CLASS_COUNTS = on_main_process(lambda: count_classes(cfg.DATASETS.TRAIN, node.NUM_CLASSES))
-
-
-def resolve_schedule(cfg: CfgNode) -> None:
-    """Turn lengths in epochs into iterations, and fit the learning rate to the batch.
-
-    Raises:
-        ValueError: a length is given twice, or the lengths do not fit together.
-    """
-    if counts_epochs(cfg):
-        resolve_epochs(cfg, on_main_process(lambda: count_training_images(cfg)))
-    scale_learning_rate(cfg)
-
-
-def on_main_process(function: Callable[[], T]) -> T:
-    """Run ``function`` in the main process while the others wait.
-
-    Its result, or a user error that it raises, reaches all of them.
-    """
-    result: tuple[Any, Exception | None] = None, None
-    if comm.is_main_process():
-        try:
-            result = function(), None
-        except (UserError, OSError) as caught:
-            result = None, caught
-    value, error = comm.all_gather(result)[0]
-    if error is not None:
-        raise error
-    return value
-
-
-def _start_logging(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Send this package's log lines where ``default_setup`` sends Detectron2's."""
-    output_dir, rank = (None if args.dry_run else cfg.OUTPUT_DIR), comm.get_rank()
-    setup_logger(output_dir, distributed_rank=rank, name="retinanet_ext", abbrev_name="rnx")
-    if args.dry_run:
-        setup_logger(distributed_rank=rank)
-
-
-def _share_cpu_cores(cfg: CfgNode) -> None:
-    """Split the cores among the processes of a CPU job, which otherwise each start one per core."""
-    processes = comm.get_local_size()
-    if cfg.MODEL.DEVICE == "cpu" and processes > 1 and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))

@@ -15,6 +15,7 @@ from detectron2.evaluation import COCOEvaluator
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
+from ..console import SHOWN
 from ..errors import InputError
 from .backend import evaluate_boxes
 from .ground_truth import class_table, complete_annotations, ground_truth_json
@@ -203,5 +204,6 @@ class COCODetectionEvaluator(COCOEvaluator):
             len(detections),
             accuracy.engine,
             metrics_table(metrics, names, [objects[i] for i in category_ids]),
+            extra=SHOWN,
         )
         return metrics

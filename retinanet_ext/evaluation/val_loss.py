@@ -21,10 +21,10 @@ from torchvision.ops import DropBlock2d, StochasticDepth
 
 from ..compat import Dropout, NormBase
 from ..data.loading.bad_images import LoadOrFail
-from ..data.loading.sample_seed import kept_random_state
 from ..data.loading.test_mapper import IgnoreRegionMapper, wants_ignored
 from ..errors import InputError
 from ..modeling.criteria.normalizer import LossNormalizer
+from ..random_state import random_state_kept
 
 __all__ = ["build_val_loss_loader", "validation_losses"]
 
@@ -80,7 +80,7 @@ def validation_losses(model: nn.Module, data_loader: Iterable[Any]) -> dict[str,
     if isinstance(model, DistributedDataParallel):
         model = model.module
     devices = {x.device.index for x in model.parameters() if x.is_cuda}
-    with _unchanged(model), kept_random_state(sorted(devices)), EventStorage():
+    with _unchanged(model), random_state_kept(devices), EventStorage():
         of_images = list(_of_images(model, data_loader))
     everywhere = [x for part in comm.all_gather(of_images) for x in part]
     if not everywhere:

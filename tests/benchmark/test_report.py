@@ -110,13 +110,8 @@ def test_json_is_complete(bench):
     assert content["complete"] is True and content["config"] == "some.yaml"
     assert content["settings"]["size"] == [64, 96] and content["settings"]["classes"] == 3
     assert content["agreement"] == {"loss": {"losses, relative": 2e-7}}
-    assert set(content["versions"]) == {
-        "python",
-        "torch",
-        "torchvision",
-        "detectron2",
-        "retinanet_ext",
-    }
+    names = {"python", "torch", "cuda", "torchvision", "detectron2", "numpy", "retinanet_ext"}
+    assert set(content["versions"]) == names
     assert content["machine"]["cpu"] and content["machine"]["cores"] >= 1
     assert len(content["rows"]) == len(ROWS)
     first = content["rows"][0]

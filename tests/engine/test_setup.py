@@ -3,26 +3,27 @@
 import json
 import logging
 import math
-import os
 
 import pytest
 import torch
+from detectron2.data import DatasetCatalog
 from detectron2.modeling import build_model
 
 from retinanet_ext import get_cfg, load_config_file, validate_cfg
+from retinanet_ext.data.datasets import register
 from retinanet_ext.data.datasets.register import register_builtin_datasets
 from retinanet_ext.engine import setup as engine_setup
 from retinanet_ext.engine.dry_run import dry_run
+from retinanet_ext.engine.eval_only import evaluate
 from retinanet_ext.engine.setup import (
     build_cfg,
     check_data,
     default_argument_parser,
     merge_opts,
-    on_main_process,
     resolve_device,
     setup,
 )
-from retinanet_ext.engine.trainer import evaluate
+from retinanet_ext.engine.trainer import RetinaNetTrainer
 from retinanet_ext.losses import class_alphas
 from tests.helpers.tiny import write_config
 
@@ -118,28 +119,6 @@ def test_evaluation_alone_needs_no_training_data(cfg, monkeypatch, eval_only, ch
     assert cfg.DATASETS.TRAIN == ("a",)
 
 
-def test_user_errors_of_the_main_process_reach_all(monkeypatch):
-    def fail():
-        raise FileNotFoundError("no data")
-
-    with pytest.raises(FileNotFoundError, match="no data"):
-        on_main_process(fail)
-    # Another process runs nothing, and hears of the error.
-    monkeypatch.setattr(engine_setup.comm, "is_main_process", lambda: False)
-    monkeypatch.setattr(
-        engine_setup.comm, "all_gather", lambda mine: [(None, ValueError("bad")), mine]
-    )
-    with pytest.raises(ValueError, match="bad"):
-        on_main_process(fail)
-
-
-def test_a_result_of_the_main_process_reaches_all(monkeypatch):
-    assert on_main_process(lambda: 3) == 3
-    monkeypatch.setattr(engine_setup.comm, "is_main_process", lambda: False)
-    monkeypatch.setattr(engine_setup.comm, "all_gather", lambda mine: [(4, None), mine])
-    assert on_main_process(lambda: pytest.fail("must not run here")) == 4
-
-
 BALANCED = ["MODEL.RETINANET.CLS_LOSS", "ClassBalancedFocal"]
 GIVEN = ["MODEL.RETINANET.CLASS_BALANCE", "given", "MODEL.RETINANET.CLASS_ALPHA", "[.1, .2, .3]"]
 
@@ -229,17 +208,45 @@ def test_setup_checks_classes_before_training(arguments):
         setup(arguments("--dry-run", "MODEL.RETINANET.NUM_CLASSES", "2"))
 
 
-def test_cpu_processes_share_the_cores(monkeypatch):
-    threads = []
-    monkeypatch.setattr(torch, "set_num_threads", threads.append)
-    monkeypatch.setattr(os, "cpu_count", lambda: 9)
-    monkeypatch.setattr(engine_setup.comm, "get_local_size", lambda: 2)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+def test_a_start_reads_each_training_set_once(arguments, monkeypatch):
+    reads = []
+    load = register.load_coco_json
+    monkeypatch.setattr(register, "load_coco_json", lambda *a: reads.append(a[2]) or load(*a))
+    epochs = ["SOLVER.EPOCHS", "2", "SOLVER.MAX_ITER", "0"]
+    cfg = setup(arguments("--dry-run", *BALANCED, *epochs))
+    RetinaNetTrainer(cfg)
+    assert reads == ["bccd_train"]
+    # The trainer has let it go.
+    DatasetCatalog.get("bccd_train")
+    assert reads == ["bccd_train"] * 2
+
+
+def test_a_failed_start_keeps_nothing_that_was_read(arguments):
+    with pytest.raises(ValueError, match="NUM_CLASSES is 2"):
+        setup(arguments("--dry-run", "MODEL.RETINANET.NUM_CLASSES", "2"))
+    reads = DatasetCatalog["bccd_train"]
+    assert isinstance(reads, register.CocoDataset)
+
+
+def test_keys_that_were_set_are_known_even_where_they_have_the_default(tmp_path):
+    base, path = tmp_path / "base.yaml", tmp_path / "config.yaml"
+    base.write_text("MODEL:\n  RETINANET:\n    NUM_CLASSES: 80\n")
+    path.write_text("_BASE_: base.yaml\nSOLVER:\n  BASE_LR: 0.5\n")
     cfg = get_cfg()
-    cfg.MODEL.DEVICE = "cpu"
-    engine_setup._share_cpu_cores(cfg)
-    assert threads == [4]
-    # What the user set stays.
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    engine_setup._share_cpu_cores(cfg)
-    assert threads == [4]
+    assert load_config_file(cfg, path) == {"MODEL.RETINANET.NUM_CLASSES", "SOLVER.BASE_LR"}
+    assert merge_opts(cfg, ["SEED", "-1"]) == {"SEED"}
+
+
+def test_the_console_of_a_start_is_short_and_the_log_file_whole(arguments, tmp_path, capsys):
+    setup(arguments("OUTPUT_DIR", str(tmp_path / "run")))
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == 1 and shown[0].startswith("data: bccd_train, 12 images")
+    log = (tmp_path / "run" / "log.txt").read_text()
+    for words in ("Environment info", "Running with full config", "BASE_LR: 0.001"):
+        assert words in log
+    assert "\x1b[" not in log
+
+
+def test_verbose_shows_detectron2s_start(arguments, tmp_path, capsys):
+    setup(arguments("--verbose", "OUTPUT_DIR", str(tmp_path / "verbose")))
+    assert "Environment info" in capsys.readouterr().out

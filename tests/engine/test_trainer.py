@@ -2,17 +2,22 @@
 
 import json
 import logging
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.utils.events import EventStorage
 
+from retinanet_ext.engine import evaluate
 from retinanet_ext.engine import trainer as trainer_module
 from retinanet_ext.engine.failures.reports import MachineError
-from retinanet_ext.engine.trainer import RetinaNetTrainer, evaluate, wrap_ddp
+from retinanet_ext.engine.records import build as records_build
+from retinanet_ext.engine.step.wrap_ddp import wrap_ddp
+from retinanet_ext.engine.trainer import RetinaNetTrainer
 
 
 def train(cfg, resume=False, until=None):
@@ -149,7 +154,7 @@ def test_evaluate_repeats_the_training_runs_results(cfg):
 
 
 def test_training_runs_without_tensorboard(cfg, monkeypatch):
-    monkeypatch.setattr(trainer_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(records_build.importlib.util, "find_spec", lambda name: None)
     trainer = RetinaNetTrainer(cfg)
     names = [type(writer).__name__ for writer in trainer.build_writers()]
     assert names == ["ProgressLine", "MetricsFile"]
@@ -249,3 +254,74 @@ def test_without_a_seed_a_resumed_run_keeps_the_one_it_drew(cfg):
         assert torch.equal(state(cfg)["model"][name], value), name
     runs = [json.loads((Path(x.OUTPUT_DIR) / "run.json").read_text()) for x in (straight, cfg)]
     assert runs[0]["seed"] == runs[1]["seed"]
+
+
+def test_public_attributes_are_those_of_detectron2s_trainer(cfg):
+    class Detectron2Trainer(DefaultTrainer):
+        build_evaluator = RetinaNetTrainer.build_evaluator
+        build_lr_scheduler = RetinaNetTrainer.build_lr_scheduler
+        build_optimizer = RetinaNetTrainer.build_optimizer
+
+    names = {"model", "optimizer", "data_loader", "scheduler", "checkpointer", "cfg"}
+    names |= {"start_iter", "max_iter"}
+    theirs, ours = Detectron2Trainer(cfg), RetinaNetTrainer(cfg)
+    for trainer in (theirs, ours):
+        assert all(getattr(trainer, name) is not None for name in names)
+    # The day Detectron2 sets one more, this says so.
+    assert {x for x in vars(theirs) if x[0] != "_"} <= {x for x in vars(ours) if x[0] != "_"}
+    assert type(ours.scheduler) is type(theirs.scheduler)
+    assert (ours.start_iter, ours.max_iter) == (theirs.start_iter, theirs.max_iter) == (0, 5)
+
+
+class Counts(HookBase):
+    def __init__(self):
+        self.steps = 0
+
+    def after_step(self):
+        self.steps += 1
+
+
+class OnlyOwnHooks(RetinaNetTrainer):
+    def build_hooks(self):
+        return [Counts()]
+
+
+class OneMoreHook(RetinaNetTrainer):
+    def build_hooks(self):
+        return [*super().build_hooks(), Counts()]
+
+
+class FailsInTheEnd(Counts):
+    def after_step(self):
+        super().after_step()
+        if self.steps == 3:
+            raise RuntimeError("of the user's own")
+
+
+@pytest.mark.parametrize("kind, saves", [(OnlyOwnHooks, False), (OneMoreHook, True)])
+def test_a_subclass_may_override_the_hooks(cfg, kind, saves):
+    trainer = kind(cfg)
+    trainer.resume_or_load(resume=False)
+    results = trainer.train()
+    assert trainer._hooks[-1].steps == 5
+    assert (Path(cfg.OUTPUT_DIR) / "model_final.pth").exists() is saves
+    assert ("bbox" in results) is saves
+
+
+def test_without_our_hooks_an_error_is_still_rescued(cfg):
+    class Trainer(RetinaNetTrainer):
+        def build_hooks(self):
+            return [FailsInTheEnd()]
+
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=False)
+    with pytest.raises(RuntimeError, match="own"):
+        trainer.train()
+    assert state(cfg, "model_0000002.pth")["iteration"] == 2
+
+
+def test_hooks_do_not_keep_a_trainer_alive(cfg):
+    trainer = RetinaNetTrainer(cfg)
+    gone = weakref.ref(trainer)
+    del trainer
+    assert gone() is None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Sequence
@@ -23,12 +22,14 @@ from detectron2.data import MetadataCatalog
 
 from retinanet_ext import files, get_cfg
 from retinanet_ext.config import flatten
+from retinanet_ext.engine.records.last_metrics import last_metrics
 from retinanet_ext.errors import InputError
 
 from .rows import Setting, Table, build_cfg
 
 RESULT = "result.json"
-CONSOLE = "console.txt"  # log.txt is Detectron2's
+CONSOLE = "console.txt"
+LOG = "log.txt"  # all log lines, which the console shows only with --verbose
 FINISHED, DIVERGED, FAILED, INTERRUPTED = "finished", "diverged", "failed", "interrupted"
 TERMINAL = (FINISHED, DIVERGED)  # the others are tried again
 
@@ -191,9 +192,11 @@ def classify_outcome(run: Run, status: int, output: str) -> dict[str, Any]:
         The content of result.json, without ``seconds``.
     """
     result: dict[str, Any] = {"config": run.config, "seed": run.seed, "iterations": run.iterations}
-    metrics = last_metrics(run.folder / "metrics.json") if status == 0 else {}
+    metrics = box_metrics(run.folder / "metrics.json") if status == 0 else {}
     if metrics:
-        found = _PURE_COMPUTE.findall(output)
+        log = run.folder / LOG
+        text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+        found = _PURE_COMPUTE.findall(text + output)
         speed = {"seconds_per_image": float(found[-1])} if found else {}
         return {**result, "status": FINISHED, "metrics": metrics, **speed}
     if status != 0 and _NOT_FINITE.search(output):
@@ -206,19 +209,10 @@ def classify_outcome(run: Run, status: int, output: str) -> dict[str, Any]:
     return {**result, "status": FAILED, "reason": reason}
 
 
-def last_metrics(path: Path) -> dict[str, float]:
-    """The evaluation in the last line of a metrics.json that has one, {} if none does."""
-    if not path.is_file():
-        return {}
-    for line in reversed(path.read_text(encoding="utf-8").splitlines()):
-        try:
-            values = json.loads(line)
-        except ValueError:  # cut short by a kill
-            continue
-        if "bbox/AP" in values:
-            found = {k.removeprefix("bbox/"): v for k, v in values.items() if k.startswith("bbox/")}
-            return {k: v for k, v in found.items() if math.isfinite(v)}
-    return {}
+def box_metrics(path: Path) -> dict[str, float]:
+    """AP and the like of the last evaluation in a metrics.json, {} if it has none."""
+    found = last_metrics(path, "bbox/AP")
+    return {k.removeprefix("bbox/"): v for k, v in found.items() if k.startswith("bbox/")}
 
 
 def discard_training_state(run: Run, keep_model: bool) -> None:

@@ -120,7 +120,7 @@ def _start(
         return None
     write_config(run)
     console = open(run.folder / CONSOLE, "ab")  # noqa: SIM115 (open as long as the child runs)
-    start = console.tell()  # now: the child moves the place, which is its own too
+    start = console.tell()  # now: the child shares the file's position
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     process = subprocess.Popen(
         command(run),

@@ -22,7 +22,7 @@ from ...engine.launch.stopping import StopHook
 from ...engine.optim.ema import EMAHook, ModelEMA
 from ...engine.records.hook import WriterHook
 from ...engine.records.writers import MetricsFile
-from ...engine.step.seeding import SeedEachStep
+from ...engine.step.reproducibility import SeedEachStep
 from ...engine.step.train_step import TrainStep
 from ..agreement import Disagreement
 from ..inputs import make_batch

@@ -12,6 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 
+from ...console import SHOWN
 from ...errors import InputError, MissingFileError, did_you_mean, listed
 from ...protocols import LazyDataset
 from ...structures import RETINANET_ARCHITECTURES
@@ -49,7 +50,7 @@ def check_datasets(cfg: CfgNode) -> None:
         for label, count in zip(class_names or range(num_classes), counts, strict=True):
             totals[str(label)] = totals.get(str(label), 0) + count
     if totals:
-        _log_counts(cfg.DATASETS.TRAIN, totals)
+        _log_counts(cfg.DATASETS.TRAIN, sum(len(dicts) for _, dicts in loaded), totals)
 
 
 def check_num_classes(cfg: CfgNode) -> None:
@@ -188,7 +189,16 @@ def _difference(first: list[str], second: list[str]) -> str:
     return f"class {index} is '{first[index]}' in the one and '{second[index]}' in the other"
 
 
-def _log_counts(names: Sequence[str], counts: dict[str, int]) -> None:
+def _log_counts(names: Sequence[str], num_images: int, counts: dict[str, int]) -> None:
+    logger.info(
+        "data: %s, %d images, %d objects of %d classes (%s)",
+        ", ".join(names),
+        num_images,
+        sum(counts.values()),
+        len(counts),
+        listed([f"{name} {count}" for name, count in counts.items()]),
+        extra=SHOWN,
+    )
     rows = [*counts.items(), ("total", sum(counts.values()))]
     table = tabulate(rows, headers=("class", "objects"), tablefmt="simple")
     logger.info("Objects in %s:\n%s", ", ".join(names), table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +17,12 @@ from ...errors import InputError, MissingFileError, one_line
 from ...protocols import LazyDataset
 from ..quickstart.dataset import CLASS_NAMES, SPLITS, STYLES, ensure_quickstart, folder_of
 
-__all__ = ["load_class_names", "register_builtin_datasets", "register_coco_dataset"]
+__all__ = [
+    "class_names_of",
+    "load_class_names",
+    "register_builtin_datasets",
+    "register_coco_dataset",
+]
 
 EXTERNAL = ("bccd", "dice")  # built-in names whose files the user brings
 ELSEWHERE = "set DETECTRON2_DATASETS (or --data-root) to the folder that holds '{folder}/'"
@@ -139,6 +144,15 @@ def load_class_names(name: str) -> list[str] | None:
     DatasetCatalog.get(name)
     known = MetadataCatalog.get(name).get("thing_classes")
     return None if known is None else list(known)
+
+
+def class_names_of(datasets: Sequence[str]) -> Sequence[str]:
+    """Class names of a run's datasets, which agree; () where there are no datasets or no names.
+
+    Raises:
+        KeyError, FileNotFoundError, ValueError: see :func:`load_class_names`.
+    """
+    return (load_class_names(datasets[0]) if datasets else None) or ()
 
 
 def _register(dataset: CocoDataset, metadata: dict[str, Any]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,28 +14,14 @@ import torch
 from detectron2.utils.serialize import PicklableWrapper
 from torch.utils.data import Dataset, get_worker_info
 
-__all__ = ["SeededSamples", "kept_random_state", "seed_generators"]
+from ...random_state import random_state_kept
+
+__all__ = ["SeededSamples", "seed_generators"]
 
 logger = logging.getLogger(__name__)
 
 MAX_TRIES = 1000
 """Images in a row for which a mapper may return None, which asks for another image."""
-
-
-@contextmanager
-def kept_random_state(devices: Iterable[int] = ()) -> Iterator[None]:
-    """Put Python's, numpy's and PyTorch's generators back as they were.
-
-    Args:
-        devices: indices of the CUDA devices whose generators are put back besides the CPU's.
-    """
-    before = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=list(devices)):
-            yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
 
 
 def seed_generators(seed: int, draw: int) -> None:
@@ -84,7 +70,7 @@ class SeededSamples(Dataset):
         """
         index, draw = index_and_draw
         # A worker has no use for its own state.
-        with kept_random_state() if get_worker_info() is None else nullcontext():
+        with random_state_kept() if get_worker_info() is None else nullcontext():
             seed_generators(self.seed, draw)
             for _ in range(MAX_TRIES):
                 sample = self.mapper(self.dataset[index])

@@ -27,8 +27,9 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, IterableDataset
 
 from ...errors import InputError
+from ...random_state import random_state_kept
 from .index_batches import Draw, batch_draws, find_wide, group_draws
-from .sample_seed import SeededSamples, kept_random_state
+from .sample_seed import SeededSamples
 from .workers import defer_worker_errors, init_worker, waiting_for_batch
 
 __all__ = ["TrainStream", "build_train_stream"]
@@ -223,7 +224,7 @@ def build_train_stream(
         dataset = DatasetFromList(dataset, copy=False)
 
     def make_sampler(seed: int) -> Iterable[int]:
-        with kept_random_state():
+        with random_state_kept():
             np.random.seed(seed % 2**32)  # where Detectron2's samplers take their seed from
             loader = build_detection_train_loader(
                 cfg, mapper=mapper, dataset=dataset, aspect_ratio_grouping=False, num_workers=0

@@ -20,6 +20,7 @@ import numpy as np
 from iopath.common.file_io import file_lock
 from portalocker.exceptions import LockException
 
+from ...console import SHOWN
 from ...errors import FileError
 from ..parallel import map_in_processes
 from .raster import encode_png, require_opencv
@@ -85,7 +86,9 @@ def ensure_quickstart(
         with _lock(target):
             problem = _find_problem(target, counts, seed)  # another process may have been faster
             if problem is not None:
-                logger.info("Generating the %s dataset in %s (%s).", name, target, problem)
+                logger.info(
+                    "Generating the %s dataset in %s (%s).", name, target, problem, extra=SHOWN
+                )
                 _generate(target, counts, seed, name)
     except OSError as error:
         raise FileError(

@@ -11,10 +11,12 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer
+from torch import nn
 
+from ...console import SHOWN
 from ...files import remove_unfinished, write_checked, write_text
 from .fine_tune import ClassTransfer, match_classes
-from .last_checkpoint import TAG, candidates, read_last_checkpoint
+from .last_checkpoint import TAG, candidates, choose_checkpoint
 from .weights import (
     CLASSES_KEY,
     WeightsError,
@@ -42,18 +44,32 @@ class SafeCheckpointer(DetectionCheckpointer, _SafeFiles):
     beside it, by which damage is found on resuming.
     """
 
-    thing_classes: Sequence[str] = ()
-    """Names of the model's classes; () if unknown: weights are then loaded as they are."""
-
-    allow_new_classes = True
-    """Whether classes that the weights do not have are fine, as they are where they are learned."""
-
     checkpointables: dict[str, Any]
-    _source = ""
-    _resuming = False
-    _tags = True
-    _resumed_from = ""
-    _read: dict[str, Any] | None = None  # what the next load takes instead of a file
+
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        thing_classes: Sequence[str] = (),
+        allow_new_classes: bool = True,
+        **options: Any,
+    ):
+        """
+        Args:
+            model, save_dir: what is loaded and saved, and the folder of the checkpoints.
+            thing_classes: the model's classes; () if unknown, which loads weights as they are.
+            allow_new_classes: whether the weights may lack classes, which training then learns.
+            options: Detectron2's ``save_to_disk``, and by name what else is loaded and saved.
+        """
+        super().__init__(model, save_dir, **options)
+        self.thing_classes = thing_classes
+        self.allow_new_classes = allow_new_classes
+        self._source = ""  # of the load that runs
+        self._resuming = False
+        self._tags = True
+        self._resumed_from = ""
+        self._read: dict[str, Any] | None = None  # what the next load takes instead of a file
 
     def save(self, name: str, tag: bool = True, **kwargs: Any) -> None:
         """Save ``name.pth`` and its checksum, see :func:`write_checked`, then ``last_checkpoint``.
@@ -117,8 +133,7 @@ class SafeCheckpointer(DetectionCheckpointer, _SafeFiles):
         return self._resumed_from or super().get_checkpoint_file()
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """See Detectron2.
-
+        """
         Raises:
             WeightsError: the file could run code, is broken, or nothing in it fits the model.
             ImportError: it ends with .safetensors and that package is not installed.
@@ -155,29 +170,11 @@ class SafeCheckpointer(DetectionCheckpointer, _SafeFiles):
         self._resuming = resume and comm.all_gather(self.has_checkpoint())[0]
         if not self._resuming or not self.save_dir or self._is_remote():
             return super().resume_or_load(path, resume=self._resuming)
-        self._resumed_from = self._choose_checkpoint()
+        self._resumed_from, self._read = choose_checkpoint(self.save_dir, self.checkpointables)
         try:
             return self.load(self._resumed_from)
         finally:
             self._read = None
-
-    def _choose_checkpoint(self) -> str:
-        """Path of the checkpoint to resume from, the same in all processes."""
-        chosen, error = "", None
-        if comm.is_main_process():
-            try:
-                chosen, self._read = read_last_checkpoint(self.save_dir, self.checkpointables)
-            except WeightsError as caught:
-                error = caught
-        chosen, error = comm.all_gather((chosen, error))[0]
-        if error is not None:
-            raise error
-        if not all(comm.all_gather(os.path.isfile(chosen))):
-            raise WeightsError(
-                f"not all processes of this job see '{chosen}': OUTPUT_DIR must be one folder that "
-                "all machines share"
-            )
-        return chosen
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         names = list(checkpoint["model"])
@@ -250,4 +247,4 @@ class SafeCheckpointer(DetectionCheckpointer, _SafeFiles):
             parts.append(f"new: {', '.join(layers[:4])}{more}")
         if transfer is not None:
             parts.append(str(transfer))
-        logger.info("%s", "; ".join(parts))
+        logger.info("%s", "; ".join(parts), extra=SHOWN)

@@ -10,6 +10,7 @@ from typing import Any
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
+from ...console import SHOWN
 from ...errors import TrainingFailed
 from ...files import remove_checked
 from .checkpointer import SafeCheckpointer
@@ -76,7 +77,7 @@ class CheckpointHook(HookBase):
         """
         iteration = self.trainer.iter
         if iteration not in self._saved:
-            logger.info("%s: saving after iteration %d", reason, iteration)
+            logger.info("%s: saving after iteration %d", reason, iteration, extra=SHOWN)
             self._save_numbered()
         return self._saved.get(iteration, "")
 

@@ -8,6 +8,8 @@ import re
 from collections.abc import Collection
 from typing import Any
 
+from detectron2.utils import comm
+
 from ...files import find_damage
 from .weights import WeightsError, read_weights
 
@@ -90,6 +92,32 @@ def read_last_checkpoint(folder: str, states: Collection[str]) -> tuple[str, dic
         f"'{folder}' has no checkpoint to resume from: {'; '.join(problems)}. Put an intact one "
         f"there and its name into {TAG}, or start again without --resume"
     )
+
+
+def choose_checkpoint(folder: str, states: Collection[str]) -> tuple[str, dict[str, Any] | None]:
+    """:func:`read_last_checkpoint` in the main process, whose choice is that of all.
+
+    Returns:
+        Its path and, in the main process, its content.
+
+    Raises:
+        WeightsError: in all processes: there is none, or some process does not see the file.
+    """
+    chosen, content, error = "", None, None
+    if comm.is_main_process():
+        try:
+            chosen, content = read_last_checkpoint(folder, states)
+        except WeightsError as caught:
+            error = caught
+    chosen, error = comm.all_gather((chosen, error))[0]
+    if error is not None:
+        raise error
+    if not all(comm.all_gather(os.path.isfile(chosen))):
+        raise WeightsError(
+            f"not all processes of this job see '{chosen}': OUTPUT_DIR must be one folder that "
+            "all machines share"
+        )
+    return chosen, content
 
 
 def _examine(path: str, states: Collection[str]) -> tuple[str, dict[str, Any] | None]:

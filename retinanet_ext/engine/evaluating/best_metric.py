@@ -14,11 +14,14 @@ __all__ = [
     "MetricError",
     "best_evaluation",
     "evaluations_since_best",
+    "headline",
     "is_smaller_better",
     "missing_metric",
 ]
 
 MAX_NAMES = 8
+HEADLINE = ("AP", "AP50", "AP75", "AR100", "total")
+"""Last parts of the names of the results that one line has room for."""
 
 
 class MetricError(UserError, ValueError):
@@ -54,14 +57,20 @@ class Evaluation(NamedTuple):
         return cls(iteration, metrics)
 
     def to_plain(self) -> dict[str, Any]:
-        """For JSON, which has no numbers that are not finite: these become strings."""
-        metrics = {k: v if math.isfinite(v) else str(v) for k, v in self.metrics.items()}
-        return {"iteration": self.iteration, "metrics": metrics}
+        """For JSON and checkpoints."""
+        return {"iteration": self.iteration, "metrics": dict(self.metrics)}
 
     @classmethod
     def from_plain(cls, entry: Mapping[str, Any]) -> Evaluation:
-        """The evaluation that :meth:`to_plain` gave ``entry`` for."""
-        metrics = {str(name): float(value) for name, value in entry["metrics"].items()}
+        """The evaluation that :meth:`to_plain` gave ``entry`` for.
+
+        ``None``, what JSON has of a number that is not finite, is NaN. Its name as text, which
+        earlier versions wrote, is read as well.
+        """
+        metrics = {
+            str(name): math.nan if value is None else float(value)
+            for name, value in entry["metrics"].items()
+        }
         return cls(int(entry["iteration"]), metrics)
 
 
@@ -85,6 +94,17 @@ def evaluations_since_best(evaluations: Sequence[Evaluation], metric: str) -> in
     """How many evaluations came after the best one; all of them if none was finite."""
     best = best_evaluation(evaluations, metric)
     return len(evaluations) if best is None else len(evaluations) - 1 - evaluations.index(best)
+
+
+def headline(metrics: Mapping[str, float]) -> str:
+    """The main results in one line, such as ``bbox/AP 31.2  bbox/AP50 50.1``.
+
+    Args:
+        metrics: by full name; those whose last part is in :data:`HEADLINE` are taken, or the first
+            :data:`MAX_NAMES` where none is.
+    """
+    main = [name for name in metrics if name.rpartition("/")[2] in HEADLINE] or list(metrics)
+    return "  ".join(f"{name} {metrics[name]:.4g}" for name in main[:MAX_NAMES])
 
 
 def missing_metric(metric: str, known: Iterable[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -14,14 +14,16 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
 from ...config import get_cfg
-from ...files import write_text
+from ...console import SHOWN, hushed
 from .best_metric import (
     Evaluation,
     MetricError,
     best_evaluation,
     evaluations_since_best,
+    headline,
     missing_metric,
 )
+from .record import read_evaluation, write_evaluations
 
 __all__ = ["EarlyStop", "EvaluationHook", "build_evaluation_hook"]
 
@@ -52,7 +54,7 @@ class EvaluationHook(HookBase):
     Results go to the event storage under their full names, the nested ones of the last evaluation
     to ``trainer._last_eval_results``. All evaluations are in the state of this hook, and in
     OUTPUT_DIR/evaluations.json: a list of ``{"iteration": 99, "metrics": {"bbox/AP": 31.2, ...}}``,
-    where numbers that are not finite are strings.
+    where numbers that are not finite are null.
 
     A checkpoint is written before the evaluation of its iteration, so that none is lost where the
     evaluation fails. A resumed run therefore takes that evaluation from the file, or makes up for
@@ -107,12 +109,12 @@ class EvaluationHook(HookBase):
         last = self.evaluations[-1].iteration if self.evaluations else -1
         if last != start - 1 and 0 < start < self.trainer.max_iter:
             # Also the last one of a training that goes on to more iterations.
-            found = comm.all_gather(self._read(start - 1))[0]
+            found = comm.all_gather(read_evaluation(self._path, start - 1))[0]
             if found is not None:
                 self._add(found, start - 1)
             elif self._period > 0 and start % self._period == 0:
                 self._run(start - 1, start - 1)
-        self._write()
+        write_evaluations(self._path, self.evaluations)
 
     def before_step(self) -> None:
         """End the training, where the evaluations say so.
@@ -154,8 +156,7 @@ class EvaluationHook(HookBase):
         done = max(self.trainer.start_iter, self.trainer.max_iter)
         if self.trainer.iter >= self.trainer.max_iter and self._measured != done - 1:
             # The iteration that Detectron2 writes; writers skip what they have written before.
-            self._run(done - 1, done)
-        del self._evaluate  # likely a closure over the trainer, which holds this hook
+            self._run(done - 1, done, is_last=True)
 
     def state_dict(self) -> dict[str, Any]:
         """All evaluations so far, as plain Python."""
@@ -165,15 +166,20 @@ class EvaluationHook(HookBase):
         """Take the evaluations of a checkpoint."""
         self.evaluations = [Evaluation.from_plain(x) for x in state_dict["evaluations"]]
 
-    def _run(self, iteration: int, storage_iteration: int) -> None:
-        results = self._evaluate()
+    def _run(self, iteration: int, storage_iteration: int, is_last: bool = False) -> None:
+        # The console has one line for each evaluation, and the tables of the last one.
+        with contextlib.nullcontext() if is_last else hushed():
+            results = self._evaluate()
         self._measured = iteration
         self.trainer._last_eval_results = results
         # Other processes have none, but must decide alike.
         flat = comm.all_gather(flatten_results_dict(results or {}))[0]
         if flat:
-            self._add(Evaluation.of_results(iteration, flat), storage_iteration)
-            self._write()
+            found = Evaluation.of_results(iteration, flat)
+            line = f"after {iteration + 1} iterations: {headline(found.metrics)}"
+            logger.info("%s", line, extra=SHOWN)
+            self._add(found, storage_iteration)
+            write_evaluations(self._path, self.evaluations)
             self._check_metric(flat)
         # Processes may take different times, and start the next iteration together.
         comm.synchronize()
@@ -201,33 +207,6 @@ class EvaluationHook(HookBase):
             raise MetricError(f"{message}. Set it to one of these and add --resume to go on")
         self._warned = True
         logger.info("%s; no best checkpoint is kept", message)
-
-    def _read(self, iteration: int) -> Evaluation | None:
-        """The evaluation of an iteration in evaluations.json, in the main process."""
-        if not comm.is_main_process() or not os.path.isfile(self._path):
-            return None
-        try:
-            with open(self._path) as file:
-                evaluations = [Evaluation.from_plain(x) for x in json.load(file)]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            logger.warning("%s cannot be read (%s); evaluating again", self._path, error)
-            return None
-        return next((x for x in evaluations if x.iteration == iteration), None)
-
-    def _write(self) -> None:
-        """Write evaluations.json in one step; a list of an earlier run goes."""
-        if not comm.is_main_process():
-            return
-        try:
-            if not self.evaluations:
-                if os.path.exists(self._path):
-                    os.remove(self._path)
-                return
-            os.makedirs(os.path.dirname(self._path) or ".", exist_ok=True)
-            write_text(self._path, json.dumps([x.to_plain() for x in self.evaluations], indent=1))
-        except OSError as error:
-            # The list is in the checkpoints too.
-            logger.error("%s cannot be written (%s); training goes on", self._path, error)
 
 
 def build_evaluation_hook(

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.evaluation import verify_results
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.utils import comm
 from torch import distributed as dist
 from torch import nn
 
+from ...console import SHOWN
+from ...errors import TrainingFailed
 from ...evaluation.val_loss import build_val_loss_loader, validation_losses
 from ..optim.ema import ModelEMA
 from ..progress import with_bar
 
-__all__ = ["measure", "share_buffers"]
+__all__ = ["measure", "share_buffers", "verify"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +47,7 @@ def measure(cfg: CfgNode, model: nn.Module, test: Test, ema: ModelEMA | None = N
         cfg.defrost()
         cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "ema")
         cfg.freeze()
-        logger.info("evaluating the average of the weights (EMA)")
+        logger.info("evaluating the average of the weights (EMA)", extra=SHOWN)
         with ema.applied():
             of_average = _measure(cfg, model, test)
         if comm.is_main_process():
@@ -65,6 +69,21 @@ def share_buffers(model: nn.Module) -> None:
                 dist.broadcast(buffer, src=0)
 
 
+def verify(cfg: CfgNode, results: OrderedDict[str, Any]) -> None:
+    """Compare with ``TEST.EXPECTED_RESULTS`` in the main process; a miss ends it with code 1.
+
+    Raises:
+        TrainingFailed: they are set, but nothing was evaluated.
+    """
+    if not comm.is_main_process() or not cfg.TEST.EXPECTED_RESULTS:
+        return
+    if not results:
+        raise TrainingFailed(
+            "TEST.EXPECTED_RESULTS is set but nothing was evaluated: DATASETS.TEST is empty"
+        )
+    verify_results(cfg, results)
+
+
 def _measure(cfg: CfgNode, model: nn.Module, test: Test) -> Any:
     share_buffers(model)
     results = test(cfg, model)
@@ -73,9 +92,8 @@ def _measure(cfg: CfgNode, model: nn.Module, test: Test) -> Any:
     for name in cfg.DATASETS.TEST:
         loader = with_bar(build_val_loss_loader(cfg, name), f"validation loss {name}")
         losses = validation_losses(model, loader)
-        logger.info(
-            "validation loss of %s: %s", name, "  ".join(f"{k} {v:.4g}" for k, v in losses.items())
-        )
+        text = "  ".join(f"{k} {v:.4g}" for k, v in losses.items())
+        logger.info("validation loss of %s: %s", name, text, extra=SHOWN)
         if comm.is_main_process():
             of_set = results if len(cfg.DATASETS.TEST) == 1 else results.setdefault(name, {})
             of_set["val_loss"] = losses

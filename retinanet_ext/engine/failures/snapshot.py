@@ -44,7 +44,7 @@ class NonFiniteReporter:
         """
         Args:
             cfg: the run's config.
-            run_seed: of the run, see :func:`.seeding.step_seed`.
+            run_seed: of the run, see :func:`.step.reproducibility.step_seed`.
         """
         self.cfg = cfg
         self.run_seed = run_seed
@@ -214,7 +214,7 @@ def _describe_image(sample: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """For JSON, which has no nan and no inf: these become text."""
+    """For JSON: of what is not finite the name, nan or inf, which is what this report is about."""
     if isinstance(value, Mapping):
         return {key: _plain(x) for key, x in value.items()}
     if isinstance(value, (list, tuple)):

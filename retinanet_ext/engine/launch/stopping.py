@@ -19,6 +19,8 @@ from detectron2.utils import comm
 from torch import distributed as dist
 from torch.multiprocessing import ProcessExitedException
 
+from ...console import SHOWN
+
 __all__ = ["StopHook", "StopSignals", "TrainingStopped", "forwarded_signals"]
 
 logger = logging.getLogger(__name__)
@@ -31,7 +33,6 @@ REPEAT_SECONDS = 1.0
 
 # SIGUSR1: what Slurm is often told to send (--signal=USR1@120) some time before it kills.
 _SIGNALS = [getattr(signal, x) for x in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, x)]
-
 
 # The last of those that any process got is the one that all stop for.
 _AGREED = ("", "SIGTERM", "SIGUSR1", "SIGINT")
@@ -154,7 +155,8 @@ class StopHook(HookBase):
         if not path:
             logger.error("%s: stopped at iteration %d, which is not saved", name, iteration)
             raise TrainingStopped(1)
-        logger.info("%s: saved %s at iteration %d; add --resume to go on", name, path, iteration)
+        text = f"{name}: saved {path} at iteration {iteration}; add --resume to go on"
+        logger.info("%s", text, extra=SHOWN)
         raise TrainingStopped(exit_code(name))
 
     def after_train(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.utils import comm
@@ -18,7 +19,7 @@ from ...compat import lerp_each
 from ...errors import InputError
 from ..checkpoint.checkpointer import SafeCheckpointer
 
-__all__ = ["EMAHook", "ModelEMA"]
+__all__ = ["EMAHook", "ModelEMA", "build_ema"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class ModelEMA:
             ValueError: ``decay`` is out of range.
         """
         if not 0 <= decay < 1:
-            raise ValueError(f"decay must be in [0, 1), got {decay}")
+            raise InputError(f"decay must be in [0, 1), got {decay}")
         self.model = model.module if isinstance(model, DistributedDataParallel) else model
         self.decay = decay
         self.warmup = warmup
@@ -125,6 +126,12 @@ class ModelEMA:
         return [getattr(module, name) for module, name in self._places.values()]
 
 
+def build_ema(cfg: CfgNode, model: nn.Module) -> ModelEMA | None:
+    """The average of the weights that ``SOLVER.EMA`` asks for; None if it is not enabled."""
+    ema = cfg.SOLVER.EMA
+    return ModelEMA(model, ema.DECAY, ema.WARMUP) if ema.ENABLED else None
+
+
 def _averaged(model: nn.Module) -> Iterator[tuple[str, tuple[nn.Module, str]]]:
     """By full name, the module and attribute of each tensor that is averaged."""
     saved = model.state_dict().keys()
@@ -174,8 +181,9 @@ class EMAHook(HookBase):
         if self.trainer.iter < self.trainer.max_iter or not comm.is_main_process():
             return
         of_run = self._checkpointer
-        weights_only = SafeCheckpointer(self._ema.model, of_run.save_dir)
-        weights_only.thing_classes = of_run.thing_classes
+        weights_only = SafeCheckpointer(
+            self._ema.model, of_run.save_dir, thing_classes=of_run.thing_classes
+        )
         try:
             with self._ema.applied():
                 weights_only.save(FINAL_EMA, tag=False)

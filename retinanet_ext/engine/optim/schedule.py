@@ -15,8 +15,20 @@ from detectron2.data import get_detection_dataset_dicts
 from ...config.epochs import ITERATION_KEYS, counts_epochs, epoch_settings
 from ...config.solver_rules import check_iterations
 from ...errors import InputError
+from ..launch.main_process import on_main_process
 
 logger = logging.getLogger(__name__)
+
+
+def resolve_schedule(cfg: CfgNode) -> None:
+    """Turn lengths in epochs into iterations, and fit the learning rate to the batch.
+
+    Raises:
+        ValueError: a length is given twice, or the lengths do not fit together.
+    """
+    if counts_epochs(cfg):
+        resolve_epochs(cfg, on_main_process(lambda: count_training_images(cfg)))
+    scale_learning_rate(cfg)
 
 
 def count_training_images(cfg: CfgNode) -> int:

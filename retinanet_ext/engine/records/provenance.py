@@ -55,6 +55,7 @@ def machine(device: str) -> dict[str, Any]:
         "processes": comm.get_world_size(),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
+        "cpu": _cpu_name(),
     }
 
 
@@ -106,6 +107,18 @@ def dataset_fingerprint(name: str, num_images: int | None = None) -> dict[str, A
     except (OSError, ValueError, KeyError, TypeError):
         pass  # whoever needs the dataset will say what is wrong with it
     return found
+
+
+def _cpu_name() -> str:
+    """Name of the processor; "" if the system does not tell."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
 
 
 def _git(folder: str, *args: str) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import json
 import logging
-import math
 import os
 import shlex
 import sys
@@ -17,13 +16,14 @@ from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-from ...files import write_text
+from ...data.loading.stream import TrainStream
+from ...files import dump_json, write_text
 from ..evaluating.hook import EvaluationHook
 from ..launch.stopping import StopSignals
 from .provenance import code_revision, dataset_fingerprint, machine, versions
 from .writers import back_up
 
-__all__ = ["FILE_NAME", "RunSummary"]
+__all__ = ["FILE_NAME", "RunSummary", "images_of"]
 
 FILE_NAME = "run.json"
 
@@ -151,7 +151,7 @@ class RunSummary(HookBase):
         self._content.update(
             seconds=round(seconds, 3), iterations=iterations, metrics=self._metrics()
         )
-        self._try(write_text, self._path, json.dumps(_to_plain(self._content), indent=1) + "\n")
+        self._try(write_text, self._path, dump_json(self._content, indent=1) + "\n")
 
     def _reason(self, error: BaseException | None) -> str:
         if isinstance(error, SystemExit) and self._signals is not None and self._signals.received:
@@ -188,6 +188,14 @@ class RunSummary(HookBase):
             self._failing = False
 
 
+def images_of(cfg: CfgNode, data_loader: Any) -> dict[str, int]:
+    """Images of the training set by its name, where a :class:`TrainStream` has only one."""
+    names = cfg.DATASETS.TRAIN
+    if len(names) != 1 or not isinstance(data_loader, TrainStream):
+        return {}
+    return {names[0]: data_loader.dataset_size}
+
+
 def _describe(error: BaseException) -> str:
     """An exception in one line, an exit by what it says."""
     message = " ".join(str(getattr(error, "message", "") or error).split())[:1000]
@@ -199,14 +207,3 @@ def _describe(error: BaseException) -> str:
 def _now() -> str:
     """Local time with its offset, such as ``2025-03-01T12:00:00+01:00``."""
     return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-
-
-def _to_plain(value: Any) -> Any:
-    """``value`` as JSON knows it."""
-    if isinstance(value, dict):
-        return {str(k): _to_plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_to_plain(x) for x in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, (str, int, bool)) else str(value)

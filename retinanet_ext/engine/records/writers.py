@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
 import os
 from collections.abc import Callable
 from itertools import count
-from typing import Any
 
 from detectron2.utils.events import (
     EventStorage,
@@ -18,7 +16,7 @@ from detectron2.utils.events import (
     get_event_storage,
 )
 
-from ...files import write_text
+from ...files import dump_json, write_text
 
 __all__ = ["MetricsFile", "ResumableWriter", "TensorBoard", "back_up", "unwritten"]
 
@@ -103,9 +101,9 @@ class MetricsFile(ResumableWriter):
     def write(self) -> None:
         """Append a line for each iteration with new scalars."""
         for iteration, scalars in unwritten(get_event_storage(), self._last_write):
-            line: dict[str, Any] = {k: v if math.isfinite(v) else None for k, v in scalars.items()}
-            line["iteration"] = self._last_write = iteration
-            self._pending.append(json.dumps(line, sort_keys=True) + "\n")
+            self._last_write = iteration
+            line = {**scalars, "iteration": iteration}
+            self._pending.append(dump_json(line, sort_keys=True) + "\n")
         self._append()
 
     def close(self) -> None:

@@ -1,40 +1,24 @@
-"""One iteration of training: parts of a batch, mixed precision, and losses that are not finite."""
+"""One iteration of training, with micro-batches and mixed precision."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode
 from detectron2.engine import SimpleTrainer
-from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
-from torch import distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
 from ...errors import InputError
 from ...modeling import LossNormalizer
-from ..failures.reports import (
-    NonFiniteLoss,
-    RankReport,
-    describe_nonfinite,
-    files_of,
-    nonfinite_hint,
-)
+from .bad_batches import SkipBadBatches
 from .micro_batches import Batch, BufferSnapshot, MicroBatchStorage, split_batch
+from .wrap_ddp import no_sync
 
-__all__ = ["TrainStep", "build_train_step"]
-
-logger = logging.getLogger(__name__)
-
-GRADIENTS = "gradients"
-"""Beside the names of the losses in a report: the norm of all gradients."""
+__all__ = ["TrainStep"]
 
 
 class TrainStep(SimpleTrainer):
@@ -45,11 +29,10 @@ class TrainStep(SimpleTrainer):
 
     Attributes:
         last_step_skipped: whether the last step left the weights as they were.
-        skipped_batches: steps of the run that were skipped since something was not finite.
+        bad_batches: what becomes of losses that are not finite.
         amp_skipped_steps: steps that the scaler of float16 skipped, as it does to find its scale.
         weights_intact: False only while the optimizer changes the weights. After an error with
             True, :meth:`roll_back` gives the state after ``finished_iter``.
-        unfinished_batch: whether a batch was taken from the loader and its step is not done.
         finished_iter: the last iteration that is done, -1 before the first.
     """
 
@@ -62,9 +45,7 @@ class TrainStep(SimpleTrainer):
         accum_steps: int = 1,
         precision: torch.dtype | None = None,
         unscale: bool = False,
-        max_skipped: int = 0,
-        on_nonfinite: Callable[[TrainStep, Batch, dict[str, float]], str] | None = None,
-        hint: str = "",
+        bad_batches: SkipBadBatches | None = None,
     ):
         """
         Args:
@@ -77,10 +58,7 @@ class TrainStep(SimpleTrainer):
             precision: of autocast; None: none. float16 needs CUDA, and scales the loss.
             unscale: whether the optimizer's step clips gradients, so must not see them scaled; a
                 fused one does otherwise.
-            max_skipped: how many batches may be skipped; above 0, gradients are looked at, too.
-            on_nonfinite: called where a loss is not finite, with this object, the batch and the
-                numbers; returns the folder of its report, or "".
-            hint: the end of the error's text.
+            bad_batches: what becomes of losses that are not finite; None raises at the first one.
 
         Raises:
             ValueError: float16 outside of CUDA, or ``accum_steps`` below 1.
@@ -96,14 +74,11 @@ class TrainStep(SimpleTrainer):
         self.accum_steps = accum_steps
         self.precision = precision
         self.unscale = unscale
-        self.max_skipped = max_skipped
-        self.on_nonfinite = on_nonfinite
-        self.hint = hint
+        self.bad_batches = bad_batches or SkipBadBatches()
         self.grad_scaler: torch.amp.GradScaler | None = None
-        self.skipped_batches = self.amp_skipped_steps = 0
+        self.amp_skipped_steps = 0
         self.last_step_skipped = False
         self.weights_intact = True
-        self.unfinished_batch = False
         self.finished_iter = -1
         normalizers = [m for m in model.modules() if isinstance(m, LossNormalizer)]
         self._normalizer = normalizers[0] if len(normalizers) == 1 else None
@@ -124,28 +99,33 @@ class TrainStep(SimpleTrainer):
         Raises:
             NonFiniteLoss: a loss is not finite in some process, and no more may be skipped.
         """
+        batch, data_time = self._next_batch()
+        self._buffers.save()
+        losses = self.forward_backward(batch)
+        self.after_backward()
+        # The scaler of float16 looks at gradients by itself.
+        gradients = [] if self.grad_scaler else self._gradients()
+        numbers, finite = self.bad_batches.examine(losses, gradients)
+        if finite:
+            self._write(losses, numbers, data_time)
+            self._update()
+        else:
+            self._skip_or_raise(batch, numbers, data_time)
+        self._buffers.drop()
+        self.finished_iter = self.iter
+
+    @property
+    def skipped_batches(self) -> int:
+        """Steps of the run that were skipped since something was not finite."""
+        return self.bad_batches.skipped
+
+    def _next_batch(self) -> tuple[Batch, float]:
+        """The next batch of the loader, and the seconds that this process waited for it."""
         if not self.model.training:
             raise RuntimeError("the model is in evaluation mode; call model.train() after using it")
         start = time.perf_counter()
         batch = next(self._data_loader_iter)
-        self.unfinished_batch = True
-        data_time = time.perf_counter() - start
-        self._buffers.save()
-        losses = self.forward_backward(batch)
-        self.after_backward()
-        numbers, finite = self._numbers(losses)
-        if finite:
-            shown = {name: torch.tensor(numbers[name], dtype=torch.float64) for name in losses}
-            self.write_metrics(shown, data_time, self.iter)
-            self._update()
-        else:
-            self._skip_or_raise(batch, numbers)
-            get_event_storage().put_scalar("data_time", data_time)
-        if self.skipped_batches:
-            self._put_count("skipped_batches", self.skipped_batches)
-        self._buffers.drop()
-        self.unfinished_batch = False
-        self.finished_iter = self.iter
+        return batch, time.perf_counter() - start
 
     def forward_backward(self, batch: Batch) -> dict[str, Tensor]:
         """Put the gradients of ``batch`` into the parameters; return its losses.
@@ -168,7 +148,7 @@ class TrainStep(SimpleTrainer):
             for index, part in enumerate(parts):
                 share = 1.0 if normalizer else len(part) / images
                 # Gradients are averaged over processes once, after the last part.
-                with self._no_sync(index < len(parts) - 1):
+                with no_sync(self.model) if index < len(parts) - 1 else contextlib.nullcontext():
                     losses = {name: loss * share for name, loss in self._losses(part).items()}
                     if index == 0:
                         self.optimizer.zero_grad()
@@ -193,11 +173,6 @@ class TrainStep(SimpleTrainer):
             return contextlib.nullcontext()
         return torch.autocast(self._device.type, dtype=self.precision)
 
-    def _no_sync(self, wanted: bool) -> contextlib.AbstractContextManager[Any]:
-        if wanted and isinstance(self.model, DistributedDataParallel):
-            return self.model.no_sync()
-        return contextlib.nullcontext()
-
     def _backward(self, loss: Any) -> None:
         (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
 
@@ -205,24 +180,13 @@ class TrainStep(SimpleTrainer):
         groups = self.optimizer.param_groups
         return [p.grad for group in groups for p in group["params"] if p.grad is not None]
 
-    def _numbers(self, losses: dict[str, Tensor]) -> tuple[dict[str, float], bool]:
-        """This process's losses by name, and whether those of all processes are finite.
-
-        They are read here at once: the one place where a step waits for the GPU to finish.
-        """
-        values = {name: loss.detach().float() for name, loss in losses.items()}
-        # The scaler of float16 looks at gradients by itself.
-        if self.max_skipped and self.grad_scaler is None:
-            norms = [gradient.detach().float().norm() for gradient in self._gradients()]
-            values[GRADIENTS] = torch.stack(norms).norm()
-        row = torch.stack(list(values.values()))
-        if comm.get_world_size() == 1:
-            numbers = row.tolist()
-            return dict(zip(values, numbers, strict=True)), all(map(math.isfinite, numbers))
-        bad = (~row.isfinite()).any().float()
-        dist.all_reduce(bad, op=dist.ReduceOp.MAX)
-        *numbers, any_bad = torch.cat([row, bad[None]]).tolist()
-        return dict(zip(values, numbers, strict=True)), not any_bad
+    def _write(
+        self, losses: dict[str, Tensor], numbers: dict[str, float], data_time: float
+    ) -> None:
+        shown = {name: torch.tensor(numbers[name], dtype=torch.float64) for name in losses}
+        self.write_metrics(shown, data_time, self.iter)
+        if self.skipped_batches:
+            self._put_count("skipped_batches", self.skipped_batches)
 
     def _update(self) -> None:
         """The optimizer's step."""
@@ -244,24 +208,15 @@ class TrainStep(SimpleTrainer):
     def _note_step(self, *_: Any) -> None:
         self._stepped = True
 
-    def _skip_or_raise(self, batch: Batch, numbers: dict[str, float]) -> None:
+    def _skip_or_raise(self, batch: Batch, numbers: dict[str, float], data_time: float) -> None:
         self._buffers.restore()
-        folder = ""
-        if not all(map(math.isfinite, numbers.values())) and self.on_nonfinite is not None:
-            folder = self.on_nonfinite(self, batch, numbers)
-        mine = RankReport(comm.get_rank(), numbers, files_of(batch), folder)
-        text = describe_nonfinite(self.iter, comm.all_gather(mine))
-        self.roll_back()
-        if self.skipped_batches >= self.max_skipped:
-            raise NonFiniteLoss(f"{text}. {self.hint}".strip())
-        self.skipped_batches += 1
+        try:
+            self.bad_batches.skip(self, batch, numbers)
+        finally:
+            self.roll_back()
         self.last_step_skipped = True
-        logger.warning(
-            "%s. This step is skipped, %d of SOLVER.MAX_SKIPPED_BATCHES %d",
-            text,
-            self.skipped_batches,
-            self.max_skipped,
-        )
+        get_event_storage().put_scalar("data_time", data_time)
+        self._put_count("skipped_batches", self.skipped_batches)
 
     def roll_back(self) -> bool:
         """Undo what the unfinished step did to the model's buffers and gradients.
@@ -289,30 +244,8 @@ class TrainStep(SimpleTrainer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load it; what a checkpoint of Detectron2's trainers does not have stays as it is."""
         super().load_state_dict(state_dict)
-        self.skipped_batches = state_dict.get("skipped_batches", 0)
+        self.bad_batches.skipped = state_dict.get("skipped_batches", 0)
         self.amp_skipped_steps = state_dict.get("amp_skipped_steps", 0)
         self.finished_iter = self.iter
         if self.grad_scaler is not None and state_dict.get("grad_scaler"):
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
-
-
-def build_train_step(
-    cfg: CfgNode,
-    model: nn.Module,
-    data_loader: Iterable[Batch],
-    optimizer: torch.optim.Optimizer,
-    on_nonfinite: Callable[[TrainStep, Batch, dict[str, float]], str] | None = None,
-) -> TrainStep:
-    """The step that SOLVER.ACCUM_STEPS, AMP, CLIP_GRADIENTS and MAX_SKIPPED_BATCHES ask for."""
-    solver = cfg.SOLVER
-    return TrainStep(
-        model,
-        data_loader,
-        optimizer,
-        accum_steps=solver.ACCUM_STEPS,
-        precision=getattr(torch, solver.AMP.PRECISION) if solver.AMP.ENABLED else None,
-        unscale=solver.CLIP_GRADIENTS.ENABLED,
-        max_skipped=solver.MAX_SKIPPED_BATCHES,
-        on_nonfinite=on_nonfinite,
-        hint=nonfinite_hint(cfg),
-    )

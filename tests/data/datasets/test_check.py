@@ -179,7 +179,11 @@ def test_the_table_counts_all_training_datasets(caplog):
     add_dataset("pets_val", dicts=[record(2)])
     with caplog.at_level("INFO", logger="retinanet_ext.data.datasets.check"):
         check_datasets(make_cfg(train=("pets_train", "more_pets")))
-    (message,) = [r.getMessage() for r in caplog.records]
+    line, message = [r.getMessage() for r in caplog.records]
+    assert line == (
+        "data: pets_train, more_pets, 2 images, 4 objects of 3 classes (cat 2, dog 2, bird 0)"
+    )
+    assert [getattr(r, "console", "") for r in caplog.records] == ["line", ""]
     head, *table = message.splitlines()
     assert "pets_train, more_pets" in head
     rows = [line.split() for line in table[2:]]

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from retinanet_ext.data.loading import sample_seed
-from retinanet_ext.data.loading.sample_seed import SeededSamples, kept_random_state, seed_generators
+from retinanet_ext.data.loading.sample_seed import SeededSamples, seed_generators
+from retinanet_ext.random_state import random_state_kept
 
 
 def numbers():
@@ -58,7 +59,7 @@ def test_other_generators_and_states_are_left_alone(monkeypatch):
 
 def test_the_state_is_put_back_after_an_error_too():
     state = random.getstate()
-    with pytest.raises(KeyError), kept_random_state():
+    with pytest.raises(KeyError), random_state_kept():
         random.random()
         raise KeyError
     assert random.getstate() == state

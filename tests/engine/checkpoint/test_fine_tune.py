@@ -9,10 +9,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 
+from retinanet_ext.engine import RetinaNetTrainer, evaluate
 from retinanet_ext.engine.checkpoint.checkpointer import SafeCheckpointer
 from retinanet_ext.engine.checkpoint.fine_tune import match_classes
 from retinanet_ext.engine.checkpoint.weights import WeightsError, save_weights
-from retinanet_ext.engine.trainer import RetinaNetTrainer, evaluate
 from retinanet_ext.modeling.heads.build import build_dense_head
 from tests.helpers.tiny import CLASSES
 

@@ -22,6 +22,7 @@ from retinanet_ext.engine.failures.snapshot import (
     unpack_batch,
 )
 from retinanet_ext.engine.replay import load_snapshot, replay
+from retinanet_ext.engine.step.bad_batches import SkipBadBatches
 from retinanet_ext.engine.step.train_step import TrainStep
 from retinanet_ext.modeling import RetinaNetHead
 from retinanet_ext.registry import DENSE_HEAD_REGISTRY
@@ -49,7 +50,9 @@ def failure(tmp_path_factory: pytest.TempPathFactory) -> Failure:
     good, bad = make_batch(0, images=2), make_batch(1, images=2)
     bad[1]["image"] = torch.full_like(bad[1]["image"], 1e38)  # too bright for float32
     reporter = NonFiniteReporter(cfg, run_seed=5)
-    step = TrainStep(model, [good, bad], sgd(model), accum_steps=2, on_nonfinite=reporter)
+    step = TrainStep(
+        model, [good, bad], sgd(model), accum_steps=2, bad_batches=SkipBadBatches(0, reporter)
+    )
     with pytest.raises(NonFiniteLoss) as caught:
         train(step, 2)
     return Failure(cfg, model.state_dict(), bad, caught.value)
@@ -168,8 +171,7 @@ def failing_step(cfg: CfgNode) -> TrainStep:
         model,
         [[{"image_id": 3}]] * 9,
         sgd(model),
-        max_skipped=5,
-        on_nonfinite=NonFiniteReporter(cfg),
+        bad_batches=SkipBadBatches(5, NonFiniteReporter(cfg)),
     )
 
 
@@ -186,7 +188,7 @@ def test_a_folder_that_cannot_be_written_hides_nothing(tmp_path: Path, caplog):
     cfg = make_cfg(tmp_path)
     Path(cfg.OUTPUT_DIR).write_text("a file in the way")
     step = failing_step(cfg)
-    step.max_skipped = 0
+    step.bad_batches.max_skipped = 0
     with pytest.raises(NonFiniteLoss, match="loss is") as caught:
         train(step, 1)
     assert "replay-step" not in str(caught.value) and "cannot write the report" in caplog.text

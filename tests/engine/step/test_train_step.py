@@ -15,8 +15,10 @@ from torch import Tensor, multiprocessing, nn
 from torch import distributed as dist
 
 from retinanet_ext.engine.failures.reports import NonFiniteLoss
+from retinanet_ext.engine.step.bad_batches import SkipBadBatches
+from retinanet_ext.engine.step.build import build_train_step
 from retinanet_ext.engine.step.micro_batches import split_batch
-from retinanet_ext.engine.step.train_step import TrainStep, build_train_step
+from retinanet_ext.engine.step.train_step import TrainStep
 from tests.helpers.steps import Batch, make_batch, make_model, sgd, train
 from tests.helpers.tiny import tiny_cfg
 
@@ -159,7 +161,7 @@ def test_nan_loss_raises_before_it_reaches_the_weights():
         return "some/folder"
 
     batches = [numbers(1, 2), numbers(3, math.nan)]
-    step = TrainStep(model, batches, sgd(model), on_nonfinite=tell, hint="Lower it.")
+    step = TrainStep(model, batches, sgd(model), bad_batches=SkipBadBatches(0, tell, "Lower it."))
     with pytest.raises(NonFiniteLoss) as caught:
         train(step, 2)
     text = str(caught.value)
@@ -176,7 +178,7 @@ def test_nan_loss_raises_before_it_reaches_the_weights():
 def test_a_bad_batch_is_skipped_as_if_it_were_never_drawn(caplog):
     good, bad = [numbers(1, 2), numbers(3, 4)], numbers(math.inf, 1)
     model, clean = Linear(), Linear()
-    step = TrainStep(model, [good[0], bad, good[1]], sgd(model), max_skipped=1)
+    step = TrainStep(model, [good[0], bad, good[1]], sgd(model), bad_batches=SkipBadBatches(1))
     storage = train(step, 3)
     train(TrainStep(clean, good, sgd(clean)), 2)
     assert torch.equal(model.weight, clean.weight) and model.seen == clean.seen
@@ -189,11 +191,11 @@ def test_a_bad_batch_is_skipped_as_if_it_were_never_drawn(caplog):
 def test_skipped_batches_are_counted_over_the_whole_run():
     bad = numbers(math.nan)
     first = Linear()
-    step = TrainStep(first, [bad], sgd(first), max_skipped=1)
+    step = TrainStep(first, [bad], sgd(first), bad_batches=SkipBadBatches(1))
     train(step, 1)
     assert step.last_step_skipped
     model = Linear()
-    resumed = TrainStep(model, [bad], sgd(model), max_skipped=1)
+    resumed = TrainStep(model, [bad], sgd(model), bad_batches=SkipBadBatches(1))
     resumed.load_state_dict(copy.deepcopy(step.state_dict()))
     with pytest.raises(NonFiniteLoss):
         train(resumed, 1)
@@ -211,7 +213,7 @@ def test_where_batches_may_be_skipped_so_are_bad_gradients():
     model = Steep()
     bad = numbers(1)
     bad[0]["zero"] = 0
-    step = TrainStep(model, [numbers(1), bad], sgd(model), max_skipped=1)
+    step = TrainStep(model, [numbers(1), bad], sgd(model), bad_batches=SkipBadBatches(1))
     train(step, 2)
     assert step.last_step_skipped and model.weight.isfinite().all()
 
@@ -222,7 +224,7 @@ def test_a_failed_step_is_rolled_back():
     with pytest.raises(KeyError):
         train(step, 2)
     assert model.seen == 2
-    assert step.roll_back() and step.finished_iter == 0 and step.unfinished_batch
+    assert step.roll_back() and step.finished_iter == 0
     assert model.seen == 1 and model.weight.grad is None
 
 
@@ -230,7 +232,7 @@ def test_a_finished_step_is_not_rolled_back():
     model = Linear()
     step = TrainStep(model, [numbers(1)], sgd(model))
     train(step, 1)
-    assert step.roll_back() and model.seen == 1 and not step.unfinished_batch
+    assert step.roll_back() and model.seen == 1 and step.finished_iter == 0
 
 
 def test_an_error_inside_of_the_optimizer_is_told():
@@ -258,8 +260,10 @@ def test_config_keys_arrive(tmp_path: Path):
     cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
     model = Linear()
     step = build_train_step(cfg, model, [], sgd(model))
-    assert (step.accum_steps, step.max_skipped, step.unscale) == (2, 7, True)
-    assert step.precision == torch.bfloat16 and "SOLVER.BASE_LR (now 0.001)" in step.hint
+    assert (step.accum_steps, step.bad_batches.max_skipped, step.unscale) == (2, 7, True)
+    assert (
+        step.precision == torch.bfloat16 and "SOLVER.BASE_LR (now 0.001)" in step.bad_batches.hint
+    )
     cfg.SOLVER.AMP.ENABLED = False
     assert build_train_step(cfg, model, [], sgd(model)).precision is None
 
@@ -279,7 +283,7 @@ def _process(rank: int, folder: str) -> None:
     bright = [{**x, "image": torch.full_like(x["image"], 1e38)} for x in batches[0]]
     batches.insert(1, bright if rank else batches[0])
     ddp = nn.parallel.DistributedDataParallel(model)
-    step = TrainStep(ddp, batches, sgd(model), accum_steps=2, max_skipped=1)
+    step = TrainStep(ddp, batches, sgd(model), accum_steps=2, bad_batches=SkipBadBatches(1))
     train(step, len(batches))
     torch.save((model.state_dict(), step.skipped_batches), f"{folder}/{rank}.pth")
     dist.destroy_process_group()

@@ -6,7 +6,9 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from detectron2.modeling import build_model
@@ -14,7 +16,12 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
-from retinanet_ext.engine.step.determinism import CUBLAS_KEY, make_deterministic
+from retinanet_ext.engine.step.reproducibility import (
+    CUBLAS_KEY,
+    SeedEachStep,
+    make_deterministic,
+    step_seed,
+)
 from retinanet_ext.losses import sigmoid_focal_loss
 from retinanet_ext.losses.conv_focal import conv_focal_loss
 from retinanet_ext.losses.kernels import chunked
@@ -196,3 +203,28 @@ def test_a_whole_step_repeats(cfg, num_threads, deterministic):
         return [*(x.detach() for x in losses.values()), *gradients]
 
     assert_repeats(run)
+
+
+def drawn(run_seed, iteration):
+    hook = SeedEachStep()
+    hook.trainer = SimpleNamespace(run_seed=run_seed, iter=iteration)
+    hook.before_step()
+    return random.random(), np.random.rand(), torch.rand(()).item()
+
+
+def test_an_iteration_draws_the_same_whatever_came_before():
+    first = drawn(7, 3)
+    torch.rand(100), np.random.rand(10), random.random()
+    assert drawn(7, 3) == first
+
+
+def test_iterations_and_seeds_draw_other_numbers():
+    draws = [drawn(7, 3), drawn(7, 4), drawn(8, 3)]
+    for numbers in zip(*draws, strict=True):
+        assert len(set(numbers)) == 3
+
+
+def test_processes_have_seeds_of_their_own():
+    seeds = {step_seed(7, rank, i) for rank in range(8) for i in range(100)}
+    assert len(seeds) == 800
+    assert all(0 <= seed < 2**32 for seed in seeds)

@@ -1,4 +1,7 @@
-"""DETERMINISTIC: the same numbers from the same run, or an error that names what cannot give them.
+"""The same numbers from the same run: the seed of each iteration, and DETERMINISTIC.
+
+The random numbers of an iteration are a function of seed, process and iteration. With
+DETERMINISTIC, operations that cannot give the same bits twice raise an error that names them.
 
 On the CPU the parts of this package add up in an order that does not depend on which thread is
 faster: a run gives the same bits each time, with or without this key, while the number of threads
@@ -9,11 +12,17 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
 
 from ...config.run_rules import check_determinism
 from ...errors import InputError
+
+__all__ = ["SeedEachStep", "make_deterministic", "step_seed"]
 
 CUBLAS_KEY = "CUBLAS_WORKSPACE_CONFIG"
 # The two that NVIDIA documents as giving the same bits; the first is the faster one.
@@ -43,3 +52,20 @@ def make_deterministic(cfg: CfgNode) -> None:
     torch.use_deterministic_algorithms(True)
     # On by default, it fills each new tensor: time spent to catch reads of uninitialized memory.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def step_seed(run_seed: int, rank: int, iteration: int) -> int:
+    """The seed of one process in one iteration, in [0, 2^32)."""
+    return int(np.random.SeedSequence([run_seed, rank, iteration]).generate_state(1)[0])
+
+
+class SeedEachStep(HookBase):
+    """Seed Python's, NumPy's and PyTorch's generators before each iteration.
+
+    A resumed run then draws the numbers that the uninterrupted one draws, whatever the evaluations,
+    drawings and hooks in between have drawn, and no checkpoint has to hold a generator's state.
+    """
+
+    def before_step(self) -> None:
+        """Seed for the iteration that begins; reads the trainer's ``run_seed``."""
+        seed_all_rng(step_seed(self.trainer.run_seed, comm.get_rank(), self.trainer.iter))
