@@ -117,7 +117,7 @@ def __getattr__(name: str) -> Any:
     try:
         module = importlib.import_module(f"{__name__}.{home}")
     except ModuleNotFoundError as error:
-        if error.name != "detectron2":
+        if _HAS_DETECTRON2:
             raise
         from .errors import MissingPackageError
 
@@ -131,12 +131,14 @@ def __dir__() -> list[str]:
     return sorted({*__all__, *_ROOMS, *(name for name in globals() if name.startswith("__"))})
 
 
+_HAS_DETECTRON2 = True
 try:
     import detectron2 as _detectron2  # noqa: F401
 except ModuleNotFoundError as error:
     # A broken Detectron2 must not pass as an absent one.
     if error.name != "detectron2":
         raise
+    _HAS_DETECTRON2 = False
 else:
     # Not lazily: someone's `build_model` looks the names up in Detectron2's registries, which
     # cannot ask for what is not there yet.

@@ -15,7 +15,17 @@ PACKAGE = ROOT / "retinanet_ext"
 
 # A room is a file or folder directly in the package or, in the wings, directly in a wing.
 WINGS = {"data", "engine", "losses", "modeling"}
-GROUND_FLOOR = {"console", "errors", "files", "random_state", "registry", "structures"}
+GROUND_FLOOR = {
+    "boxes",
+    "compat",
+    "console",
+    "errors",
+    "files",
+    "protocols",
+    "random_state",
+    "registry",
+    "structures",
+}
 # Room -> the rooms that it may import, beside the ground floor and itself. A wing by name stands
 # for all of its rooms.
 MAY_IMPORT = {

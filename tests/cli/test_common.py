@@ -19,7 +19,7 @@ from retinanet_ext.cli.common import (
     load_cfg,
     run_guarded,
 )
-from retinanet_ext.config.shipped import config_names
+from retinanet_ext.config.shipped import config_names, find_config
 from retinanet_ext.data.datasets.register import register_builtin_datasets
 from retinanet_ext.errors import ConfigError, InputError, TrainingFailed
 
@@ -122,7 +122,7 @@ def test_devices(monkeypatch):
 def test_shipped_configs_are_there_as_written():
     names = config_names()
     assert any(name.endswith("quickstart.yaml") for name in names)
-    assert all(os.path.isfile(name) for name in names)
+    assert all(os.path.isfile(find_config(name)) for name in names)
 
 
 def raising(error: BaseException):

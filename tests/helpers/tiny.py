@@ -59,6 +59,9 @@ SETTINGS: dict[str, Any] = {
     "VERSION": 2,
 }
 
+# Keys of a tiny config with the 3 x 3 anchors of the paper at each location.
+NINE_ANCHORS = {"MODEL.FPN.OUT_CHANNELS": 16, "MODEL.ANCHOR_GENERATOR.SCALES_PER_OCTAVE": 3}
+
 
 def write_dataset(root: Path, num_train: int = 12, num_val: int = 3) -> Path:
     """Write coloured rectangles under the built-in name ``bccd``; return ``root``."""

@@ -8,8 +8,9 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from retinanet_ext.modeling import RetinaNetExt
+from tests.helpers.tiny import NINE_ANCHORS, tiny_cfg
 
-from .test_retinanet import example, tiny_cfg
+from .test_retinanet import example
 
 
 class RandomLogits(nn.Module):
@@ -24,7 +25,7 @@ class RandomLogits(nn.Module):
 
 @pytest.fixture
 def model() -> RetinaNetExt:
-    model = build_model(tiny_cfg()).eval()
+    model = build_model(tiny_cfg(keys=NINE_ANCHORS)).eval()
     model.head = RandomLogits()
     return model
 
@@ -90,7 +91,7 @@ def test_instances_are_sent_to_the_assigner(model):
 
 
 def test_labels_in_detectron2s_form_are_refused(monkeypatch):
-    model = build_model(tiny_cfg())
+    model = build_model(tiny_cfg(keys=NINE_ANCHORS))
     monkeypatch.setattr(model, "label_anchors", lambda *_: ([torch.zeros(3)], [torch.zeros(3, 4)]))
     with pytest.raises(TypeError, match="return DenseTargets, got tuple"):
         model.train()([example()])

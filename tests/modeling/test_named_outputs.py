@@ -13,11 +13,9 @@ from retinanet_ext.modeling import RetinaNetExt, RetinaNetHead
 from retinanet_ext.modeling.postprocess.decode import gather_deltas
 from retinanet_ext.registry import ASSIGNER_REGISTRY, CLS_LOSS_REGISTRY, DENSE_HEAD_REGISTRY
 from retinanet_ext.structures import DenseTargets, HeadOutputs
-from tests.helpers.tiny import tiny_cfg
+from tests.helpers.tiny import NINE_ANCHORS, tiny_cfg
 
 from .test_retinanet import example
-
-NINE_ANCHORS = {"MODEL.FPN.OUT_CHANNELS": 16, "MODEL.ANCHOR_GENERATOR.SCALES_PER_OCTAVE": 3}
 
 
 class VarianceHead(RetinaNetHead):

@@ -267,5 +267,5 @@ def test_the_best_state_is_beside_the_others_and_complete(tmp_path):
 def test_a_negative_number_of_files_is_refused():
     cfg = get_cfg()
     cfg.SOLVER.CHECKPOINTS_KEPT = -1
-    with pytest.raises(ValueError, match=r"SOLVER\.CHECKPOINTS_KEPT is -1; set it to"):
+    with pytest.raises(ValueError, match=r"SOLVER\.CHECKPOINTS_KEPT must be at least 0, got -1"):
         validate_cfg(cfg)
