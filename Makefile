@@ -10,7 +10,7 @@ LINTED := retinanet_ext train_net.py dev projects/FocalLossPaper/focal_loss_pape
 
 help:
 	@echo "make quickstart   set up .venv, train a small RetinaNet on the CPU, evaluate, draw"
-	@echo "                  (FORCE=1 trains anew; PYTHON=python3.11 chooses the Python)"
+	@echo "                  (FORCE=1 trains again; PYTHON=python3.11 chooses the Python)"
 	@echo "make test         set up .venv, run the tests (ARGS='-m \"not slow\"' for the quick ones)"
 	@echo "make lint         ruff and mypy"
 	@echo "make format       let ruff format the code"

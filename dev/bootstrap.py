@@ -108,7 +108,7 @@ def install_package() -> None:
 
 
 def set_up() -> None:
-    """Do every step that is not done yet; SetupError stops it, and the next call goes on there."""
+    """Do every step that is not done yet; after a SetupError, the next call continues there."""
     require_python()
     require_disk(REST_DISK_GB)
     say("setting up .venv; the first time takes a few minutes")
@@ -137,7 +137,7 @@ def main() -> int:
         print(f"[setup] error: {error}; repair that and run it again", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("[setup] interrupted; the same command goes on from here", file=sys.stderr)
+        print("[setup] interrupted; the same command continues from here", file=sys.stderr)
         return 130
     return 0
 

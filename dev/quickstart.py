@@ -1,7 +1,7 @@
 """Train, evaluate and draw the quickstart, doing only what is not done yet.
 
-``make quickstart`` runs it in ``.venv``. An interrupted training goes on from its last
-checkpoint; ``--force`` (``make quickstart FORCE=1``) removes the results and starts anew.
+``make quickstart`` runs it in ``.venv``. An interrupted training continues from its last
+checkpoint; ``--force`` (``make quickstart FORCE=1``) removes the results and starts from scratch.
 """
 
 from __future__ import annotations
@@ -57,20 +57,20 @@ def run_step(what: str, *arguments: str) -> None:
     if status != 0:
         raise StepFailed(
             f"{what} stopped with exit status {status}; its output above says why, and the same "
-            "command goes on from the last checkpoint"
+            "command continues from the last checkpoint"
         )
 
 
 def train(output: Path) -> None:
     """Train and evaluate unless the final model and its results are there."""
     if (output / "model_final.pth").is_file() and last_results(output / "metrics.json"):
-        say(f"{OUTPUT} holds a trained model already; FORCE=1 trains anew")
+        say(f"{OUTPUT} holds a trained model already; FORCE=1 trains again")
         return
     resumes = (output / "last_checkpoint").is_file()
     say(
-        "training goes on from the last checkpoint"
+        "training continues from the last checkpoint"
         if resumes
-        else "generating the data set and training on the CPU (about 4 minutes on two cores)"
+        else "generating the data set and training on the CPU (2 to 5 minutes on two cores)"
     )
     run_step("training", "train_net.py", "--config-file", CONFIG, "--resume")
 
@@ -92,7 +92,8 @@ def report(output: Path) -> None:
     results = last_results(output / "metrics.json")
     if not results:
         raise StepFailed(
-            f"{OUTPUT}/metrics.json holds no {HEADLINE[0]}; `make quickstart FORCE=1` starts anew"
+            f"{OUTPUT}/metrics.json holds no {HEADLINE[0]}; `make quickstart FORCE=1` starts from "
+            "scratch"
         )
     say(f"results are in {output}: model_final.pth, metrics.json, detections.png")
     say(", ".join(f"{key} {results[key]:.1f}" for key in HEADLINE))
@@ -101,7 +102,9 @@ def report(output: Path) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the steps; the exit status is 1 after an error, which is one sentence on stderr."""
     parser = argparse.ArgumentParser(description="Train, evaluate and draw the quickstart.")
-    parser.add_argument("--force", action="store_true", help="remove the results and start anew")
+    parser.add_argument(
+        "--force", action="store_true", help="remove the results and start from scratch"
+    )
     arguments = parser.parse_args(argv)
     output = ROOT / OUTPUT
     try:
@@ -115,7 +118,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"[quickstart] error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("[quickstart] interrupted; the same command goes on from here", file=sys.stderr)
+        print("[quickstart] interrupted; the same command continues from here", file=sys.stderr)
         return 130
     return 0
 

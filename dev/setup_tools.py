@@ -79,7 +79,7 @@ def require_python() -> None:
 
 
 def run_pip(python: str, arguments: "list[str]", what: str) -> None:
-    """Run ``python -m pip ARGUMENTS``; SetupError with a way out on failure.
+    """Run ``python -m pip ARGUMENTS``; SetupError with a hint on failure.
 
     On a terminal pip draws its progress bars; elsewhere it is quiet. What it writes to stderr
     appears only when it retries or fails: after a success it is of no use to anyone.
@@ -100,7 +100,7 @@ def run_pip(python: str, arguments: "list[str]", what: str) -> None:
 
 
 def pip_advice(stderr: str) -> str:
-    """Return the way out for what pip wrote to stderr."""
+    """Return the hint for what pip wrote to stderr."""
     lowered = stderr.lower()
     for marker, advice in PIP_ADVICE:
         if marker in lowered:

@@ -41,7 +41,7 @@ def test_a_signal_saves_at_once_and_resume_goes_on_there(run, tmp_path, number, 
     assert job.wait_until(lambda: numbered(tmp_path) != [])
     job.signal(number)
     assert job.wait() == [code]
-    assert "add --resume to go on" in console(tmp_path)
+    assert "add --resume to continue" in console(tmp_path)
     last = numbered(tmp_path)[-1]
     assert run("--resume", "SOLVER.MAX_ITER", str(last + 3)).wait() == [0]
     assert f"resuming at iteration {last + 1} " in console(tmp_path)

@@ -107,7 +107,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return run_guarded(lambda: reproduce(args, tables), args.debug)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; the same command continues from here", file=sys.stderr)
         return 130
 
 
@@ -145,7 +145,7 @@ def reproduce(args: argparse.Namespace, tables: dict[str, Table]) -> int:
 
 
 def child_command(run: Run, args: argparse.Namespace) -> list[str]:
-    """The process that trains and evaluates ``run``, or goes on with it."""
+    """The process that trains and evaluates ``run``, or continues with it."""
     command = [sys.executable, str(args.train_net), "--config-file", str(run.folder / "run.yaml")]
     if args.num_gpus is not None:
         command += ["--num-gpus", str(args.num_gpus)]

@@ -20,7 +20,7 @@ SIZES = ("small", "medium", "large")
 
 @dataclass(frozen=True)
 class Coverage:
-    """Of ``boxes`` boxes: the mean of the best IoU with any anchor, and the share of boxes with
+    """Of ``boxes`` boxes: the mean of the best IoU with any anchor, and the fraction of boxes with
     a best IoU from each of ``IOUS`` on (best-possible recall); NaN for no boxes."""
 
     boxes: int

@@ -23,7 +23,7 @@ class Matches:
 
     Attributes:
         counts: (m, L) int64 positive anchors of each object on each level.
-        without_low_quality: (m,) int64 those that are positive by their IoU alone.
+        without_low_quality: (m,) int64 those that are positive by their IoU only.
         with_low_quality: (m,) int64 those where the best anchors of each object are positive too.
         num_views: views looked at.
     """
@@ -52,7 +52,7 @@ def count_matches(
     allow_low_quality_matches: bool,
     max_views: int = 0,
 ) -> Matches:
-    """Match all anchors of each view, as training does with a batch of this view alone.
+    """Match all anchors of each view, as training does with a batch of only this view.
 
     Args:
         boxes: the objects.

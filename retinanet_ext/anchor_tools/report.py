@@ -66,7 +66,7 @@ def format_coverage_report(report: dict[str, Any]) -> str:
     heads = ["", "boxes", "mean best IoU", *(f"recall at {iou:g}" for iou in IOUS)]
     rows = [[name, *_cells(x)] for name, x in groups]
     lines = [
-        f"{report['boxes']} boxes in {report['views']} views. Best-possible recall: share of "
+        f"{report['boxes']} boxes in {report['views']} views. Best-possible recall: fraction of "
         "boxes that some anchor overlaps with at least this IoU. Sizes are those of the network's "
         "input (COCO's borders, 32 and 96 px).",
         tabulate(rows, heads),

@@ -33,7 +33,7 @@ def timed_rounds(
 
     Args:
         works: name -> work.
-        repeats: rounds; None takes at least 5 (3 if one lasts 10 s) and goes on for 5 s.
+        repeats: rounds; None takes at least 5 (3 if one lasts 10 s) and continues for 5 s.
         device: "cpu" or "cuda".
     """
     start = time.perf_counter()

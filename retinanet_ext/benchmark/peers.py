@@ -65,7 +65,7 @@ def build_side(settings: Settings, side: str) -> Any:
 
 
 def detectron2_cfg(cfg: CfgNode) -> CfgNode:
-    """The same detector out of Detectron2's parts alone."""
+    """The same detector out of only Detectron2's parts."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.META_ARCHITECTURE = "RetinaNet"

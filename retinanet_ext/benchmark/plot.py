@@ -25,7 +25,7 @@ LABEL_SHARE = 0.37  # of the width
 
 
 def check_matplotlib() -> None:
-    """Raise ImportError, with the way out, where matplotlib is missing."""
+    """Raise ImportError, with the fix, where matplotlib is missing."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:

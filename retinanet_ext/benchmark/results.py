@@ -41,7 +41,7 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """How many times faster ours is, or for a memory our share of theirs; None if unknown."""
+        """How many times faster ours is, or our fraction of their memory; None if unknown."""
         if not self.theirs or not self.ours:
             return None
         return self._ratio(statistics.median(self.theirs), statistics.median(self.ours))

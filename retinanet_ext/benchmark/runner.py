@@ -20,7 +20,7 @@ class Benchmark:
 
     Attributes:
         settings: of the whole run.
-        say: told one line when a measurement starts.
+        say: gets one line when a measurement starts.
         rows: in the order measured.
         agreement: task -> what was compared -> largest difference.
     """

@@ -77,7 +77,7 @@ def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
         "--only",
         nargs="+",
         metavar="NAME",
-        help="measure these alone: loss, labelling, decode, "
+        help="measure only these: loss, labelling, decode, "
         "training-step, training-loop, inference, evaluation, many-classes, ...",
     )
     parser.add_argument(

@@ -65,7 +65,7 @@ def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--fix",
         metavar="OUT.json",
-        help="write a cleaned copy of the training set (of --val if it is alone) and the list of "
+        help="write a cleaned copy of the training set (of --val without --train) and the list of "
         "changes, OUT.changes.json; the original stays as it is",
     )
     parser.add_argument("--force", action="store_true", help="overwrite the files of --fix")

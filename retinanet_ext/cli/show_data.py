@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--seed must be in [0, 2**32), got {args.seed}")
     random.seed(args.seed)
     np.random.seed(args.seed)
-    mapper = LoadOrFail(build_train_mapper(cfg, dicts), "mend or remove it")
+    mapper = LoadOrFail(build_train_mapper(cfg, dicts), "fix or remove it")
     num_objects = [len(x.get("annotations", [])) for x in dicts]
     samples = [mapper(dicts[i]) for i in pick_images(num_objects, args.num)]
     views = [_view(x, cfg) for x in samples]
@@ -114,7 +114,7 @@ class AnchorMaker:
         self.generator = build_anchor_generator(cfg, shapes)
 
     def __call__(self, height: int, width: int) -> list[Boxes]:
-        """L Boxes (Hi*Wi*A, 4) for an image of this size, padded as the model pads it alone."""
+        """L Boxes (Hi*Wi*A, 4) for an image of this size, padded as in a batch of its own."""
         padded = [_round_up(side, self.divisor) for side in (height, width)]
         features = [
             torch.zeros(1, 1, *(_round_up(side, stride) // stride for side in padded))
@@ -183,7 +183,7 @@ def _round_up(value: int, step: int) -> int:
 def _write_sheet(output: str, views: list[_View], class_names: list[str], title: str) -> None:
     tiles, captions = [], []
     heights = tile_heights([view.image.shape for view in views], SHEET_WIDTH)
-    # Few classes are told apart by their colours alone.
+    # Few classes can be distinguished only by their colours.
     labels = class_names if len(class_names) > len(PALETTE) else None
     for view, height in zip(views, heights, strict=True):
         tiles.append(

@@ -12,7 +12,7 @@ loader = Section("DATALOADER")
 # Each is a dict with NAME, ANNOTATIONS (file or folder) and where needed IMAGES (folder),
 # FORMAT (coco, voc, yolo, csv; else found out), CLASSES (file with a row "name" or "name,id"
 # per class, for VOC and CSV), SUBSET (list of a YOLO data.yaml: train, val, test), SPLIT (train
-# or val: a share of the images), ONE_BASED (False: VOC coordinates are pixel edges from 0).
+# or val: a fraction of the images), ONE_BASED (False: VOC coordinates are pixel edges from 0).
 datasets.add("EXTRA", [])
 # Read for EXTRA, in this order. Lists of a new name and the old ones: [[cell, RBC, WBC]].
 datasets.add("MERGE_CLASSES", [])
@@ -20,10 +20,10 @@ datasets.add("MERGE_CLASSES", [])
 datasets.add("DROP_CLASSES", [])
 # The model's classes in their order, others are left out; [] takes all that the data has.
 datasets.add("CLASSES", [])
-# Share of the images with SPLIT: val, in [0, 1), chosen by file name and seed; with 0, --train
-# alone trains on all and evaluates nothing.
+# Share of the images with SPLIT: val, in [0, 1), chosen by file name and seed; with 0, only
+# --train trains on all and evaluates nothing.
 datasets.add(
-    "VAL_FRACTION", 0.2, at_least=0, below=1, meaning="the share of the images to validate on"
+    "VAL_FRACTION", 0.2, at_least=0, below=1, meaning="the fraction of the images to validate on"
 )
 datasets.add("SPLIT_SEED", 0)
 # Folder for annotations that were read; "" is ~/.cache/retinanet_ext (or $XDG_CACHE_HOME),
@@ -34,14 +34,14 @@ datasets.add("CACHE_DIR", "")
 # [{NAME: Mosaic, PROB: 0.5}, Default, RandomBrightness]. "Default" is what Detectron2 does by
 # itself: INPUT.CROP, resize, flip; a list without it does neither. See data/augment/ops.py.
 inputs.add("AUG", ["Default"])
-# Boxes of which less than this share of the area is left, after crops, become background; in
+# Boxes of which less than this fraction of the area is left, after crops, become background; in
 # [0, 1). 0, as in Detectron2, drops only those that are gone.
 inputs.add(
     "AUG_MIN_VISIBLE",
     0.0,
     at_least=0,
     below=1,
-    meaning="the share of a box's area that must be left for it to be kept",
+    meaning="the fraction of a box's area that must be left for it to be kept",
 )
 
 # What training does with an image that cannot be loaded: "fail" stops at the first one; "skip"

@@ -41,14 +41,14 @@ retinanet.add("ALLOW_LOW_QUALITY_MATCHES", True)
 # ATSSAssigner (arXiv 1912.02424): candidate locations per object and level, the paper's k. It
 # reads neither IOU_THRESHOLDS, IOU_LABELS nor ALLOW_LOW_QUALITY_MATCHES.
 retinanet.add("ATSS_TOPK", 9)
-# Background anchors of which at least this share of the area lies in a box marked `iscrowd` or
+# Background anchors of which at least this fraction of the area lies in a box marked `iscrowd` or
 # `ignore` take part in no loss. Above 1 is off, as in Detectron2: crowds are background, and
 # `ignore` means nothing.
 retinanet.add(
     "IGNORE_IOF_THRESH",
     0.5,
     above=0,
-    meaning="a share of the anchor's area in (0, 1], or 2.0 to learn crowds as background",
+    meaning="a fraction of the anchor's area in (0, 1], or 2.0 to learn crowds as background",
 )
 # A positive anchor also learns the classes of boxes whose IoU with its own box is above this,
 # in (0, 1]; 1 is off.
@@ -134,7 +134,7 @@ speedups.add("SPARSE_BOX_SUBNET", True)
 # Where the channels_last memory format is used: "all", "backbone", "none", or "auto" (backbone
 # on the CPU, else none).
 speedups.add("CHANNELS_LAST", "auto", choices=("auto", "all", "backbone", "none"))
-# torch.compile for backbone and head; each input size is compiled anew. COMPILE_MODE is
+# torch.compile for backbone and head; each input size is compiled again. COMPILE_MODE is
 # "default", "reduce-overhead" (CUDA graphs) or "max-autotune".
 speedups.add("COMPILE", False)
 speedups.add("COMPILE_MODE", "default", choices=("default", "reduce-overhead", "max-autotune"))
@@ -147,12 +147,12 @@ anchors = Section("MODEL.ANCHOR_GENERATOR")
 anchors.add("OCTAVE_BASE_SIZES", [32.0, 64.0, 128.0, 256.0, 512.0])
 # Number of sizes per level, 2^(i/S) times the base.
 anchors.add("SCALES_PER_OCTAVE", 3)
-# The same for each level apart, such as [3, 3, 3, 2, 1]; [] is SCALES_PER_OCTAVE at all levels.
+# The same per level, such as [3, 3, 3, 2, 1]; [] is SCALES_PER_OCTAVE at all levels.
 # ASPECT_RATIOS may also be one list per level; levels may differ in their number of anchors.
 anchors.add("SCALES_OF_LEVELS", [])
 
 fpn = Section("MODEL.FPN")
-# Both read by build_fpn_backbone_p6p7 alone. The backbone under the pyramid: an entry of
+# Both read only by build_fpn_backbone_p6p7. The backbone under the pyramid: an entry of
 # Detectron2's BACKBONE_REGISTRY, such as build_resnet_backbone or build_regnet_backbone.
 fpn.add("BOTTOM_UP", "build_resnet_backbone")
 # What P6 is computed from: "c5", the last of FPN.IN_FEATURES (the paper), or "p5", its level of
@@ -168,7 +168,7 @@ regnet.add("W_A", 38.65)
 regnet.add("W_M", 2.43)
 # Channels per group of the 3x3 convolutions.
 regnet.add("GROUP_WIDTH", 40)
-# Squeeze-and-excitation width as a share of the block's: 0 in RegNetX, 0.25 in RegNetY.
+# Squeeze-and-excitation width as a fraction of the block's: 0 in RegNetX, 0.25 in RegNetY.
 regnet.add("SE_RATIO", 0.0)
 regnet.add("STEM_WIDTH", 32)
 # See MODEL.RESNETS.NORM.

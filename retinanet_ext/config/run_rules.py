@@ -108,7 +108,7 @@ def check_batch(cfg: CfgNode, world_size: int) -> None:
 
 
 def check_parts(cfg: CfgNode, world_size: int) -> None:
-    """Check that each process's share of a batch splits into ``SOLVER.ACCUM_STEPS`` equal parts.
+    """Check that each process's part of a batch splits into ``SOLVER.ACCUM_STEPS`` equal parts.
 
     Args:
         cfg: the config; with ``SOLVER.REFERENCE_WORLD_SIZE``, as written for so many processes.

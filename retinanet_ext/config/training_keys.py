@@ -16,7 +16,7 @@ solver.add("OPTIMIZER", "SGD", choices=("SGD", "AdamW"))
 solver.rule("IMS_PER_BATCH", above=0)
 solver.rule("BASE_LR", above=0)
 # LR_SCHEDULER_NAME also takes OneCycleLR: a cosine rise from WARMUP_FACTOR * BASE_LR to BASE_LR
-# over this share of MAX_ITER, then a cosine fall to BASE_LR_END.
+# over this fraction of MAX_ITER, then a cosine fall to BASE_LR_END.
 solver.rule(
     "LR_SCHEDULER_NAME",
     choices=("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR", "OneCycleLR"),
@@ -26,14 +26,14 @@ solver.add(
     0.3,
     above=0,
     below=1,
-    meaning="the share of MAX_ITER spent rising",
+    meaning="the fraction of MAX_ITER spent rising",
     only_with=("LR_SCHEDULER_NAME", "OneCycleLR"),
 )
 
 # Lengths in epochs, whole or not; None or 0 is off. An epoch is the images of DATASETS.TRAIN,
 # without those that are filtered out, over IMS_PER_BATCH. Each takes the place of a key in
 # iterations, in this order: MAX_ITER, STEPS, WARMUP_ITERS, CHECKPOINT_PERIOD, and
-# TEST.EVAL_PERIOD. The others need EPOCHS; with it alone, STEPS at Detectron2's default are
+# TEST.EVAL_PERIOD. The others need EPOCHS; with only it, STEPS at Detectron2's default are
 # none, and the rest keeps its iterations. None because yacs takes both 12 and 0.5 for it.
 solver.add("EPOCHS", None)
 solver.add("STEPS_EPOCHS", ())
@@ -66,11 +66,11 @@ clipping.rule("CLIP_TYPE", choices=("value", "norm", "full_model"))
 # and threads; slower on GPUs. Needs SEED; an operation without a deterministic way stops the
 # run.
 run.add("DETERMINISTIC", False)
-# Parts that each process's share of a batch goes through the network in, one after the other.
+# Parts that each process's part of a batch goes through the network in, one after the other.
 # The optimizer steps once for all, so IMS_PER_BATCH, learning rate and schedule stay the same.
 solver.add("ACCUM_STEPS", 1, at_least=1)
-# With SOLVER.AMP.ENABLED, what the network computes in: "float16" with a scaled loss, on CUDA
-# alone, or "bfloat16", on CPU and CUDA.
+# With SOLVER.AMP.ENABLED, what the network computes in: "float16" with a scaled loss, only on
+# CUDA, or "bfloat16", on CPU and CUDA.
 amp.add(
     "PRECISION", "float16", choices=("float16", "bfloat16"), only_with=("SOLVER.AMP.ENABLED", True)
 )
@@ -88,7 +88,7 @@ solver.add(
 run.add("WRITERS", [], choices=("wandb", "mlflow"))
 
 # Checkpoints with a number that are kept, the newest ones; 0 keeps all. With 2 or more there is
-# one to go on from if the last is damaged. model_final and model_best do not count.
+# one to continue from if the last is damaged. model_final and model_best do not count.
 solver.add(
     "CHECKPOINTS_KEPT",
     0,
@@ -104,7 +104,7 @@ ema.add(
     0.999,
     at_least=0,
     below=1,
-    meaning="the share of the average that stays at each step, for example 0.999",
+    meaning="the fraction of the average that stays at each step, for example 0.999",
     only_with=("SOLVER.EMA.ENABLED", True),
 )
 # After n steps at most (1 + n) / (10 + n), so that the first weights do not stay for long.

@@ -33,7 +33,7 @@ def map_in_processes(
 ) -> list[Result]:
     """Results of ``function`` for all ``jobs``, in order.
 
-    Works on in this process alone when the jobs are few, when there is one CPU, inside a daemonic
+    Works in only this process when the jobs are few, when there is one CPU, inside a daemonic
     process (which may not have children), and when the pool breaks.
 
     Args:

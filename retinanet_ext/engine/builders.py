@@ -44,7 +44,7 @@ class BuildsParts(DefaultTrainer):
 
         ``DATALOADER.ON_ERROR`` says what happens to an image that cannot be loaded; an error names
         its file. Another kind of iterable of batches may be returned instead; a resumed run then
-        starts it anew.
+        starts it again.
         """
         return build_train_loader(cfg)
 

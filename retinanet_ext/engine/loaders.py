@@ -21,7 +21,7 @@ from .progress import with_bar
 
 __all__ = ["build_test_loader", "build_train_loader", "draw_run_seed"]
 
-BAD_IMAGE_WAY_OUT = "mend or remove it, or set DATALOADER.ON_ERROR to skip"
+BAD_IMAGE_HINT = "fix or remove it, or set DATALOADER.ON_ERROR to skip"
 
 
 def build_train_loader(cfg: CfgNode) -> TrainStream:
@@ -33,7 +33,7 @@ def build_train_loader(cfg: CfgNode) -> TrainStream:
     seed = draw_run_seed(cfg)
     fails = cfg.DATALOADER.ON_ERROR == "fail"
     if fails and not needs_dataset(cfg):
-        fail = LoadOrFail(build_train_mapper(cfg), BAD_IMAGE_WAY_OUT)
+        fail = LoadOrFail(build_train_mapper(cfg), BAD_IMAGE_HINT)
         return build_train_stream(cfg, fail, seed=seed)
     dataset = DatasetFromList(
         get_detection_dataset_dicts(
@@ -42,14 +42,14 @@ def build_train_loader(cfg: CfgNode) -> TrainStream:
         copy=False,
     )
     mapper = build_train_mapper(cfg, dataset)
-    wrapped = LoadOrFail(mapper, BAD_IMAGE_WAY_OUT) if fails else LoadOrSkip(mapper, dataset)
+    wrapped = LoadOrFail(mapper, BAD_IMAGE_HINT) if fails else LoadOrSkip(mapper, dataset)
     return build_train_stream(cfg, wrapped, dataset, seed)
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> Any:
     """Detectron2's test loader, with a progress bar on a terminal; errors name the file."""
     # Never skipped: the results would be those of another dataset.
-    mapper = LoadOrFail(DatasetMapper(cfg, is_train=False), "mend it, or remove it from the set")
+    mapper = LoadOrFail(DatasetMapper(cfg, is_train=False), "fix it, or remove it from the set")
     loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
     return with_bar(loader, f"evaluate {dataset_name}")
 

@@ -26,7 +26,7 @@ class ProgressLine(EventWriter):
 
     For example ``iter 120/400 (30%)  eta 0:03:12  loss 0.812 (cls 0.42 box_reg 0.39)  lr 1.0e-03
     12.3 img/s  data 3%``: losses are medians and the speed a mean over the last ``window``
-    iterations, the remaining time follows a longer mean, ``data`` is the share of the time spent
+    iterations, the remaining time follows a longer mean, ``data`` is the fraction of the time spent
     waiting for images. With CUDA, the peak memory comes last. The scalars ``eta_seconds`` and
     ``images_per_second`` go to the other writers.
     """

@@ -175,7 +175,7 @@ def add_extra_datasets(cfg: CfgNode, eval_only: bool = False, fill: bool = False
     if not cfg.DATASETS.EXTRA:
         return
     names = cfg.DATASETS.TEST if eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-    # First in the main process alone: the others then find what it read in the cache.
+    # First in the main process only: the others then find what it read in the cache.
     extra = on_main_process(lambda: register_extra_datasets(cfg, names))
     if not comm.is_main_process():
         register_extra_datasets(cfg, names)

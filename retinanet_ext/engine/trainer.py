@@ -192,7 +192,7 @@ class RetinaNetTrainer(BuildsParts):
 
         Raises:
             NonFiniteLoss: a loss is not finite; a report is written.
-            MachineError: memory, disk, a worker or another process failed, told in a sentence.
+            MachineError: memory, disk, a worker or another process failed, reported in a sentence.
             TrainingStopped: after a signal; the state is saved.
             CheckpointError: the final state could not be saved.
         """

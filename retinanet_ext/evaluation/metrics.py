@@ -28,7 +28,7 @@ def counted_dets(max_dets: int) -> list[int]:
 def box_metrics(
     accuracy: BoxAccuracy, class_names: Sequence[str], max_dets: int
 ) -> dict[str, float]:
-    """Summarize in percent; the keys depend on ``class_names`` and ``max_dets`` alone.
+    """Summarize in percent; the keys depend only on ``class_names`` and ``max_dets``.
 
     - ``AP`` (mean over IoU 0.50:0.95), ``AP50``, ``AP75``, ``APs``, ``APm``, ``APl``: with at
       most ``max_dets`` detections per image and class.

@@ -52,7 +52,7 @@ def build_val_loss_loader(cfg: CfgNode, dataset_name: str) -> Any:
     """
     mapper = (IgnoreRegionMapper if wants_ignored(cfg) else DatasetMapper)(cfg, is_train=False)
     mapper.is_train = True  # keeps the annotations; the resize stays that of evaluation
-    loads = LoadOrFail(mapper, "mend it, or remove it from the set")
+    loads = LoadOrFail(mapper, "fix it, or remove it from the set")
     return build_detection_test_loader(cfg, dataset_name, mapper=loads)
 
 

@@ -41,7 +41,7 @@ def conv_extra_positive_loss(
     num_classes: int,
     loss: EntryLoss,
 ) -> Tensor:
-    """:func:`extra_positive_loss` of ``conv2d(features, weight, bias)``, for E logits alone.
+    """:func:`extra_positive_loss` of ``conv2d(features, weight, bias)``, for E logits only.
 
     Args:
         features: L tensors (N, C, Hi, Wi).

@@ -1,4 +1,4 @@
-"""Classification losses whose positives are told how good their box is.
+"""Classification losses whose positive targets are the IoU of the predicted box (quality-aware).
 
 Quality focal loss (Li et al., *Generalized Focal Loss*, arXiv 2006.04388) and varifocal loss (Zhang
 et al., *VarifocalNet*, arXiv 2008.13367). The score of a positive is to become its box's IoU, so

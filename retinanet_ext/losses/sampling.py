@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.ops import nms
 
 FIRST_CANDIDATES = 4096
-"""How many anchors NMS looks at first; it goes on to more only if too few are left."""
+"""How many anchors NMS looks at first; it continues to more only if too few are left."""
 
 
 def hardest_anchors(
@@ -120,7 +120,7 @@ def _suppress(
     Args:
         order: indices, hardest first.
         anchors, nms_thresh: as in :func:`hardest_anchors`.
-        is_enough: told what is left, and of how many.
+        is_enough: is given what is left, and of how many.
     """
     if nms_thresh >= 1:
         return order

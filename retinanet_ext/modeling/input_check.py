@@ -16,7 +16,7 @@ def check_training_inputs(batched_inputs: list[dict[str, Any]], num_classes: int
         num_classes: K; classes must be in [0, K).
 
     Raises:
-        ValueError: names the image, the value and the way out.
+        ValueError: names the image, the value and the fix.
     """
     for inputs in batched_inputs:
         if "instances" not in inputs:

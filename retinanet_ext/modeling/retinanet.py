@@ -97,7 +97,7 @@ class RetinaNetExt(Detectron2Names, DenseDetector):
             loss_normalizer: what the losses are divided by; default: Detectron2's running mean.
             quality_branch: "", or what the head's output ``quality`` learns: "iou" or
                 "centerness".
-            ignore_iof_thresh: background anchors with this share of their area in a box of the
+            ignore_iof_thresh: background anchors with this fraction of their area in a box of the
                 input's ``ignore_boxes`` take part in no loss; above 1 is off.
         """
         super().__init__(

@@ -1,7 +1,7 @@
 """Draw detections over ground truth.
 
 Images are (H, W, 3) uint8, RGB; boxes are (N, 4) absolute XYXY, in pixels of the image.
-Drawn with Pillow alone, at the final size: lines and letters stay sharp on small images.
+Drawn only with Pillow, at the final size: lines and letters stay sharp on small images.
 """
 
 from __future__ import annotations

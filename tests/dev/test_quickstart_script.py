@@ -106,7 +106,7 @@ def test_ctrl_c_waits_for_training_to_save(
     monkeypatch.setattr(quickstart.subprocess, "Popen", lambda *_, **__: child)
     assert quickstart.main([]) == 1
     assert not child.answers, "the script ended before its child"
-    assert "goes on from the last checkpoint" in capsys.readouterr().err
+    assert "continues from the last checkpoint" in capsys.readouterr().err
 
 
 def test_results_come_from_the_last_line_that_has_them(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the scripts in dev/ share: every failure becomes one sentence with a way out."""
+"""What the scripts in dev/ share: every failure becomes one sentence with a hint."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ class Report:
             self._drawn = summary
             if last:
                 write_loss_distribution(self._book, self._folder)
-        except ImportError as error:  # training goes on without pictures
+        except ImportError as error:  # training continues without pictures
             if last:
                 print(f"no figures: {error}", file=sys.stderr)
 

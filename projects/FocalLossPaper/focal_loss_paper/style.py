@@ -14,7 +14,7 @@ DPI = 100
 
 
 def check_matplotlib() -> None:
-    """Raise ImportError, with the way out, where matplotlib is missing."""
+    """Raise ImportError, with the fix, where matplotlib is missing."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:

@@ -60,8 +60,8 @@ def train_runs(
 ) -> int:
     """Train what is not over yet; each run's result.json says what became of it.
 
-    A run that was interrupted or failed before goes on from its last checkpoint. Ctrl-C (or
-    SIGTERM) ends the children and raises KeyboardInterrupt; the next call goes on.
+    A run that was interrupted or failed before continues from its last checkpoint. Ctrl-C (or
+    SIGTERM) ends the children and raises KeyboardInterrupt; the next call continues.
 
     Args:
         runs: in the order to train them.

@@ -123,7 +123,7 @@ def run_inference(bench: Benchmark, variant: Variant | None = None) -> None:
 
     Args:
         bench: takes the rows.
-        variant: other config keys for our side; the latency alone is measured.
+        variant: other config keys for our side; only the latency is measured.
     """
     settings = bench.settings
     task = "inference" if variant is None else f"inference-{variant.name}"

@@ -25,8 +25,8 @@ class Mosaic:
         Args:
             size: (height, width) of the canvas, px.
             scale: bounds of each image's size, where 1 fits the whole image into the canvas.
-            center: the point's smallest distance to each side, as a share of height and width, in
-                (0, 0.5].
+            center: the point's smallest distance to each side, as a fraction of height and width,
+                in (0, 0.5].
         """
         self.height, self.width = size
         self.min_scale, self.max_scale = scale

@@ -21,7 +21,7 @@ class Sample:
         boxes: (M, 4) float64, absolute XYXY, px of the image.
         classes: (M,) int64.
         ignored: (M,) bool, boxes that are not to be learned.
-        visible: (M,) float64 in (0, 1], the share of each box's area that is left of it.
+        visible: (M,) float64 in (0, 1], the fraction of each box's area that is left of it.
     """
 
     image: np.ndarray

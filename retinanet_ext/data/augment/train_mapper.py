@@ -73,7 +73,7 @@ class AugmentingMapper:
         Args:
             steps: the augmentations in their order.
             image_format: of the result, "BGR" or "RGB".
-            min_visible: boxes with less than this share of their area left are dropped; in [0, 1).
+            min_visible: boxes with less than this fraction of their area left are dropped; [0, 1).
             wants_ignored: whether ``iscrowd`` and ``ignore`` boxes are given as ``ignore_boxes``.
                 Otherwise, as in Detectron2, crowds are left out and ``ignore`` means nothing.
             dataset: all images; needed for a mosaic.

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of ``DATASETS.EXTRA``; ``split``: "train" or "val" for a share of the images."""
+    """One entry of ``DATASETS.EXTRA``; ``split``: "train" or "val" for a fraction of the images."""
 
     name: str
     source: Source
@@ -89,7 +89,7 @@ def extra_entries(cfg: CfgNode) -> list[Entry]:
 def register_extra_datasets(cfg: CfgNode, names: Iterable[str] | None = None) -> list[str]:
     """Read the datasets of ``DATASETS.EXTRA`` that are asked for, and register them.
 
-    A name that this function registered before is registered anew; one of someone else's raises.
+    A name that this function registered before is registered again; one of someone else's raises.
 
     Args:
         cfg: reads DATASETS.EXTRA, CLASSES, DROP_CLASSES, MERGE_CLASSES, VAL_FRACTION, SPLIT_SEED,

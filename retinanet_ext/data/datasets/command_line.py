@@ -21,7 +21,7 @@ def name_datasets(
 ) -> None:
     """Write what ``--train`` and ``--val`` say into ``DATASETS.EXTRA``, ``TRAIN`` and ``TEST``.
 
-    Without ``val``, validation images are the "val" list of a YOLO data.yaml, or else a share of
+    Without ``val``, validation images are the "val" list of a YOLO data.yaml, or else a fraction of
     ``DATASETS.VAL_FRACTION``. The config then says all that is needed to do the same again.
 
     Args:

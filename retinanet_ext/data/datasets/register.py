@@ -111,7 +111,7 @@ def register_builtin_datasets(root: str | os.PathLike | None = None) -> None:
     The quickstart datasets are generated when first loaded; the others are looked for in
     ``<root>/<dataset>/annotations/instances_<split>.json`` and ``<root>/<dataset>/<split>/``.
     Called again with another root, the names move there and what was set in their metadata is
-    dropped. A name that someone else registered before is left alone.
+    dropped. A name that someone else registered before is not changed.
 
     Args:
         root: default: the environment variable DETECTRON2_DATASETS, or else ``./datasets``.

@@ -1,4 +1,4 @@
-"""A validation set from a share of the images, the same ones whatever is added."""
+"""A validation set from a fraction of the images, the same ones whatever is added."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["split_images"]
 def split_images(file_names: Sequence[str], part: str, fraction: float, seed: int) -> list[int]:
     """Indices of the images of one part.
 
-    The side of an image depends on its file name (without folder) and the seed alone: images that
+    The side of an image depends only on its file name (without folder) and the seed: images that
     are added, removed or moved to another folder leave the others where they are. The share is
     therefore met on average. If either part would be empty, it gets the one nearest to it.
 
     Args:
         file_names: paths.
         part: "train" or "val".
-        fraction: share of "val", in (0, 1).
+        fraction: fraction of "val", in (0, 1).
         seed: another one gives another split.
 
     Raises:

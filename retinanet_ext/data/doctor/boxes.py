@@ -1,4 +1,4 @@
-"""Boxes that cannot be right, seen from the annotations alone."""
+"""Boxes that cannot be right, seen only from the annotations."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def find_faults(table: DatasetTable, facts: Mapping[str, ImageFacts] | None = No
     """Everything wrong with one dataset's lists, boxes and files; only faults that occur.
 
     Args:
-        facts: what ``read_images`` told of its files, if they were read; without it, files of a
+        facts: what ``read_images`` found in its files, if they were read; without it, files of a
             table that knows their folder are only looked for.
     """
     faults = [*check_lists(table), *check_boxes(table)]

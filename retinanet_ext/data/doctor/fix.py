@@ -57,9 +57,9 @@ def clean(
     """Correct what has one sensible correction and take out what cannot be used.
 
     Boxes over the border are cut, corners and 0..1 converted, inverted corners put in order, boxes
-    turned with the EXIF tag, sizes taken from the files, ids numbered anew; images that cannot be
+    turned with the EXIF tag, sizes taken from the files, ids renumbered; images that cannot be
     loaded, that repeat another one's pixels or that are in ``val`` go, with their annotations.
-    Categories, class balance, anchors and ``exif_unsure`` are left alone.
+    Categories, class balance, anchors and ``exif_unsure`` are not changed.
 
     Args:
         content: of the COCO json; not changed.

@@ -23,7 +23,7 @@ ORIENTATION_TAG = 0x0112
 
 
 class ImageFacts(NamedTuple):
-    """What reading one file told.
+    """Size, orientation and error found when reading one image file.
 
     ``problem`` is "" or "missing", "unreadable", "truncated", with ``detail`` in words. ``width``
     and ``height`` are those of the stored pixels, before the turn that ``orientation`` (1..8, EXIF)
@@ -164,7 +164,7 @@ def _decode(image: ImageFile.ImageFile) -> ImageFacts:
         digest.update(bytes(image.palette.palette))
     try:
         orientation = image.getexif().get(ORIENTATION_TAG, 1)
-    except Exception:  # Detectron2 goes on without the tag too
+    except Exception:  # Detectron2 continues without the tag too
         orientation = 1
     orientation = orientation if orientation in range(1, 9) else 1
     return ImageFacts("", "", width, height, orientation, digest.hexdigest())

@@ -21,7 +21,7 @@ def compare_tables(
     """Images in both sets, and different classes; the faults are of the training set.
 
     Args:
-        facts: what reading the files told, by path; without it, only the same paths are found.
+        facts: what reading the files found, by path; without it, only the same paths are found.
     """
     facts = facts or {}
     real = _RealPaths()

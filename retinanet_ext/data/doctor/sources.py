@@ -86,7 +86,7 @@ def _coco(name: str, json_file: str, image_root: str) -> LoadedTable:
     except FileNotFoundError:
         folder = ""
     if not folder:
-        return LoadedTable(table, json_file)  # annotations alone can be checked too
+        return LoadedTable(table, json_file)  # annotations without images can be checked, too
     files = [os.path.join(folder, x) if x else "" for x in names]
     table = dataclasses.replace(table, files=files, knows_folder=True)
     return LoadedTable(table, json_file, folder)

@@ -40,7 +40,7 @@ class DatasetTable:
         annotation_ids, recorded_image_ids, recorded_categories: M values as recorded.
         class_names, category_ids: K each, in the order of the ids.
         needs_ids: whether each annotation must have an id of its own, as in a COCO json.
-        knows_folder: whether ``files`` are meant to be there; False for a json alone.
+        knows_folder: whether ``files`` are meant to be there; False for only a json.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """Images that cannot be loaded: what DATALOADER.ON_ERROR chooses.
 
-"fail" stops the run, see :class:`LoadOrFail`; "skip" goes on, see :class:`LoadOrSkip`.
+"fail" stops the run, see :class:`LoadOrFail`; "skip" continues, see :class:`LoadOrSkip`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Samples whose random numbers follow from a run's seed and their place in the run alone."""
+"""Samples whose random numbers follow only from a run's seed and their place in the run."""
 
 from __future__ import annotations
 

@@ -38,10 +38,10 @@ logger = logging.getLogger(__name__)
 
 
 class TrainStream:
-    """Endless batches: lists of mapped images, this process's share of each batch of the job.
+    """Endless batches: lists of mapped images, this process's part of each batch of the job.
 
     Which images a batch holds, and what augmentation makes of them, follows from the seed and the
-    position alone: not from the number of workers, nor from generators of the process, which stay
+    position only: not from the number of workers, nor from generators of the process, which stay
     untouched. The images of one batch of all processes are those of a single process with the same
     total batch, unless ``group`` is set.
 
@@ -127,7 +127,7 @@ class TrainStream:
         """Continue with the batch after the saved position, with the saved seed.
 
         No image is loaded for it. With another batch size, number of processes or dataset, training
-        goes on after as many images, rounded down to a whole batch; a warning says so.
+        continues after as many images, rounded down to a whole batch; a warning says so.
         """
         self.close()
         if state["seed"] != self.seed:

@@ -53,6 +53,6 @@ def wants_ignored(cfg: CfgNode) -> bool:
 
 
 def _transform_box(annotation: dict[str, Any], transforms: Any, shape: tuple[int, int]) -> Any:
-    # The box alone: the mask of a crowd is in a format that the mapper need not know.
+    # Only the box: the mask of a crowd is in a format that the mapper need not know.
     box = {key: annotation[key] for key in ("bbox", "bbox_mode")}
     return utils.transform_instance_annotations(box, transforms, shape)["bbox"]

@@ -1,4 +1,4 @@
-"""Worker processes of the training loader: which signals they heed, and where a death is told.
+"""Signal handling of the data loader's workers; reports a dead worker between steps.
 
 Both protect the moment in which a run is asked to stop: workers then live until the main process
 has saved, and the death of one interrupts no step half-way.
@@ -33,7 +33,7 @@ def init_worker(worker_id: int) -> None:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     if not hasattr(signal, "sigtimedwait"):  # as on macOS
         return
-    # A handler is not told who sent a signal; sigtimedwait is, for signals that are blocked.
+    # A handler does not learn who sent a signal; sigtimedwait is, for signals that are blocked.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
@@ -41,10 +41,12 @@ def init_worker(worker_id: int) -> None:
 def _end_with(main_process: int) -> None:
     while True:
         # PyTorch ends a worker in this way where it does not end by itself.
-        told = signal.sigtimedwait({signal.SIGTERM}, POLL_SECONDS)
+        received = signal.sigtimedwait({signal.SIGTERM}, POLL_SECONDS)
         # A killed main process says nothing. What the worker has of it, such as ports, may be
         # needed by the run that is started in its place.
-        if os.getppid() != main_process or (told is not None and told.si_pid == main_process):
+        if os.getppid() != main_process or (
+            received is not None and received.si_pid == main_process
+        ):
             os._exit(0)
 
 

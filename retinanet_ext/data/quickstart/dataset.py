@@ -1,7 +1,7 @@
 """The quickstart datasets: generated scenes of five kinds of shapes, as COCO json plus PNG.
 
 ``ensure_quickstart`` writes one once, in a few seconds, and later only looks that it is there.
-The images follow from (name, seed, split, index) alone: any number of processes and any platform
+The images follow only from (name, seed, split, index): any number of processes and any platform
 give the same pixels. The folder's name carries the version of the drawing code.
 """
 

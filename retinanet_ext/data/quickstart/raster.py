@@ -26,7 +26,7 @@ SHIFT = 4  # fractional bits of a coordinate
 
 
 def require_opencv() -> None:
-    """Raise ImportError with the way out where OpenCV cannot be imported."""
+    """Raise ImportError with the fix where OpenCV cannot be imported."""
     if cv2 is None:
         raise MissingPackageError(
             f"drawing the quickstart dataset needs OpenCV ({_reason}): "
@@ -60,7 +60,7 @@ def blur(values: np.ndarray, sigma: float) -> np.ndarray:
 
 def encode_png(image: np.ndarray) -> bytes:
     """PNG file of an (H, W, 3) uint8 RGB image."""
-    # Huffman coding alone is fastest, and no larger for noisy images.
+    # Only Huffman coding is fastest, and no larger for noisy images.
     options = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]
     done, data = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]), options)
     assert done, "OpenCV failed to encode a PNG in memory"

@@ -1,6 +1,6 @@
 """Composes one scene of the quickstart dataset: lit, textured shapes over a cluttered background.
 
-A scene follows from its random generator alone.
+A scene follows only from its random generator.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class SceneStyle:
     """What there is to see in the scenes of a dataset.
 
     Attributes:
-        objects: fewest and most of them in an image, save for empty ones.
+        objects: fewest and most of them in an image, except for empty ones.
         sizes: smallest and largest, longer box side before clipping, px.
         lookalikes: fewest and most things in an image that are painted like objects but are none.
     """
@@ -113,7 +113,7 @@ def _choose_shape(
     outline = make_outline(rng, kind)
     for _ in range(TRIES):
         size = _choose_size(rng, style)
-        # Only what is large enough to be told apart in part may leave the image.
+        # Only what is large enough to be recognized in part may leave the image.
         margin = 0.4 * size if size >= 32 else 0.5 * size + 1
         room = np.array(owner.shape[::-1]) - 2 * margin
         shape = place_outline(outline, kind, size, margin + rng.random(2) * room)

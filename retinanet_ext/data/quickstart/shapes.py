@@ -25,7 +25,7 @@ __all__ = [
 CLASS_NAMES = ("circle", "square", "triangle", "star", "ring")
 SUPERSAMPLE = 4
 # Colour is a hint, not a rule: most objects of a class wear its colours (rows of COLOURS), so that
-# a small network learns in minutes; the others have to be told by their shape.
+# a small network learns in minutes; the others have to be recognized by their shape.
 CLASS_COLOURS = ((0, 1), (6, 7), (2, 3), (8, 9, 10), (4, 5))
 IN_CLASS_COLOURS = 0.95
 

@@ -123,7 +123,7 @@ class SafeCheckpointer(DetectionCheckpointer, _SafeFiles):
         self._resumed_from = ""
 
     def has_checkpoint(self) -> bool:
-        """Whether there is something to resume from, be it with or without ``last_checkpoint``."""
+        """Whether there is something to resume from, with or without ``last_checkpoint``."""
         if not self.save_dir or self._is_remote():
             return super().has_checkpoint()
         return bool(candidates(self.save_dir))

@@ -57,7 +57,7 @@ def match_classes(
 ) -> tuple[ClassTransfer, dict[str, Tensor]] | None:
     """Find the rows of the model's classes in weights that were trained with other classes.
 
-    Names are equal if they differ in case or surrounding space alone. Nothing is changed.
+    Names are equal if they differ only in case or surrounding space. Nothing is changed.
 
     Args:
         model: just built; with ``head.cls_score`` and ``num_classes``, as RetinaNet has.
@@ -101,7 +101,7 @@ def match_classes(
 
 
 def _prefix(weights: dict[str, Any]) -> str | None:
-    """What stands before the names of a RetinaNet's weights, None if they are of something else."""
+    """Prefix of the RetinaNet's weight names; None if the checkpoint is of another model."""
     for prefix in ("", "module."):  # the second where DistributedDataParallel was saved as a whole
         if f"{prefix}{SCORE}.weight" in weights:
             return prefix

@@ -31,7 +31,7 @@ class CheckpointHook(HookBase):
     """Save the state of training every ``period`` iterations, and after the last one.
 
     As in Detectron2, the files are ``model_0000099.pth`` with the iteration that they were saved
-    after, and ``model_final.pth``. A save that fails is logged as one error, and training goes on:
+    after, and ``model_final.pth``. A failed save is logged as one error, and training continues:
     see also :meth:`require_saved`. To be registered in all processes; the main one writes.
     """
 
@@ -111,7 +111,7 @@ class CheckpointHook(HookBase):
             raise CheckpointError(
                 f"training is done but '{self._path(FINAL)}' could not be saved, for the reason "
                 "logged above; make room or set another OUTPUT_DIR, and run again with --resume to "
-                "go on from the last checkpoint"
+                "continue from the last checkpoint"
             )
 
     def _save_numbered(self) -> None:

@@ -1,4 +1,4 @@
-"""Which checkpoint of a folder a run goes on from: the last one, or the last that is intact."""
+"""Chooses the checkpoint to resume from: the newest intact one."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def read_last_checkpoint(folder: str, states: Collection[str]) -> tuple[str, dic
     Args:
         folder: ``OUTPUT_DIR``.
         states: names of what training saves beside the model. A checkpoint with none of them is
-            one of weights alone, from which training cannot go on; () accepts it.
+            one of weights only, from which training cannot continue; () accepts it.
 
     Returns:
         Its path and content.
@@ -135,5 +135,5 @@ def _examine(path: str, states: Collection[str]) -> tuple[str, dict[str, Any] | 
     except OSError as error:
         return f"cannot be read ({error.strerror or error})", None
     if states and not any(name in content for name in states):
-        return f"holds weights alone, and not the state of training ({', '.join(states)})", None
+        return f"holds only weights, and not the state of training ({', '.join(states)})", None
     return "", content

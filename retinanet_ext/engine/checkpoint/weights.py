@@ -1,6 +1,6 @@
 """Files of weights: read without running code that they may hold, and written for others to read.
 
-What is not a dict of numbers and text is refused, by a sentence with the way out.
+What is not a dict of numbers and text is refused, by a sentence with the fix.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def _read(path: str, read: Callable[[], Any]) -> dict[str, Any]:
             ) from error
         raise WeightsError(
             f"'{path}' is not loaded: it asks for the Python object '{name}', which could run "
-            "code; a file of weights holds tensors, numbers and text alone. If you trust where it "
+            "code; a file of weights holds only tensors, numbers and text. If you trust where it "
             "is from, load it in Python (torch.load with weights_only=False, or pickle.load) and "
             "write its tensors with retinanet_ext.engine.checkpoint.weights.save_weights"
         ) from error

@@ -58,7 +58,7 @@ class EvaluationHook(HookBase):
 
     A checkpoint is written before the evaluation of its iteration, so that none is lost where the
     evaluation fails. A resumed run therefore takes that evaluation from the file, or makes up for
-    it. The best evaluation and the patience follow from the list alone: a run that is resumed
+    it. The best evaluation and the patience follow only from the list: a run that is resumed
     decides as one that was never stopped.
     """
 
@@ -75,7 +75,7 @@ class EvaluationHook(HookBase):
     ):
         """
         Args:
-            period: iterations between two evaluations; 0 evaluates after the last one alone.
+            period: iterations between two evaluations; 0 evaluates only after the last one.
             evaluate: returns a nested dict of numbers; called on all processes, and what the main
                 one returns counts.
             output_dir: where evaluations.json goes.
@@ -108,7 +108,7 @@ class EvaluationHook(HookBase):
         self.evaluations = [x for x in self.evaluations if x.iteration < start]
         last = self.evaluations[-1].iteration if self.evaluations else -1
         if last != start - 1 and 0 < start < self.trainer.max_iter:
-            # Also the last one of a training that goes on to more iterations.
+            # Also the last one of a training that continues to more iterations.
             found = comm.all_gather(read_evaluation(self._path, start - 1))[0]
             if found is not None:
                 self._add(found, start - 1)
@@ -134,8 +134,8 @@ class EvaluationHook(HookBase):
             value = f"the best is {best.metrics[self._metric]:.6g} at iteration {best.iteration}"
         raise EarlyStop(
             f"training ends after {done} iterations: {self._metric} did not get better in "
-            f"{self._patience} evaluations, {value}; to go on, raise TEST.EARLY_STOPPING_PATIENCE "
-            "and add --resume"
+            f"{self._patience} evaluations, {value}; to continue, raise "
+            "TEST.EARLY_STOPPING_PATIENCE and add --resume"
         )
 
     @property
@@ -204,7 +204,7 @@ class EvaluationHook(HookBase):
             return
         message = missing_metric(self._metric, known)
         if self._metric_required:
-            raise MetricError(f"{message}. Set it to one of these and add --resume to go on")
+            raise MetricError(f"{message}. Set it to one of these and add --resume to continue")
         self._warned = True
         logger.info("%s; no best checkpoint is kept", message)
 

@@ -45,4 +45,4 @@ def write_evaluations(path: str, evaluations: Sequence[Evaluation]) -> None:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         write_text(path, dump_json([x.to_plain() for x in evaluations], indent=1))
     except OSError as error:
-        logger.error("%s cannot be written (%s); training goes on", path, error)
+        logger.error("%s cannot be written (%s); training continues", path, error)

@@ -1,4 +1,4 @@
-"""What ends a run, told in sentences that say what to change."""
+"""Turns fatal errors into messages that say what to change."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def nonfinite_hint(cfg: CfgNode) -> str:
         half = solver.AMP.get("PRECISION", "float16") == "float16"
         ways.append("set SOLVER.AMP.PRECISION bfloat16" if half else "set SOLVER.AMP.ENABLED False")
     return (
-        f"Mostly the learning rate is too high: {'; '.join(ways)}. If it is single images, mend "
+        f"Mostly the learning rate is too high: {'; '.join(ways)}. If it is single images, fix "
         "them, or leave their batches out with SOLVER.MAX_SKIPPED_BATCHES"
     )
 
@@ -207,9 +207,9 @@ def _processes(chain: Sequence[BaseException], text: str, cfg: CfgNode) -> str |
     if not re.search(backend, text, re.IGNORECASE) or not re.search(lost, text):
         return None
     return (
-        "another process of this job ended or does not answer, so this one cannot go on; the cause "
-        f"is in the log of that process (OUTPUT_DIR '{cfg.OUTPUT_DIR}', log.txt.rank*). If none "
-        "has an error, a machine or the network failed"
+        "another process of this job ended or does not answer, so this one cannot continue; the "
+        f"cause is in the log of that process (OUTPUT_DIR '{cfg.OUTPUT_DIR}', log.txt.rank*). If "
+        "none has an error, a machine or the network failed"
     )
 
 

@@ -58,7 +58,7 @@ class Job:
             ValueError: there are more processes on this machine than GPUs.
         """
         if count == 1 and self.launcher == "srun":
-            return 0  # as with --gpus-per-task=1, where each process sees its own alone
+            return 0  # as with --gpus-per-task=1, where each process sees only its own
         if self.local_size > count:
             option = "--nproc-per-node" if self.launcher == "torchrun" else "--ntasks-per-node"
             raise InputError(
@@ -71,7 +71,7 @@ class Job:
 def find_job(environ: Mapping[str, str] = os.environ) -> Job | None:
     """Return the job that this process was started in; None if by hand.
 
-    A torchrun started by srun is torchrun's. A process alone in its Slurm step, and the script of
+    A torchrun started by srun is torchrun's. The only process of its Slurm step, and the script of
     ``sbatch``, are started by hand.
 
     Raises:
@@ -80,7 +80,7 @@ def find_job(environ: Mapping[str, str] = os.environ) -> Job | None:
     missing = [name for name in TORCHRUN_VARIABLES if not environ.get(name)]
     if not missing:
         return _checked(_torchrun_job(environ))
-    # Set by srun alone: SLURM_NTASKS and SLURM_PROCID are in a batch script, too.
+    # Set only by srun: SLURM_NTASKS and SLURM_PROCID are in a batch script, too.
     if _number(environ, "SLURM_STEP_NUM_TASKS", 1) > 1:
         return _checked(_slurm_job(environ))
     found = [name for name in _TELLTALES if environ.get(name)]

@@ -165,7 +165,7 @@ def _connect(job: Job, backend: str, timeout: timedelta) -> None:
 
 
 def _own_store(store: dist.Store, rank: int, size: int) -> dist.Store:
-    """The part of ``store`` that belongs to this start of the job alone.
+    """The part of ``store`` that belongs only to this start of the job.
 
     torchrun keeps the store when it starts processes again, with the addresses of dead ones in it.
     Each process therefore shows a new name, by which rank 0 answers with the name of this start.

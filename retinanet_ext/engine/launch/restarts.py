@@ -1,4 +1,4 @@
-"""A job that torchrun or Slurm starts again goes on where it was, without ``--resume``."""
+"""A job that torchrun or Slurm starts again continues where it was, without ``--resume``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def job_starts(environ: Mapping[str, str] = os.environ) -> Starts:
 
 
 def continues_job(output_dir: str, starts: Starts) -> bool:
-    """Whether this run, started without ``--resume``, should go on from ``output_dir``.
+    """Whether this run, started without ``--resume``, should continue from ``output_dir``.
 
     True where an earlier start of the same job has saved a checkpoint there. Checkpoints that
     ``output_dir`` held when the job first started are another run's, and do not count. Call it in

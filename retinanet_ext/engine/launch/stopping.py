@@ -31,7 +31,7 @@ INTERRUPTED = 130
 REPEAT_SECONDS = 1.0
 """A SIGINT so soon after another is the same one: Ctrl-C reaches a process by several ways."""
 
-# SIGUSR1: what Slurm is often told to send (--signal=USR1@120) some time before it kills.
+# SIGUSR1: what Slurm is often set to send (--signal=USR1@120) some time before it kills.
 _SIGNALS = [getattr(signal, x) for x in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, x)]
 
 # The last of those that any process got is the one that all stop for.
@@ -47,10 +47,10 @@ class TrainingStopped(SystemExit):
 
 
 class StopSignals:
-    """Takes note of SIGTERM, SIGINT and SIGUSR1 while it is entered, in the main thread alone.
+    """Takes note of SIGTERM, SIGINT and SIGUSR1 while it is entered, in the main thread only.
 
     A second SIGINT raises KeyboardInterrupt. Signals that were ignored stay ignored. Processes that
-    are forked meanwhile, as by data loaders, heed none of the three.
+    are forked meanwhile, as by data loaders, handle none of the three.
     """
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ class StopHook(HookBase):
 
     To be registered in all processes, after the hook that saves and before the one that evaluates:
     no evaluation is then begun after a signal. A signal during an evaluation ends it at once, where
-    one process runs alone and its state is saved already; otherwise the next iteration.
+    there is one process and its state is saved already; otherwise the next iteration.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class StopHook(HookBase):
             save: called on all processes with the name of the signal; saves the state after this
                 iteration, if need be, and returns the path of the file, or "" if that failed.
             is_saved: whether the state after this iteration is saved.
-            signals: entered around the training, to heed signals until its very end; if they are
+            signals: entered around the training, to handle signals until its very end; if they are
                 not, from ``before_train`` to this hook's ``after_train``.
         """
         self.signals = signals or StopSignals()
@@ -155,7 +155,7 @@ class StopHook(HookBase):
         if not path:
             logger.error("%s: stopped at iteration %d, which is not saved", name, iteration)
             raise TrainingStopped(1)
-        text = f"{name}: saved {path} at iteration {iteration}; add --resume to go on"
+        text = f"{name}: saved {path} at iteration {iteration}; add --resume to continue"
         logger.info("%s", text, extra=SHOWN)
         raise TrainingStopped(exit_code(name))
 

@@ -42,7 +42,7 @@ class ModelEMA:
         """
         Args:
             model: may be wrapped for several processes.
-            decay: share of the average that stays at each update, in [0, 1).
+            decay: fraction of the average that stays at each update, in [0, 1).
             warmup: see above.
 
         Raises:
@@ -118,11 +118,13 @@ class ModelEMA:
             average.copy_(saved[name])
         fresh = [name for name in self.averages if name not in saved]
         if fresh:
-            logger.warning("EMA of %d tensors starts anew: %s, ...", len(fresh), fresh[0])
+            logger.warning(
+                "EMA of %d tensors starts again from the weights: %s, ...", len(fresh), fresh[0]
+            )
         self.num_updates = int(state_dict["num_updates"])
 
     def _weights(self) -> list[Tensor]:
-        # Looked up anew: a module may replace its buffers.
+        # Looked up each time: a module may replace its buffers.
         return [getattr(module, name) for module, name in self._places.values()]
 
 

@@ -67,7 +67,7 @@ def resolve_epochs(cfg: CfgNode, num_images: int) -> None:
     """Write the lengths that ``cfg`` gives in epochs into the keys in iterations, in place.
 
     An epoch is ``num_images / SOLVER.IMS_PER_BATCH`` iterations, not rounded; each length is
-    rounded up. What is not given in epochs keeps its iterations, save for ``SOLVER.STEPS`` at
+    rounded up. What is not given in epochs keeps its iterations, except for ``SOLVER.STEPS`` at
     Detectron2's default, which becomes (). Nothing changes where ``SOLVER.EPOCHS`` is not set, nor
     by a second call. Call it before ``REFERENCE_WORLD_SIZE`` scales batch and iterations alike.
 

@@ -1,6 +1,6 @@
 """The curves of a run in its checkpoint: Detectron2's event storage as plain tensors, and back.
 
-Without it a resumed run starts its medians, its remaining time and what was not yet written anew.
+Without it a resumed run would lose its medians, its remaining time and what was not yet written.
 """
 
 from __future__ import annotations

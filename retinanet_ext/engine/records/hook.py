@@ -21,11 +21,11 @@ class WriterHook(HookBase):
     """Detectron2's ``PeriodicWriter`` for runs that are killed and resumed.
 
     Writes every ``period`` iterations and after the last one. Its state in the checkpoint says up
-    to where was written, so that the resumed run goes on from just there, be it that it wrote
+    to where was written, so that the resumed run continues from just there, whether or not it wrote
     more in the meantime. A checkpoint is saved before this hook runs, so the resumed run first
     writes the line that was due then.
 
-    A writer that fails with OSError (a full disk) is reported once; training goes on, and it is
+    A writer that fails with OSError (a full disk) is reported once; training continues, and it is
     tried again each time. To be registered in all processes; the main one writes.
     """
 
@@ -97,7 +97,7 @@ class WriterHook(HookBase):
         except OSError as error:
             if id(writer) not in self._failing:
                 logger.error(
-                    "cannot write %s: %s; training goes on, and it is tried again every %d "
+                    "cannot write %s: %s; training continues, and it is tried again every %d "
                     "iterations",
                     name,
                     error,

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 class RemoteWriter(ResumableWriter):
     """Sends the scalars to a service.
 
-    Its errors are OSErrors, which :class:`.hook.WriterHook` reports before training goes on.
+    Its errors are OSErrors, which :class:`.hook.WriterHook` reports before training continues.
     """
 
     package: str  # what is imported, and the entry of cfg.WRITERS
@@ -64,7 +64,7 @@ class RemoteWriter(ResumableWriter):
                     f"{self.package} cannot open a run: {_one_line(error)}; log in, or take "
                     f"'{self.package}' out of WRITERS"
                 ) from error
-            logger.error("training goes on without %s: %s", self.package, _one_line(error))
+            logger.error("training continues without %s: %s", self.package, _one_line(error))
             return
         self._on = True
         # What the service holds of later iterations cannot be removed; it is not sent twice.
@@ -155,7 +155,7 @@ class MLflow(RemoteWriter):
         return run.info.run_id, -1
 
     def _send(self, iteration: int, scalars: dict[str, float]) -> None:
-        # Other characters than these are refused. The iteration tells a resumed run where to go on.
+        # Other characters than these are refused. A resumed run continues at the iteration.
         metrics = {re.sub(r"[^\w\-. /]", "_", name): value for name, value in scalars.items()}
         self._mlflow.log_metrics({**metrics, "iteration": float(iteration)}, step=iteration)
 

@@ -36,12 +36,12 @@ class RunSummary(HookBase):
     Its entries: ``status`` is "running", "finished", "stopped" (by a signal) or "failed", with the
     ``reason`` of the last two, and of a training that ended early; a run that was killed without
     notice stays "running". ``iterations`` are those that are done, ``seconds`` the time of all
-    starts together. ``resumes`` lists when the run went on, from which iteration, and how the start
-    before it ended. ``metrics`` has the ``final`` and the ``best`` evaluation. The rest says what
-    the last start was made of: command, code, versions, machine, datasets, seed, config. Numbers
-    that are not finite are ``null``.
+    starts together. ``resumes`` lists when the run continued, from which iteration, and how
+    the start before it ended. ``metrics`` has the ``final`` and the ``best`` evaluation. The rest
+    says what the last start was made of: command, code, versions, machine, datasets, seed, config.
+    Numbers that are not finite are ``null``.
 
-    A file that cannot be written is an error in the log; training goes on. Where ``OUTPUT_DIR`` is
+    A file that cannot be written is a logged error; training continues. Where ``OUTPUT_DIR`` is
     an address ("://"), none is written. To be registered in all
     processes, after the hook that evaluates; the main one writes.
     """
@@ -182,7 +182,7 @@ class RunSummary(HookBase):
             function(*args)
         except OSError as error:
             if not self._failing:
-                logger.error("cannot write %s: %s; training goes on", self._path, error)
+                logger.error("cannot write %s: %s; training continues", self._path, error)
             self._failing = True
         else:
             self._failing = False

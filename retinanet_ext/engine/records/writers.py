@@ -52,7 +52,7 @@ def back_up(path: str) -> None:
 
 
 class ResumableWriter(EventWriter):
-    """One of Detectron2's writers that is told where a run begins."""
+    """One of Detectron2's writers that is given where a run begins."""
 
     def start(self, written: int | None) -> None:
         """Called once, before the first write.
@@ -121,7 +121,7 @@ class MetricsFile(ResumableWriter):
         if not self._pending:
             return
         size = self._open()
-        # Opened anew each time: after an error, an open file may fail for good.
+        # Opened again each time: after an error, an open file may fail for good.
         with open(self.path, "ab", buffering=0) as file:
             file.truncate(min(size, os.path.getsize(self.path)))  # half a line of a failed write
             data = memoryview("".join(self._pending).encode())
@@ -155,8 +155,8 @@ def _iteration(line: bytes) -> int:
 class TensorBoard(TensorboardXWriter, ResumableWriter):
     """Detectron2's TensorBoard writer, which a resume continues.
 
-    Event files cannot be cut. TensorBoard is told instead to leave out what comes again, and what
-    an earlier run left in the folder. After an error on the disk, some points may be missing.
+    Event files cannot be cut, so TensorBoard is made to leave out what comes again and what an
+    earlier run left in the folder. After an error on the disk, some points may be missing.
     """
 
     def __init__(self, log_dir: str | os.PathLike):

@@ -50,7 +50,7 @@ class TrainStep(SimpleTrainer):
         """
         Args:
             model: takes a batch, returns losses; may be in DistributedDataParallel.
-            data_loader: of batches, each this process's share of one optimizer step.
+            data_loader: of batches, each this process's part of one optimizer step.
             optimizer: of the model's parameters.
             accum_steps: equal parts that a batch goes through the network in. With a
                 :class:`LossNormalizer`, gradients and losses are those of the whole batch; with

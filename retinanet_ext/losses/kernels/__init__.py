@@ -1,1 +1,1 @@
-"""Fast paths of the losses; `dispatch.py` alone decides which one runs."""
+"""Fast paths of the losses; only `dispatch.py` decides which one runs."""

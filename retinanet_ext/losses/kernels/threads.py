@@ -64,7 +64,7 @@ def _threads(count: int) -> ThreadPoolExecutor:
 
     for future in [pool.submit(start) for _ in range(count)]:
         future.result()
-    # The number belongs to each thread, save for a copy from which later threads take theirs.
+    # The number belongs to each thread, except for a copy from which later threads take theirs.
     torch.set_num_threads(count)
     return pool
 

@@ -46,7 +46,7 @@ class Tile(NamedTuple):
 def plan_tiles(
     x: Tensor, weight: Tensor, num_classes: int, max_bytes: int
 ) -> Iterator[tuple[slice, list[Tile]]]:
-    """Cut a level into tiles whose logits and whose share of the weight keep to ``max_bytes``.
+    """Cut a level into tiles whose logits and whose part of the weight keep to ``max_bytes``.
 
     One channel of one image is the least. On small levels the weight is larger than the logits.
 

@@ -124,7 +124,7 @@ class _Overlaps:
         torch.minimum(y2, self.y2, out=height)
         height.sub_(torch.maximum(y1, self.y1, out=other))  # below 0 gives 0 or less in the end
         area = (x2 - x1) * (y2 - y1)
-        area = torch.where(area > 0, area, 1)  # again for the sake of 0 / 0 alone
+        area = torch.where(area > 0, area, 1)  # again only for the sake of 0 / 0
         intersection = width.mul_(height)
         # This order of operations decides the last bits, and with them which IoUs are equal.
         union = torch.add(area, self.area, out=other).sub_(intersection)

@@ -1,6 +1,6 @@
 """Feature pyramids up to P7 over any bottom-up network; RegNet from the config.
 
-Detectron2 registers the paper's pyramid (P6 from C5) for ResNet alone, and RegNet not at all. Its
+Detectron2 registers the paper's pyramid (P6 from C5) only for ResNet, and RegNet not at all. Its
 parts are put together here; parameter names are those of Detectron2.
 """
 
@@ -46,7 +46,7 @@ def check_bottom_up(cfg: CfgNode) -> None:
 @register_once(BACKBONE_REGISTRY)
 @reads("MODEL.FPN.BOTTOM_UP", "MODEL.FPN.TOP_BLOCK_IN", check_config=check_bottom_up)
 def build_fpn_backbone_p6p7(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """FPN whose levels go on to P6 and P7 (Sec. 4, "Feature Pyramid Network Backbone").
+    """FPN that continues to P6 and P7 (Sec. 4, "Feature Pyramid Network Backbone").
 
     MODEL.FPN.BOTTOM_UP names the network under it, FPN.IN_FEATURES its outputs to start from (add
     the one of stride 4 for P2), and FPN.TOP_BLOCK_IN what P6 is computed from. With a ResNet and P6

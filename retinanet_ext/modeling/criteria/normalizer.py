@@ -58,7 +58,7 @@ class LossNormalizer(nn.Module):
       "Training").
     - ``running_mean``: a running mean of that number, which jumps where the batch is small. So does
       Detectron2, with one plain attribute in each process that no checkpoint holds. Here it is a
-      buffer: a resumed run goes on with the same number. Other kinds leave the buffer alone.
+      buffer: a resumed run continues with the same number. Other kinds do not use the buffer.
     - ``anchors``: all anchors of this batch, N * R of N images, the ignored ones too. The losses
       are some 1e3 times smaller then; the paper tells why it divides by the positives instead.
     - ``constant``: ``value``.
@@ -75,7 +75,7 @@ class LossNormalizer(nn.Module):
     ):
         """
         Args:
-            momentum: share of the old mean kept at each step, in [0, 1).
+            momentum: fraction of the old mean kept at each step, in [0, 1).
             initial: mean before the first step, in anchors.
             kind: one of NORMALIZERS.
             value: the number for ``constant``, in anchors; finite and > 0.
@@ -104,7 +104,7 @@ class LossNormalizer(nn.Module):
     def forward(self, num_pos: int, num_anchors: int = 0) -> Tensor:
         """Take this process's numbers of anchors; return the scalar to divide its losses by.
 
-        The result is the share of one process, since DistributedDataParallel averages gradients
+        The result is the part of one process, since DistributedDataParallel averages gradients
         over processes. In evaluation mode the running mean does not move, and processes do not wait
         for each other: each counts its own batch.
 
@@ -113,7 +113,7 @@ class LossNormalizer(nn.Module):
             num_anchors: all its anchors, N * R; only ``anchors`` reads it.
 
         Raises:
-            ValueError: if ``anchors`` is not told their number.
+            ValueError: if ``anchors`` is not given their number.
         """
         if self._counts is not None:
             self._counts.append(num_pos)

@@ -1,7 +1,7 @@
 """What the head's quality branch learns: how good the box of an anchor is.
 
 A box can fit badly where its class is sure. A third predictor beside the deltas tells such boxes
-apart: it learns, at positive anchors alone, either the IoU of the predicted box with its ground
+separately: it learns, only at positive anchors, either the IoU of the predicted box with its ground
 truth (IoU-aware RetinaNet, arXiv 1912.05992), or how central the anchor lies in it (FCOS, arXiv
 1904.01355; ATSS, arXiv 1912.02424).
 

@@ -58,7 +58,7 @@ class SharedTowerHead(DenseHead):
     """One subnet for both predictors, about half the computation of :class:`RetinaNetHead`.
 
     Class and box are learned from the same features, as in the RPN; the paper keeps the parameters
-    of its subnets apart (Sec. 4, "Box Regression Subnet").
+    of its subnets separate (Sec. 4, "Box Regression Subnet").
     """
 
     freezable_parts = ("subnet", *DenseHead.freezable_parts)

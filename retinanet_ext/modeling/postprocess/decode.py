@@ -37,7 +37,7 @@ def check_nms_arguments(kind: str, soft_method: str, soft_sigma: float) -> None:
 
 
 class DenseDecoder:
-    """Threshold, top candidates per level, decode those alone, then NMS; by ``nms_kind``:
+    """Threshold, top candidates per level, decode only those, then NMS; by ``nms_kind``:
 
     - ``per_class``: a box is dropped for a better one of its class, as in the paper.
     - ``class_agnostic``: for a better one of any class, so one box per place.

@@ -22,7 +22,7 @@ def top_batched_nms(
 ) -> Tensor:
     """The first ``max_detections`` indices of Detectron2's ``batched_nms``, best first.
 
-    Whether a box is kept depends on better ones alone. So where there are many boxes, they are
+    Whether a box is kept depends only on better ones. So where there are many boxes, they are
     looked at in rounds from the best down, until enough are kept.
 
     Args:

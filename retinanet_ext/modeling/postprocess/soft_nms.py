@@ -44,7 +44,7 @@ def soft_nms(
 
     The best box left is picked, and multiplies the score of each box of its class that is left, by
     their IoU: ``exp(-IoU^2 / sigma)`` ("gaussian") or ``1 - IoU`` from ``iou_thresh`` on
-    ("linear"). All classes are gone through at once, since a box lowers its own class alone; and
+    ("linear"). All classes are processed at once, since a box lowers only its own class; and
     since scores only fall, the picks come best first and end with the last one wanted.
 
     Args:

@@ -32,7 +32,7 @@ class Speedups:
             need it, by :mod:`.sparse_tower`.
         channels_last: where images, features and kernels are kept in the channels_last memory
             format: "all", "backbone" or "none".
-        compile: run backbone and head through :func:`torch.compile`, anew for each input size.
+        compile: run backbone and head through :func:`torch.compile`, again for each input size.
         compile_mode: of :func:`torch.compile`; "reduce-overhead" uses CUDA graphs.
         autocast: "" or the dtype in which backbone and head run, on CPU or CUDA; losses and boxes
             are computed in float32 all the same. This one is not exact.
@@ -120,7 +120,7 @@ class FastNormConv2d(NormConv2d):
     """Detectron2's convolution with norm and activation; a frozen norm goes into the kernel.
 
     A FrozenBatchNorm2d multiplies and shifts each channel by constants. Doing that to the kernel
-    spares two passes over the output forward and one backward. It is done anew at each call, since
+    spares two passes over the output forward and one backward. It is done again at each call, since
     a kernel may change at any time; that costs a pass over the parameters.
     """
 

@@ -1,6 +1,6 @@
 """Convolutions at a few locations of a feature pyramid: the box subnet in training.
 
-The box loss looks at positive anchors alone, a small part of the pyramid. A 3x3 convolution's
+The box loss looks only at positive anchors, a small part of the pyramid. A 3x3 convolution's
 output there needs its input one location further around, so a tower of them can be followed back
 from the positives to the features: each layer is computed at the locations that a later one reads,
 as a matrix product of gathered rows. Outputs and gradients are those of the whole convolutions,
@@ -26,8 +26,8 @@ from ...structures import DenseTargets
 from .opt_in import is_hooked
 from .plain_conv import is_plain_conv3x3
 
-# Beyond this share of all locations, averaged over the layers, whole convolutions are faster: a row
-# took 66 us of CPU time, forward and backward, and a location of a Winograd convolution 38 us.
+# Beyond this fraction of all locations, averaged over the layers, whole convolutions are faster: a
+# row took 66 us of CPU time, forward and backward, and a location of a Winograd convolution 38 us.
 MAX_SHARE = 0.5
 
 # Rows whose 3x3 neighbourhoods are gathered at a time: 9 MB of them for 256 channels.

@@ -1,4 +1,4 @@
-"""A run goes on from the last intact checkpoint, and says so where that is not the last one."""
+"""A run continues from the last intact checkpoint, and says so where that is not the last one."""
 
 import itertools
 import logging
@@ -90,7 +90,7 @@ def weights_alone(path):
         (truncate, "differs from its checksum"),
         (truncate_without_checksum, "is no file of weights, or broken"),
         (empty_without_checksum, "is no file of weights, or broken"),
-        (weights_alone, r"holds weights alone, and not the state of training \(trainer\)"),
+        (weights_alone, r"holds only weights, and not the state of training \(trainer\)"),
         (os.remove, "does not exist, but last_checkpoint names it"),
     ],
 )
@@ -167,7 +167,7 @@ def test_where_none_is_intact_each_is_named(folder, caplog):
     with pytest.raises(WeightsError, match="start again without --resume") as caught:
         resume(folder)
     text = str(caught.value)
-    for number, reason in ((14, "differs"), (9, "broken"), (4, "holds weights alone")):
+    for number, reason in ((14, "differs"), (9, "broken"), (4, "holds only weights")):
         assert f"model_{number:07d}.pth {reason}" in text.replace("is no file of weights, or ", "")
 
 

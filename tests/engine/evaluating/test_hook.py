@@ -225,7 +225,7 @@ def test_a_misspelt_metric_is_named_at_the_first_evaluation(tmp_path):
     with pytest.raises(MetricError, match=r"BEST_METRIC is 'bbox/AP5'.* gives bbox/AP50"):
         loop.run()
     assert loop.evaluated == [3]
-    # Nothing is lost: with the right name, the run goes on from its checkpoint.
+    # Nothing is lost: with the right name, the run continues from its checkpoint.
     state = loop.checkpoint.states[2]
     again = Loop(tmp_path, RISING, resume=state, best_metric="bbox/AP50").run(stop_at=4)
     assert again.evaluated == [] and again.saved == [("bbox/AP50", 6.0, 2)]
@@ -308,7 +308,7 @@ def test_a_run_that_stopped_stays_stopped_and_gives_its_results(tmp_path):
     assert second.evaluated == [9] and second._last_eval_results["bbox"]["AP"] == 5.0
     assert second.hook.evaluations == first.hook.evaluations
     assert second.curve() == [(5.0, 8)]
-    # More patience goes on from there.
+    # More patience continues from there.
     third = Loop(tmp_path, FALLING, resume=state, patience=3).run(until=21)
     assert third.evaluated[0] == 12
 

@@ -100,7 +100,9 @@ def test_a_signal_in_a_step_stops_after_it_saved(tmp_path, caplog, number, code)
     assert stopped.value.code == code and isinstance(stopped.value, SystemExit)
     assert saved_steps(tmp_path) == {"model_0000003": 4}
     name = signal.Signals(number).name
-    last = f"{name}: saved {tmp_path / 'model_0000003.pth'} at iteration 3; add --resume to go on"
+    last = (
+        f"{name}: saved {tmp_path / 'model_0000003.pth'} at iteration 3; add --resume to continue"
+    )
     assert caplog.messages.count(last) == 1
     assert "Exception during training" not in caplog.text
 

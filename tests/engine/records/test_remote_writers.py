@@ -183,7 +183,7 @@ def test_a_new_run_without_its_service_is_an_error_and_a_resumed_one_goes_on(
         train(cfg, None, range(1))
     with caplog.at_level(logging.INFO):
         train(cfg, 4, range(5, 7))
-    assert f"training goes on without {service}" in caplog.text and sent(tmp_path) == []
+    assert f"training continues without {service}" in caplog.text and sent(tmp_path) == []
 
 
 def test_an_id_that_cannot_be_kept_stops_nothing(tmp_path, service, caplog):
