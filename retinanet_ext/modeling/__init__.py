@@ -6,7 +6,8 @@ from .assigners.debug import AssignmentDebug, describe_assignment
 from .assigners.iou import IoUAssigner
 from .backbones.build import build_fpn_backbone_p6p7, build_regnet_backbone
 from .criteria.box import L1, CIoU, DIoU, GIoU, IoU, SmoothL1, WeightedBoxLoss
-from .criteria.classification import BCE, BalancedBCE, ClassBalancedFocal, FocalLoss, FocalLossStar
+from .criteria.class_balanced import ClassBalancedFocal
+from .criteria.classification import BCE, BalancedBCE, FocalLoss, FocalLossStar
 from .criteria.normalizer import LossNormalizer, build_loss_normalizer
 from .criteria.ohem import OHEM
 from .criteria.quality import QualityFocalLoss, VarifocalLoss, box_quality
