@@ -184,8 +184,10 @@ def _has_mps() -> bool:
 def check_config_is_named(args: argparse.Namespace) -> None:
     """Raise InputError, with the configs there are, where ``--config-file`` is not given."""
     if not args.config_file:
+        names = [x for x in config_names() if "/" not in x and not x.startswith("Base-")]
         raise InputError(
-            f"--config-file is missing; name your own config or one of {', '.join(config_names())}"
+            "--config-file is missing; name your own config or one of those that are shipped: "
+            f"{', '.join(names)}, scales/*.yaml"
         )
 
 
