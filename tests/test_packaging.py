@@ -11,7 +11,6 @@ import sysconfig
 import tarfile
 import venv
 import zipfile
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -158,7 +157,6 @@ def test_an_editable_installation_has_the_configs(checkout: Path, tmp_path: Path
     ]
 
 
-@pytest.mark.skipif(find_spec("retinanet_ext.cli.train") is None, reason="no `train` command yet")
 def test_the_wheel_trains_the_quickstart_where_there_is_no_checkout(wheel: Path, tmp_path: Path):
     programs = new_environment(tmp_path / "venv")
     install(programs, wheel)
