@@ -18,12 +18,14 @@ from ..structures import RETINANET_ARCHITECTURES
 from .defaults import get_cfg
 from .keys import KEYS
 from .load import flatten
+from .of_detectron2.rules import check_detectron2_rules
 from .run_rules import check_determinism, check_evaluation, check_step
 from .solver_rules import check_schedule
 from .unread_keys import (
     architectures_sections,
     check_added_keys,
     check_component_keys,
+    check_keys_of_other_tasks,
     check_two_stage_keys,
     choosers,
 )
@@ -55,7 +57,7 @@ def validate_cfg(cfg: CfgNode, reference: CfgNode | None = None) -> list[str]:
     for name, key in KEYS.items():
         if name in values:
             key.check(values[name])
-    warnings = _check_model(cfg, values, defaults)
+    warnings = check_detectron2_rules(cfg) + _check_model(cfg, values, defaults)
     for check in list(CONFIG_CHECKS.values()):
         warnings += check(cfg) or ()
     check_schedule(cfg, defaults["SOLVER.WARMUP_ITERS"])
@@ -99,6 +101,7 @@ def _check_model(cfg: CfgNode, values: dict[str, Any], defaults: dict[str, Any])
     unread = sections - set(getattr(architecture, "config_sections", ()))
     if name in RETINANET_ARCHITECTURES or not unread:
         check_two_stage_keys(values, defaults)
+        check_keys_of_other_tasks(values, defaults)
     if name in RETINANET_ARCHITECTURES and unread:
         check_added_keys(values, defaults, unread)
     used = {
@@ -109,7 +112,7 @@ def _check_model(cfg: CfgNode, values: dict[str, Any], defaults: dict[str, Any])
     warnings = check_component_keys(values, defaults, unread)
     for key in KEYS.values():
         if key.name.rpartition(".")[0] not in unread:
-            key.check_read(values, defaults.get(key.name))
+            warnings += key.check_read(values, defaults.get(key.name))
     for chooser, registry in used.items():
         if isinstance(registry, ComponentRegistry):
             warnings += registry.check(cfg)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -51,7 +52,9 @@ def octave_sizes(
             f"number, at least 1, for each of the {len(octave_base_sizes)} OCTAVE_BASE_SIZES, or "
             "[] for SCALES_PER_OCTAVE at every level"
         )
-    if not octave_base_sizes or any(base <= 0 for base in octave_base_sizes):
+    if not octave_base_sizes or any(
+        not isinstance(base, (int, float)) or not 0 < base < math.inf for base in octave_base_sizes
+    ):
         raise InputError(
             "MODEL.ANCHOR_GENERATOR.OCTAVE_BASE_SIZES must be positive sizes in pixels, one per "
             f"level, got {list(octave_base_sizes)}"
