@@ -11,6 +11,7 @@ from detectron2.evaluation import DatasetEvaluator
 from torch import nn
 
 from ..evaluation import build_evaluator
+from .impossible_model import impossible_model_explained
 from .loaders import build_test_loader, build_train_loader
 from .optim.freeze import freeze
 from .optim.solver import build_lr_scheduler, build_optimizer
@@ -23,8 +24,13 @@ class BuildsParts(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """Detectron2's ``build_model``, then ``MODEL.RETINANET.FREEZE``; see :mod:`.freeze`."""
-        model = super().build_model(cfg)
+        """Detectron2's ``build_model``, then ``MODEL.RETINANET.FREEZE``; see :mod:`.freeze`.
+
+        Raises:
+            InputError: the model cannot be built from these settings.
+        """
+        with impossible_model_explained(cfg):
+            model = super().build_model(cfg)
         freeze(model, cfg.MODEL.RETINANET.FREEZE)
         return model
 
