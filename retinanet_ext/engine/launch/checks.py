@@ -12,6 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
+from ...compat import is_handled_address
 from ...config.run_rules import check_batch
 from ...errors import InputError, MissingFileError
 from ..checkpoint.last_checkpoint import TAG, candidates
@@ -77,6 +78,21 @@ def check_processes(cfg: CfgNode) -> None:
             f"MODEL.DEVICE is cpu but the {world_size} processes are connected for GPUs; hide "
             "them with CUDA_VISIBLE_DEVICES= in front of the command, or under torchrun and Slurm "
             "add --num-gpus 0"
+        )
+
+
+def check_output_dir(folder: str) -> None:
+    """Check that ``OUTPUT_DIR`` can be written to: a folder, or an address that someone handles.
+
+    Raises:
+        InputError: it is an address of a kind that no handler of Detectron2's ``PathManager`` is
+            registered for; it would silently become a folder of that name.
+    """
+    if "://" in folder and not is_handled_address(folder):
+        raise InputError(
+            f"OUTPUT_DIR is '{folder}', an address that nothing here can write to; set it to a "
+            "folder, such as one that the storage is mounted at, or register a handler for it with "
+            "detectron2.utils.file_io.PathManager in a module that --import names"
         )
 
 
