@@ -13,7 +13,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from fvcore.common.registry import Registry
 
 from ..errors import ConfigError, InputError, did_you_mean
-from ..registry import CONFIG_CHECKS, ComponentRegistry
+from ..registry import CONFIG_CHECKS, ComponentRegistry, require_keys
 from ..structures import RETINANET_ARCHITECTURES
 from .defaults import get_cfg
 from .keys import KEYS
@@ -50,6 +50,7 @@ def validate_cfg(cfg: CfgNode, reference: CfgNode | None = None) -> list[str]:
         ConfigError: unknown keys or component names, with the nearest real one.
         InputError: values that are ignored or impossible, with the key that is meant.
     """
+    require_keys(cfg, "MODEL.RETINANET.HEAD")
     defaults = dict(flatten(get_cfg() if reference is None else reference))
     values = dict(flatten(cfg))
     _check_unknown_keys(values, defaults)

@@ -28,7 +28,7 @@ from ..errors import ConfigError, InputError, did_you_mean, one_line
 from ..registry import CLS_LOSS_REGISTRY
 from ..structures import RETINANET_ARCHITECTURES
 from .job import share_cpu_cores, start_logging
-from .launch.checks import check_output_dir, check_processes, check_weights
+from .launch.checks import check_computes, check_output_dir, check_processes, check_weights
 from .launch.launching import add_launch_arguments, launch_line
 from .launch.main_process import on_main_process
 from .launch.restarts import continues_job, job_starts
@@ -228,7 +228,7 @@ def resolve_device(cfg: CfgNode) -> None:
             f"MODEL.DEVICE is '{cfg.MODEL.DEVICE}', which torch does not know; use cuda or cpu"
         ) from None
     if kind not in ("cpu", "cuda", "mps"):
-        _require_usable(cfg.MODEL.DEVICE)
+        check_computes(cfg.MODEL.DEVICE)
     absent = (kind == "cuda" and not torch.cuda.is_available()) or (
         kind == "mps" and not torch.backends.mps.is_available()
     )
@@ -236,17 +236,6 @@ def resolve_device(cfg: CfgNode) -> None:
         logger.info("MODEL.DEVICE is %s but torch finds none: running on the CPU", kind)
         cfg.MODEL.DEVICE = kind = "cpu"
     check_amp_device(cfg, kind)
-
-
-def _require_usable(device: str) -> None:
-    """Raise InputError unless PyTorch can compute on a device of a rarer kind."""
-    try:
-        float(torch.ones(1, device=device) + 1)  # "meta" has no values
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(
-            f"MODEL.DEVICE is '{device}', on which this PyTorch cannot compute "
-            f"({one_line(error)[:100]}); set it to cuda or cpu"
-        ) from error
 
 
 def check_data(cfg: CfgNode, eval_only: bool = False) -> None:

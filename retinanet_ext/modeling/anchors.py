@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..compat import version_of
 from ..errors import InputError
-from ..registry import register_once
+from ..registry import register_once, require_keys
 
 # Multi-scale training with Detectron2's defaults sees a few times as many sizes, in no order; one
 # size of 800 x 1056 takes 2.5 MB.
@@ -133,6 +133,7 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
+        require_keys(cfg, "MODEL.ANCHOR_GENERATOR.OCTAVE_BASE_SIZES")
         node = cfg.MODEL.ANCHOR_GENERATOR
         return {
             "octave_base_sizes": node.OCTAVE_BASE_SIZES,

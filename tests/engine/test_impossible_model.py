@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from detectron2.modeling import BACKBONE_REGISTRY
+from detectron2.config import get_cfg as get_detectron2_cfg
+from detectron2.modeling import BACKBONE_REGISTRY, build_model
 
-from retinanet_ext import RetinaNetTrainer, get_cfg, load_config_file
+from retinanet_ext import RetinaNetTrainer, evaluate, get_cfg, load_config_file, validate_cfg
 from retinanet_ext.engine.impossible_model import impossible_model_explained
-from retinanet_ext.errors import InputError
+from retinanet_ext.errors import ConfigError, InputError
 from retinanet_ext.modeling.heads.build import RetinaNetHead
 from retinanet_ext.registry import DENSE_HEAD_REGISTRY
 
@@ -59,6 +60,23 @@ def test_missing_compiled_operations_are_a_matter_of_the_key_that_asks_for_them(
     stages = {"MODEL.RESNETS.DEFORM_ON_PER_STAGE": [False, False, False, True]}
     with pytest.raises(InputError, match=r"DEFORM_ON_PER_STAGE is .*no detectron2\._C"):
         RetinaNetTrainer.build_model(cfg_with(**values, **stages))
+
+
+@pytest.mark.parametrize("use", [build_model, RetinaNetTrainer, evaluate, validate_cfg])
+@pytest.mark.parametrize("anchors", ["DefaultAnchorGenerator", "RetinaNetAnchorGenerator"])
+def test_a_config_without_the_packages_keys_says_how_they_are_added(use, anchors):
+    cfg = get_detectron2_cfg()
+    cfg.MODEL.DEVICE, cfg.MODEL.META_ARCHITECTURE = "cpu", "RetinaNetExt"
+    cfg.MODEL.ANCHOR_GENERATOR.NAME = anchors
+    with pytest.raises(ConfigError, match=r"no key MODEL.*call retinanet_ext\.add_retinanet_ext_c"):
+        use(cfg)
+
+
+def test_so_does_our_anchor_generator_in_detectron2s_model():
+    cfg = cfg_with(**{"MODEL.META_ARCHITECTURE": "RetinaNet"})
+    del cfg.MODEL.ANCHOR_GENERATOR["OCTAVE_BASE_SIZES"]
+    with pytest.raises(ConfigError, match=r"no key MODEL\.ANCHOR_GENERATOR\.OCTAVE_BASE_SIZES"):
+        build_model(cfg)
 
 
 def test_an_error_that_no_setting_mends_keeps_its_type(monkeypatch):

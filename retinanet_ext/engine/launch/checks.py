@@ -14,7 +14,7 @@ from detectron2.utils.file_io import PathManager
 
 from ...compat import is_handled_address
 from ...config.run_rules import check_batch
-from ...errors import InputError, MissingFileError
+from ...errors import InputError, MissingFileError, one_line
 from ..checkpoint.last_checkpoint import TAG, candidates
 from ..checkpoint.weights import require_safetensors
 from .cluster import find_job
@@ -79,6 +79,21 @@ def check_processes(cfg: CfgNode) -> None:
             "them with CUDA_VISIBLE_DEVICES= in front of the command, or under torchrun and Slurm "
             "add --num-gpus 0"
         )
+
+
+def check_computes(device: str) -> None:
+    """Check ``MODEL.DEVICE`` of a kind that few machines have.
+
+    Raises:
+        InputError: PyTorch cannot compute on it.
+    """
+    try:
+        float(torch.ones(1, device=device) + 1)  # "meta" has no values
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"MODEL.DEVICE is '{device}', on which this PyTorch cannot compute "
+            f"({one_line(error)[:100]}); set it to cuda or cpu"
+        ) from error
 
 
 def check_output_dir(folder: str) -> None:
