@@ -18,7 +18,10 @@ from ...errors import InputError, MissingFileError, one_line
 from ..checkpoint.last_checkpoint import TAG, candidates
 from ..checkpoint.weights import require_safetensors
 from .cluster import find_job
-from .launching import check_job_arguments
+from .launching import DEFAULT_TIMEOUT_MINUTES, check_job_arguments
+
+LONGEST_TIMEOUT_MINUTES = 1e6
+"""Two years; much above it the number does not fit into PyTorch's."""
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +30,15 @@ def check_launch(args: argparse.Namespace) -> None:
     """Check the process arguments before any process is started, or joins torchrun's or Slurm's.
 
     Raises:
-        ValueError: more processes than GPUs, a negative number, a rank without its machine, or
-            something else than torchrun or Slurm has started.
+        ValueError: more processes than GPUs, a negative number, a rank without its machine, a time
+            limit that is not positive, or something else than torchrun or Slurm has started.
     """
+    minutes = getattr(args, "dist_timeout", DEFAULT_TIMEOUT_MINUTES)
+    if not 0 < minutes < LONGEST_TIMEOUT_MINUTES:
+        raise InputError(
+            f"--dist-timeout is {minutes:g}; give the minutes to wait for another process, "
+            "a number above 0, such as 60"
+        )
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     job = find_job()
     if job is not None:

@@ -176,3 +176,12 @@ def test_a_folder_and_an_address_that_someone_handles_are(monkeypatch):
     monkeypatch.setitem(PathManager._path_handlers, "foo://", object())
     check_output_dir("foo://x")
     check_output_dir("output/run")
+
+
+@pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_time_limit_is_positive(gpus, minutes: float):
+    args = argparse.Namespace(
+        num_gpus=0, num_machines=1, machine_rank=0, dist_url="auto", dist_timeout=minutes
+    )
+    with pytest.raises(InputError, match="^--dist-timeout is "):
+        check_launch(args)
