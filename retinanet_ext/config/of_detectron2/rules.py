@@ -80,8 +80,8 @@ def _check_pixels(cfg: CfgNode) -> None:
     for key, values in (("PIXEL_MEAN", mean), ("PIXEL_STD", std)):
         if len(values) != channels:
             raise InputError(
-                f"MODEL.{key} is {list(values)}, but INPUT.FORMAT is '{name}', which has {channels} "
-                "channel(s); give one number for each"
+                f"MODEL.{key} is {list(values)}, but INPUT.FORMAT is '{name}', which has "
+                f"{channels} channel(s); give one number for each"
             )
 
 

@@ -183,5 +183,5 @@ def test_a_time_limit_is_positive(gpus, minutes: float):
     args = argparse.Namespace(
         num_gpus=0, num_machines=1, machine_rank=0, dist_url="auto", dist_timeout=minutes
     )
-    with pytest.raises(InputError, match="^--dist-timeout is "):
+    with pytest.raises(InputError, match=r"^--dist-timeout is "):
         check_launch(args)
