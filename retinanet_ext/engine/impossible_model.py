@@ -20,12 +20,13 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from ..config import get_cfg, load_config_file
 from ..config.keys import differ, find
 from ..config.load import flatten
+from ..config.shipped import CONFIGS
 from ..config.unread_keys import choosers
 from ..errors import InputError, UserError, one_line
 
 __all__ = ["impossible_model_explained"]
 
-REFERENCE = "Base-RetinaNet.yaml"
+REFERENCE = CONFIGS / "Base-RetinaNet.yaml"
 """The shipped config whose values are tried beside Detectron2's defaults."""
 
 # Packages in which an error may be one of settings; in others it is the user's own code that fails.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +34,11 @@ def cfg_with(**values: Any):
     [
         ({"MODEL.FPN.IN_FEATURES": ["res9"]}, r"FPN\.IN_FEATURES is \['res9'\].*'res5'\] would"),
         ({"MODEL.FPN.IN_FEATURES": ["res3", "res5"]}, r"FPN\.IN_FEATURES.*not log2 contiguous"),
+        (
+            {"MODEL.ANCHOR_GENERATOR.NAME": "DefaultAnchorGenerator"}
+            | {"MODEL.ANCHOR_GENERATOR.SIZES": [[float(size)] for size in range(1, 20)]},
+            r"ANCHOR_GENERATOR\.SIZES is .*sizes of length 19 .*number of input features is 5",
+        ),
         ({"MODEL.RESNETS.OUT_FEATURES": []}, r"RESNETS\.OUT_FEATURES is \[\]"),
         ({"MODEL.RESNETS.RES2_OUT_CHANNELS": 256}, r"DEPTH is 18.*RES2_OUT_CHANNELS = 64 for R18"),
         ({"MODEL.RESNETS.NUM_GROUPS": 3}, r"NUM_GROUPS is 3.*change one of them"),
@@ -44,7 +50,11 @@ def cfg_with(**values: Any):
         ({"MODEL.META_ARCHITECTURE": "GeneralizedRCNN"}, "META_ARCHITECTURE is 'GeneralizedRCNN'"),
     ],
 )
-def test_the_settings_that_rule_a_model_out_are_named(values: dict[str, Any], words: str):
+def test_the_settings_that_rule_a_model_out_are_named(
+    values: dict[str, Any], words: str, tmp_path: Path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("Base-RetinaNet.yaml").write_text("SEED: [not the shipped one")
     with pytest.raises(InputError, match=words):
         RetinaNetTrainer.build_model(cfg_with(**values))
 
