@@ -256,7 +256,6 @@ def test_classes_of_two_stage_models_beside_the_right_ones_are_to_be_removed():
 
 
 IMPOSSIBLE = [
-    ("MODEL.RESNETS.DEPTH", 19),
     ("MODEL.RESNETS.NORM", "batchnorm"),
     ("MODEL.FPN.NORM", "foo"),
     ("MODEL.FPN.OUT_CHANNELS", 0),

@@ -42,6 +42,7 @@ def cfg_with(**values: Any):
         ({"MODEL.RESNETS.OUT_FEATURES": []}, r"RESNETS\.OUT_FEATURES is \[\]"),
         ({"MODEL.RESNETS.RES2_OUT_CHANNELS": 256}, r"DEPTH is 18.*RES2_OUT_CHANNELS = 64 for R18"),
         ({"MODEL.RESNETS.NUM_GROUPS": 3}, r"NUM_GROUPS is 3.*change one of them"),
+        ({"MODEL.RESNETS.RES5_DILATION": 3}, r"RES5_DILATION is 3.*1 would work"),
         ({"MODEL.RESNETS.DEPTH": 19}, r"DEPTH is 19.*KeyError: 19.*50 would work"),
         (
             {"MODEL.RETINANET.NORM": "GN", "MODEL.RETINANET.HEAD_WIDTH": 50},

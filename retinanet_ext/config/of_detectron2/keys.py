@@ -23,9 +23,8 @@ SAMPLERS = (
 """What :func:`detectron2.data.build_detection_train_loader` knows."""
 
 resnets = Section("MODEL.RESNETS")
-resnets.rule("DEPTH", choices=(18, 34, 50, 101, 152))
+# Not DEPTH and RES5_DILATION, of which the backbones of other projects know more values.
 resnets.rule("NORM", choices=NORMS)
-resnets.rule("RES5_DILATION", choices=(1, 2))
 for key in ("NUM_GROUPS", "WIDTH_PER_GROUP", "RES2_OUT_CHANNELS", "STEM_OUT_CHANNELS"):
     resnets.rule(key, at_least=1)
 
