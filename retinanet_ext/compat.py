@@ -27,6 +27,7 @@ __all__ = [
     "forget_process_groups",
     "graph_is_kept",
     "has_hooks",
+    "is_handled_address",
     "lerp_each",
     "nnpack_convolution",
     "replace_entry",
@@ -101,6 +102,12 @@ def replace_entry(registry: Any, name: str, entry: Any) -> None:
 def forget_metadata(metadata: Any, key: str) -> None:
     """Remove a key of a dataset's metadata, if it is there: they refuse to change a value."""
     metadata.__dict__.pop(key, None)
+
+
+def is_handled_address(path: str) -> bool:
+    """Whether someone has told Detectron2's ``PathManager`` how to write to an address."""
+    files: Any = importlib.import_module("detectron2.utils.file_io")
+    return any(path.startswith(prefix) for prefix in files.PathManager._path_handlers)
 
 
 def forget_process_groups() -> None:

@@ -65,6 +65,28 @@ def reads(*config_keys: str, check_config: ConfigCheck | None = None) -> Callabl
     return decorate
 
 
+def require_keys(cfg: Any, *names: str) -> None:
+    """Check that a config has keys of this package: someone's own script may not have added them.
+
+    Args:
+        cfg: the config.
+        names: full names.
+
+    Raises:
+        ConfigError: one is missing; says how all of them are added.
+    """
+    for name in names:
+        node = cfg
+        for part in name.split("."):
+            if part not in node:
+                raise ConfigError(
+                    f"the config has no key {name}, nor the others of this package; call "
+                    "retinanet_ext.add_retinanet_ext_config(cfg) right after Detectron2's "
+                    "get_cfg(), before a file is merged, or start from retinanet_ext.get_cfg()"
+                )
+            node = node[part]
+
+
 def node_of(cfg: Any, node: Any = None) -> Any:
     """The section that a component reads: ``node``, or without one ``cfg.MODEL.RETINANET``."""
     return cfg.MODEL.RETINANET if node is None else node

@@ -53,7 +53,12 @@ MAY_IMPORT = {
     "data/register": {"data/datasets"},
     "engine/__init__": {"engine"},
     "engine/checkpointer": {"engine/checkpoint"},
-    "engine/builders": {"engine/loaders", "engine/optim", "evaluation"},
+    "engine/builders": {
+        "engine/impossible_model",
+        "engine/loaders",
+        "engine/optim",
+        "evaluation",
+    },
     "engine/describe": set(),
     "engine/dry_run": {"engine/describe", "engine/trainer"},
     "engine/eval_only": {
@@ -71,6 +76,7 @@ MAY_IMPORT = {
         "evaluation",
     },
     "engine/failures": {"engine/checkpoint"},
+    "engine/impossible_model": {"config"},
     "engine/launch": {"config", "engine/checkpoint"},
     "engine/loaders": {"data", "engine/progress"},
     "engine/optim": {"config", "data/loading", "engine/checkpoint", "engine/launch"},

@@ -17,6 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILT_FROM = ("LICENSE", "README.md", "configs", "pyproject.toml", "retinanet_ext", "setup.py")
+BUILT_FROM += ("retinanet_ext_command.py",)
 
 pytestmark = pytest.mark.slow
 
@@ -78,7 +79,7 @@ def expected_files() -> set[str]:
     sources = {path.relative_to(ROOT) for path in (ROOT / "retinanet_ext").rglob("*.py")}
     configs = {path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml")}
     names = {x.as_posix() for x in sources} | {f"retinanet_ext/{x.as_posix()}" for x in configs}
-    return names | {"retinanet_ext/py.typed"}
+    return names | {"retinanet_ext/py.typed", "retinanet_ext_command.py"}
 
 
 def test_the_wheel_holds_the_package_and_the_configs_and_nothing_else(wheel: Path):

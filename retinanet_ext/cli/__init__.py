@@ -1,5 +1,5 @@
 """The ``retinanet-ext`` command. A subcommand's module has ``add_parser``, and is imported only
-when the command is chosen.
+when the command is chosen. What needs no command is answered by :mod:`retinanet_ext_command`.
 """
 
 from __future__ import annotations
@@ -10,25 +10,11 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 
+from retinanet_ext_command import COMMANDS, PROG, command_parser
+
 from .. import __version__
 
 __all__ = ["main"]
-
-# Command -> its module, and what it does.
-COMMANDS = {
-    "train": ("train", "train a detector: what train_net.py does"),
-    "evaluate": ("train", "evaluate a checkpoint: train_net.py --eval-only"),
-    "draw-detections": ("draw_detections", "draw a model's detections on images"),
-    "benchmark": (
-        "benchmark",
-        "measure time and memory against Detectron2's and torchvision's RetinaNet",
-    ),
-    "check-data": ("check_data", "find faults in annotations and images"),
-    "show-data": ("show_data", "draw training samples as the model sees them"),
-    "anchors": ("anchors", "show how well anchors cover a training set, or optimise them"),
-    "replay-step": ("replay_step", "repeat a training step whose loss was not finite"),
-}
-PROG = "retinanet-ext"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,8 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _build_parser(chosen: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=PROG, description="RetinaNet for Detectron2")
-    parser.add_argument("--version", action="version", version=f"retinanet_ext {__version__}")
+    parser = command_parser(f"retinanet_ext {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, what) in COMMANDS.items():
         if name == chosen:

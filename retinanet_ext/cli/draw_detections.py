@@ -19,6 +19,8 @@ from PIL import Image
 from ..config import validate_cfg
 from ..data.datasets.by_path import register_extra_datasets
 from ..data.loading.bad_images import BadImageError, describe
+from ..engine.checkpoint.checkpointer import SafeCheckpointer
+from ..engine.impossible_model import impossible_model_explained
 from ..engine.setup import resolve_device
 from ..errors import InputError, MissingFileError
 from ..structures import RETINANET_ARCHITECTURES
@@ -134,7 +136,10 @@ def _check_classes(cfg: CfgNode, dataset: str, class_names: list[str]) -> None:
 
 def _detect(cfg: CfgNode, records: list[dict], score_thresh: float) -> list[_Detections]:
     """Run the model on each image and keep detections of at least ``score_thresh``."""
-    predictor = DefaultPredictor(cfg)
+    weights, cfg.MODEL.WEIGHTS = cfg.MODEL.WEIGHTS, ""
+    with impossible_model_explained(cfg):
+        predictor = DefaultPredictor(cfg)
+    SafeCheckpointer(predictor.model).load(weights)
     detections = []
     for record in records:
         try:

@@ -14,6 +14,7 @@ from detectron2.config import get_cfg as get_detectron2_cfg
 from ..errors import InputError
 from . import data_keys, model_keys, training_keys  # noqa: F401  (define keys)
 from .keys import KEYS, NOT_ADDED, Key, add_key, differ
+from .of_detectron2 import keys as _of_detectron2  # noqa: F401  (defines rules)
 
 __all__ = ["add_retinanet_ext_config", "get_cfg", "register_config_key"]
 

@@ -31,8 +31,8 @@ class Key:
         choices: what the value may be; empty: anything. Of a list, what each element may be, and
             none of them twice.
         at_least, above, at_most, below: bounds of a number; None: none.
-        only_with: (another key, its value): nothing else reads this key. The other key by its full
-            name, or by its last part where it is in the same section.
+        only_with: (another key, its value, or a tuple of some): nothing else reads this key. The
+            other key by its full name, or by its last part where it is in the same section.
         meaning: what the number is, for the message about one that is out of bounds.
     """
 
@@ -65,27 +65,36 @@ class Key:
             meaning = f": {self.meaning}" if self.meaning else ""
             raise InputError(f"{self.name} must be {self._bounds()}, got {value!r}{meaning}")
 
-    def check_read(self, values: Mapping[str, Any], default: Any) -> None:
+    def check_read(self, values: Mapping[str, Any], default: Any) -> list[str]:
         """Raise InputError if the key differs from ``default`` and nothing reads it.
 
         Args:
             values: of all keys, by full name.
             default: of this one.
+
+        Returns:
+            Instead of the error, a warning for a key of Detectron2's that a switch turns off: a
+            file may have set both, and the command line the switch.
         """
         if self.only_with is None or self.name not in values:
-            return
+            return []
         chooser, choice = self.only_with
-        value, chosen = values[self.name], values.get(chooser, choice)
-        if chosen == choice or not differ(value, default):
-            return
+        choices = choice if isinstance(choice, tuple) else (choice,)
+        value, chosen = values[self.name], values.get(chooser, choices[0])
+        if chosen in choices or not differ(value, default):
+            return []
         if choice is True:
-            raise InputError(
+            message = (
                 f"{self.name} is {value!r}, but without {chooser} nothing reads it; set {chooser} "
                 "True"
             )
+            if self.default is NOT_ADDED:
+                return [message]
+            raise InputError(message)
         raise InputError(
             f"{self.name} is {value!r}, but {chooser.rpartition('.')[2]} is '{chosen}', which does "
-            f"not read it; set {chooser} to {choice}, or remove {self.name.rpartition('.')[2]}"
+            f"not read it; set {chooser} to {' or '.join(map(str, choices))}, or remove "
+            f"{self.name.rpartition('.')[2]}"
         )
 
     def _check_type(self, value: Any) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode
 
-from ..errors import ConfigError, InputError, one_line
+from ..errors import ConfigError, InputError, UserError, one_line
 from .shipped import find_config
+from .yaml_files import check_yaml_files
 
 __all__ = ["flatten", "load_config_file"]
 
@@ -37,6 +38,7 @@ def load_config_file(
     """
     path = find_config(path)
     try:
+        check_yaml_files(path)
         cfg.merge_from_file(path, allow_unsafe=allow_unsafe)
         written = CfgNode.load_yaml_with_base(path, allow_unsafe=allow_unsafe)
     except yaml.constructor.ConstructorError as error:
@@ -49,7 +51,9 @@ def load_config_file(
         raise InputError(
             f"config file '{path}' or its _BASE_ is not yaml: {one_line(error)}"
         ) from error
-    except (KeyError, ValueError) as error:  # of yacs, which names the key
+    except UserError:
+        raise
+    except (KeyError, ValueError, AssertionError) as error:  # of yacs, which names the key
         kind = ConfigError if isinstance(error, KeyError) else InputError
         raise kind(f"config file '{path}' or its _BASE_: {one_line(error)}") from error
     return {key for key, _ in flatten(CfgNode(written))}

@@ -28,7 +28,6 @@ def check_schedule(cfg: CfgNode, default_warmup: int) -> None:
             f"SOLVER.BASE_LR_BATCH is {solver.BASE_LR_BATCH} and SOLVER.REFERENCE_WORLD_SIZE is "
             f"{solver.REFERENCE_WORLD_SIZE}, and both scale the learning rate; set one of them to 0"
         )
-    _check_clipping(solver.CLIP_GRADIENTS)
     check_epochs(cfg)
     if not counts_epochs(cfg):
         check_iterations(cfg)
@@ -78,11 +77,3 @@ def check_iterations(cfg: CfgNode) -> None:
                 "must rise and lie below MAX_ITER, else those decays never happen; set STEPS to () "
                 "for none"
             )
-
-
-def _check_clipping(node: CfgNode) -> None:
-    if not node.ENABLED:
-        return
-    for key in ("CLIP_VALUE", "NORM_TYPE"):
-        if not node[key] > 0:
-            raise InputError(f"SOLVER.CLIP_GRADIENTS.{key} must be positive, got {node[key]}")

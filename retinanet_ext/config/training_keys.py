@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from .keys import Section
 
 run = Section()
@@ -14,7 +16,7 @@ test = Section("TEST")
 # SGD (MOMENTUM, NESTEROV) or AdamW.
 solver.add("OPTIMIZER", "SGD", choices=("SGD", "AdamW"))
 solver.rule("IMS_PER_BATCH", above=0)
-solver.rule("BASE_LR", above=0)
+solver.rule("BASE_LR", above=0, below=math.inf)
 # LR_SCHEDULER_NAME also takes OneCycleLR: a cosine rise from WARMUP_FACTOR * BASE_LR to BASE_LR
 # over this fraction of MAX_ITER, then a cosine fall to BASE_LR_END.
 solver.rule(
@@ -60,7 +62,11 @@ solver.add(
 )
 # CLIP_GRADIENTS.CLIP_TYPE also takes "full_model": the norm (NORM_TYPE) of all gradients
 # together is at most CLIP_VALUE. Detectron2's "norm" is that of each parameter separately.
-clipping.rule("CLIP_TYPE", choices=("value", "norm", "full_model"))
+clipping.rule(
+    "CLIP_TYPE",
+    choices=("value", "norm", "full_model"),
+    only_with=("SOLVER.CLIP_GRADIENTS.ENABLED", True),
+)
 
 # The same numbers from each run, in bits, on the same machine with the same software, processes
 # and threads; slower on GPUs. Needs SEED; an operation without a deterministic way stops the

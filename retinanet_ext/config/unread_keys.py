@@ -19,7 +19,7 @@ DETECTRON2_CHOOSERS: dict[str, Registry] = {
 }
 """Keys that choose an entry of a registry of Detectron2's."""
 
-# Sections that only two-stage models read, and where RetinaNet has the same thing.
+# Sections that only two-stage and panoptic models read, and where RetinaNet has the same thing.
 _TWO_STAGE_SECTIONS = (
     "MODEL.ROI_HEADS",
     "MODEL.ROI_BOX_HEAD",
@@ -28,6 +28,8 @@ _TWO_STAGE_SECTIONS = (
     "MODEL.ROI_KEYPOINT_HEAD",
     "MODEL.RPN",
     "MODEL.PROPOSAL_GENERATOR",
+    "MODEL.SEM_SEG_HEAD",
+    "MODEL.PANOPTIC_FPN",
 )
 _RETINANET_COUNTERPART = {
     "MODEL.ROI_HEADS.NUM_CLASSES": "MODEL.RETINANET.NUM_CLASSES",
@@ -44,6 +46,22 @@ _RETINANET_COUNTERPART = {
     "MODEL.RPN.PRE_NMS_TOPK_TEST": "MODEL.RETINANET.TOPK_CANDIDATES_TEST",
     "MODEL.RPN.POST_NMS_TOPK_TEST": "TEST.DETECTIONS_PER_IMAGE",
     "MODEL.RPN.BBOX_REG_LOSS_TYPE": "MODEL.RETINANET.BBOX_REG_LOSS_TYPE",
+}
+
+# Keys, or sections, of what is not done with RetinaNet, and why.
+_OTHER_TASKS = {
+    "MODEL.MASK_ON": "RetinaNet predicts boxes, no masks",
+    "INPUT.MASK_FORMAT": "RetinaNet predicts boxes, no masks",
+    "MODEL.KEYPOINT_ON": "RetinaNet predicts boxes, no keypoints",
+    "TEST.KEYPOINT_OKS_SIGMAS": "RetinaNet predicts boxes, no keypoints",
+    "MODEL.LOAD_PROPOSALS": "RetinaNet takes no proposals",
+    "DATASETS.PROPOSAL_FILES_TRAIN": "RetinaNet takes no proposals",
+    "DATASETS.PROPOSAL_FILES_TEST": "RetinaNet takes no proposals",
+    "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN": "RetinaNet takes no proposals",
+    "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST": "RetinaNet takes no proposals",
+    "MODEL.ANCHOR_GENERATOR.ANGLES": "RetinaNet's boxes are not rotated",
+    "TEST.AUG.": "RetinaNet is not evaluated with test-time augmentation",
+    "GLOBAL.HACK": "no code of Detectron2 or this package reads it",
 }
 
 # Added by this package and read by its trainer, whatever the model is.
@@ -67,7 +85,25 @@ def check_two_stage_keys(values: Mapping[str, Any], defaults: Mapping[str, Any])
             continue
         meant = _RETINANET_COUNTERPART.get(key)
         hint = f"; set {meant} instead" if meant else "; remove it"
+        if meant and differ(values[meant], defaults[meant]):
+            hint = f"; remove it, {meant} is what is read, and is {values[meant]!r}"
         raise InputError(f"{key} is {value!r}, but RetinaNet does not read that section{hint}")
+
+
+def check_keys_of_other_tasks(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Raise InputError for a changed key of Detectron2's that is about something else than boxes.
+
+    Args:
+        values, defaults: flat, by full name.
+    """
+    for start, why in _OTHER_TASKS.items():
+        for key, value in values.items():
+            if (key == start or (start[-1] == "." and key.startswith(start))) and differ(
+                value, defaults[key]
+            ):
+                raise InputError(
+                    f"{key} is {value!r}, but {why}; set it to its default, {defaults[key]!r}"
+                )
 
 
 def check_added_keys(

@@ -13,17 +13,19 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from fvcore.common.registry import Registry
 
 from ..errors import ConfigError, InputError, did_you_mean
-from ..registry import CONFIG_CHECKS, ComponentRegistry
+from ..registry import CONFIG_CHECKS, ComponentRegistry, require_keys
 from ..structures import RETINANET_ARCHITECTURES
 from .defaults import get_cfg
 from .keys import KEYS
 from .load import flatten
+from .of_detectron2.rules import check_detectron2_rules
 from .run_rules import check_determinism, check_evaluation, check_step
 from .solver_rules import check_schedule
 from .unread_keys import (
     architectures_sections,
     check_added_keys,
     check_component_keys,
+    check_keys_of_other_tasks,
     check_two_stage_keys,
     choosers,
 )
@@ -48,6 +50,7 @@ def validate_cfg(cfg: CfgNode, reference: CfgNode | None = None) -> list[str]:
         ConfigError: unknown keys or component names, with the nearest real one.
         InputError: values that are ignored or impossible, with the key that is meant.
     """
+    require_keys(cfg, "MODEL.RETINANET.HEAD")
     defaults = dict(flatten(get_cfg() if reference is None else reference))
     values = dict(flatten(cfg))
     _check_unknown_keys(values, defaults)
@@ -55,7 +58,7 @@ def validate_cfg(cfg: CfgNode, reference: CfgNode | None = None) -> list[str]:
     for name, key in KEYS.items():
         if name in values:
             key.check(values[name])
-    warnings = _check_model(cfg, values, defaults)
+    warnings = check_detectron2_rules(cfg) + _check_model(cfg, values, defaults)
     for check in list(CONFIG_CHECKS.values()):
         warnings += check(cfg) or ()
     check_schedule(cfg, defaults["SOLVER.WARMUP_ITERS"])
@@ -99,6 +102,7 @@ def _check_model(cfg: CfgNode, values: dict[str, Any], defaults: dict[str, Any])
     unread = sections - set(getattr(architecture, "config_sections", ()))
     if name in RETINANET_ARCHITECTURES or not unread:
         check_two_stage_keys(values, defaults)
+        check_keys_of_other_tasks(values, defaults)
     if name in RETINANET_ARCHITECTURES and unread:
         check_added_keys(values, defaults, unread)
     used = {
@@ -109,7 +113,7 @@ def _check_model(cfg: CfgNode, values: dict[str, Any], defaults: dict[str, Any])
     warnings = check_component_keys(values, defaults, unread)
     for key in KEYS.values():
         if key.name.rpartition(".")[0] not in unread:
-            key.check_read(values, defaults.get(key.name))
+            warnings += key.check_read(values, defaults.get(key.name))
     for chooser, registry in used.items():
         if isinstance(registry, ComponentRegistry):
             warnings += registry.check(cfg)

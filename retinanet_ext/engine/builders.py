@@ -11,6 +11,8 @@ from detectron2.evaluation import DatasetEvaluator
 from torch import nn
 
 from ..evaluation import build_evaluator
+from ..registry import require_keys
+from .impossible_model import impossible_model_explained
 from .loaders import build_test_loader, build_train_loader
 from .optim.freeze import freeze
 from .optim.solver import build_lr_scheduler, build_optimizer
@@ -23,8 +25,15 @@ class BuildsParts(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """Detectron2's ``build_model``, then ``MODEL.RETINANET.FREEZE``; see :mod:`.freeze`."""
-        model = super().build_model(cfg)
+        """Detectron2's ``build_model``, then ``MODEL.RETINANET.FREEZE``; see :mod:`.freeze`.
+
+        Raises:
+            ConfigError: the config lacks this package's keys.
+            InputError: the model cannot be built from these settings.
+        """
+        require_keys(cfg, "MODEL.RETINANET.FREEZE")  # whatever the model is, this trainer is ours
+        with impossible_model_explained(cfg):
+            model = super().build_model(cfg)
         freeze(model, cfg.MODEL.RETINANET.FREEZE)
         return model
 

@@ -28,7 +28,7 @@ from ..errors import ConfigError, InputError, did_you_mean, one_line
 from ..registry import CLS_LOSS_REGISTRY
 from ..structures import RETINANET_ARCHITECTURES
 from .job import share_cpu_cores, start_logging
-from .launch.checks import check_processes, check_weights
+from .launch.checks import check_computes, check_output_dir, check_processes, check_weights
 from .launch.launching import add_launch_arguments, launch_line
 from .launch.main_process import on_main_process
 from .launch.restarts import continues_job, job_starts
@@ -104,6 +104,7 @@ def _set_up(args: argparse.Namespace) -> CfgNode:
     register_builtin_datasets(args.data_root)
     cfg, set_keys = _merged(args)
     warnings = validate_cfg(cfg)
+    check_output_dir(cfg.OUTPUT_DIR)
     make_deterministic(cfg)  # before anything is computed on a GPU
     start_logging(None if args.dry_run else cfg.OUTPUT_DIR, args.verbose)
     logger.info("%s", launch_line())
@@ -125,6 +126,11 @@ def _set_up(args: argparse.Namespace) -> CfgNode:
         check_remote_writers(cfg)
         fill_class_counts(cfg)
         resolve_schedule(cfg)
+        if not cfg.DATASETS.TRAIN:
+            raise InputError(
+                "DATASETS.TRAIN is empty, so there is nothing to train on; name a dataset there, "
+                "give --train, or evaluate only, with --eval-only"
+            )
     cfg.freeze()
     if args.dry_run:
         seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
@@ -221,6 +227,8 @@ def resolve_device(cfg: CfgNode) -> None:
         raise InputError(
             f"MODEL.DEVICE is '{cfg.MODEL.DEVICE}', which torch does not know; use cuda or cpu"
         ) from None
+    if kind not in ("cpu", "cuda", "mps"):
+        check_computes(cfg.MODEL.DEVICE)
     absent = (kind == "cuda" and not torch.cuda.is_available()) or (
         kind == "mps" and not torch.backends.mps.is_available()
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from ..compat import version_of
 from ..errors import InputError
-from ..registry import register_once
+from ..registry import register_once, require_keys
 
 # Multi-scale training with Detectron2's defaults sees a few times as many sizes, in no order; one
 # size of 800 x 1056 takes 2.5 MB.
@@ -51,7 +52,9 @@ def octave_sizes(
             f"number, at least 1, for each of the {len(octave_base_sizes)} OCTAVE_BASE_SIZES, or "
             "[] for SCALES_PER_OCTAVE at every level"
         )
-    if not octave_base_sizes or any(base <= 0 for base in octave_base_sizes):
+    if not octave_base_sizes or any(
+        not isinstance(base, (int, float)) or not 0 < base < math.inf for base in octave_base_sizes
+    ):
         raise InputError(
             "MODEL.ANCHOR_GENERATOR.OCTAVE_BASE_SIZES must be positive sizes in pixels, one per "
             f"level, got {list(octave_base_sizes)}"
@@ -130,6 +133,7 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
+        require_keys(cfg, "MODEL.ANCHOR_GENERATOR.OCTAVE_BASE_SIZES")
         node = cfg.MODEL.ANCHOR_GENERATOR
         return {
             "octave_base_sizes": node.OCTAVE_BASE_SIZES,

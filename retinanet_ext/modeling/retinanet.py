@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, did_you_mean
 from ..protocols import Assigner, BoxLoss, ClassificationLoss
-from ..registry import ASSIGNER_REGISTRY, CLS_LOSS_REGISTRY, register_once
+from ..registry import ASSIGNER_REGISTRY, CLS_LOSS_REGISTRY, register_once, require_keys
 from ..structures import DenseTargets, HeadOutputs
 from .assigners.ignore_regions import ignore_anchors
 from .check_config import check_retinanet
@@ -120,6 +120,7 @@ class RetinaNetExt(Detectron2Names, DenseDetector):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        require_keys(cfg, "MODEL.RETINANET.HEAD")
         node = cfg.MODEL.RETINANET
         backbone = build_backbone(cfg)
         shapes = backbone.output_shape()

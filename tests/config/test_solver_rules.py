@@ -64,10 +64,13 @@ def test_stops_and_says_what_to_set(settings, words):
             *("SOLVER.CLIP_GRADIENTS.ENABLED", True),
             *("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_model"),
         ),
-        # Switched off on the command line, after a file has chosen how.
-        ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_model"),
         ("DETERMINISTIC", True, "SEED", 0),
     ],
 )
 def test_passes_what_works(settings):
     assert validate_cfg(cfg_with(*settings)) == []
+
+
+def test_clipping_may_be_switched_off_after_a_file_has_chosen_how():
+    (warning,) = validate_cfg(cfg_with("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_model"))
+    assert "CLIP_TYPE is 'full_model', but without SOLVER.CLIP_GRADIENTS.ENABLED" in warning

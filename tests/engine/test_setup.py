@@ -100,6 +100,13 @@ def test_unknown_device_is_named(cfg):
         resolve_device(cfg)
 
 
+@pytest.mark.parametrize("device", ["meta", "vulkan"])
+def test_a_device_that_computes_nothing_here_is_named(cfg, device):
+    cfg.MODEL.DEVICE = device
+    with pytest.raises(ValueError, match=rf"^MODEL\.DEVICE is '{device}', on which .*cannot"):
+        resolve_device(cfg)
+
+
 def test_mixed_precision_needs_cuda(cfg, monkeypatch):
     cfg.SOLVER.AMP.ENABLED = True
     pretend_cuda(monkeypatch, True)
@@ -167,6 +174,11 @@ def test_evaluation_with_class_balance_needs_no_training_data(arguments, tmp_pat
     cfg = setup(arguments("--eval-only", *opts, "DATASETS.TRAIN", "('not_here',)"))
     assert cfg.MODEL.RETINANET.CLASS_COUNTS == []
     assert "bbox" in evaluate(cfg)
+
+
+def test_a_training_without_data_is_named(arguments):
+    with pytest.raises(ValueError, match=r"DATASETS\.TRAIN is empty, so there is nothing to train"):
+        setup(arguments("DATASETS.TRAIN", "()"))
 
 
 def test_class_balance_without_training_data_is_named(arguments):

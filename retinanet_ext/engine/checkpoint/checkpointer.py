@@ -14,6 +14,7 @@ from fvcore.common.checkpoint import Checkpointer
 from torch import nn
 
 from ...console import SHOWN
+from ...errors import one_line
 from ...files import remove_unfinished, write_checked, write_text
 from .fine_tune import ClassTransfer, match_classes
 from .last_checkpoint import TAG, candidates, choose_checkpoint
@@ -135,12 +136,20 @@ class SafeCheckpointer(DetectionCheckpointer, _SafeFiles):
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """
         Raises:
-            WeightsError: the file could run code, is broken, or nothing in it fits the model.
+            WeightsError: the file could run code, is broken, or nothing in it fits the model; or it
+                has an address from which it does not come.
             ImportError: it ends with .safetensors and that package is not installed.
         """
         self._source = path
         try:
             return super().load(path, *args, **kwargs)
+        except (OSError, AssertionError) as error:  # the latter of fvcore's for an unknown scheme
+            if "://" not in path:
+                raise
+            raise WeightsError(
+                f"'{path}' cannot be fetched ({one_line(error)}); see whether the address is right "
+                "and reached from here, or download the file elsewhere and give its path"
+            ) from error
         finally:
             self._parsed_url_during_load = None  # else a second call would fail after an error
 

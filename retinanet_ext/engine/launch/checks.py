@@ -12,12 +12,16 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
+from ...compat import is_handled_address
 from ...config.run_rules import check_batch
-from ...errors import InputError, MissingFileError
+from ...errors import InputError, MissingFileError, one_line
 from ..checkpoint.last_checkpoint import TAG, candidates
 from ..checkpoint.weights import require_safetensors
 from .cluster import find_job
-from .launching import check_job_arguments
+from .launching import DEFAULT_TIMEOUT_MINUTES, check_job_arguments
+
+LONGEST_TIMEOUT_MINUTES = 1e6
+"""Two years; much above it the number does not fit into PyTorch's."""
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +30,15 @@ def check_launch(args: argparse.Namespace) -> None:
     """Check the process arguments before any process is started, or joins torchrun's or Slurm's.
 
     Raises:
-        ValueError: more processes than GPUs, a negative number, a rank without its machine, or
-            something else than torchrun or Slurm has started.
+        ValueError: more processes than GPUs, a negative number, a rank without its machine, a time
+            limit that is not positive, or something else than torchrun or Slurm has started.
     """
+    minutes = getattr(args, "dist_timeout", DEFAULT_TIMEOUT_MINUTES)
+    if not 0 < minutes < LONGEST_TIMEOUT_MINUTES:
+        raise InputError(
+            f"--dist-timeout is {minutes:g}; give the minutes to wait for another process, "
+            "a number above 0, such as 60"
+        )
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     job = find_job()
     if job is not None:
@@ -77,6 +87,36 @@ def check_processes(cfg: CfgNode) -> None:
             f"MODEL.DEVICE is cpu but the {world_size} processes are connected for GPUs; hide "
             "them with CUDA_VISIBLE_DEVICES= in front of the command, or under torchrun and Slurm "
             "add --num-gpus 0"
+        )
+
+
+def check_computes(device: str) -> None:
+    """Check ``MODEL.DEVICE`` of a kind that few machines have.
+
+    Raises:
+        InputError: PyTorch cannot compute on it.
+    """
+    try:
+        float(torch.ones(1, device=device) + 1)  # "meta" has no values
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"MODEL.DEVICE is '{device}', on which this PyTorch cannot compute "
+            f"({one_line(error)[:100]}); set it to cuda or cpu"
+        ) from error
+
+
+def check_output_dir(folder: str) -> None:
+    """Check that ``OUTPUT_DIR`` can be written to: a folder, or an address that someone handles.
+
+    Raises:
+        InputError: it is an address of a kind that no handler of Detectron2's ``PathManager`` is
+            registered for; it would silently become a folder of that name.
+    """
+    if "://" in folder and not is_handled_address(folder):
+        raise InputError(
+            f"OUTPUT_DIR is '{folder}', an address that nothing here can write to; set it to a "
+            "folder, such as one that the storage is mounted at, or register a handler for it with "
+            "detectron2.utils.file_io.PathManager in a module that --import names"
         )
 
 

@@ -11,6 +11,7 @@ from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
 from ...data.loading.stream import TrainStream
+from ...errors import InputError
 
 __all__ = ["PreciseBN", "build_precise_bn"]
 
@@ -36,9 +37,19 @@ class PreciseBN(hooks.PreciseBN):
 def build_precise_bn(
     cfg: CfgNode, model: nn.Module, build_train_loader: Callable[[CfgNode], Any]
 ) -> PreciseBN | None:
-    """The hook that ``TEST.PRECISE_BN`` asks for; None where it, or a batch norm, is missing."""
-    if not cfg.TEST.PRECISE_BN.ENABLED or not get_bn_modules(model):
+    """The hook that ``TEST.PRECISE_BN`` asks for; None where it is not asked for.
+
+    Raises:
+        InputError: it is, of a model without a batch norm that takes statistics.
+    """
+    if not cfg.TEST.PRECISE_BN.ENABLED:
         return None
+    if not get_bn_modules(model):
+        raise InputError(
+            "TEST.PRECISE_BN.ENABLED is True, but the model has no batch norm whose statistics are "
+            "taken in training (frozen ones keep theirs); set it to False, or a NORM of the model "
+            "to BN"
+        )
     cfg = cfg.clone()
     cfg.defrost()
     cfg.DATALOADER.NUM_WORKERS = 0  # it needs few images at a time

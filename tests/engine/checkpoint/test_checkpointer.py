@@ -224,3 +224,11 @@ def test_a_training_checkpoint_resumes_through_the_safe_loader(cfg, optimizer, s
     ours, theirs = again._trainer.optimizer, trainer._trainer.optimizer
     assert ours.state_dict()["param_groups"] == theirs.state_dict()["param_groups"]
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize(
+    "address", ["http://localhost:1/x.pth", "foo://x.pth", "file:///nowhere/x.pth"]
+)
+def test_weights_whose_address_gives_nothing_are_named(address):
+    with pytest.raises(WeightsError, match=rf"^'{address}' cannot be fetched .*; see whether"):
+        SafeCheckpointer(linear()).load(address)

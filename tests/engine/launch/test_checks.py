@@ -6,10 +6,17 @@ import sys
 
 import pytest
 import torch
+from detectron2.utils.file_io import PathManager
 
 from retinanet_ext import get_cfg
 from retinanet_ext.engine.launch import checks
-from retinanet_ext.engine.launch.checks import check_launch, check_processes, check_weights
+from retinanet_ext.engine.launch.checks import (
+    check_launch,
+    check_output_dir,
+    check_processes,
+    check_weights,
+)
+from retinanet_ext.errors import InputError
 
 
 @pytest.fixture
@@ -157,3 +164,24 @@ def test_frozen_random_weights_give_a_warning(cfg, caplog, freeze_at, warnings):
     with caplog.at_level(logging.WARNING):
         check_weights(cfg)
     assert sum("FREEZE_AT" in message for message in caplog.messages) == warnings
+
+
+@pytest.mark.parametrize("folder", ["s3://bucket/x", "foo://x"])
+def test_an_address_that_nothing_writes_to_is_no_output_folder(folder: str):
+    with pytest.raises(InputError, match=rf"^OUTPUT_DIR is '{folder}', an address that nothing"):
+        check_output_dir(folder)
+
+
+def test_a_folder_and_an_address_that_someone_handles_are(monkeypatch):
+    monkeypatch.setitem(PathManager._path_handlers, "foo://", object())
+    check_output_dir("foo://x")
+    check_output_dir("output/run")
+
+
+@pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_time_limit_is_positive(gpus, minutes: float):
+    args = argparse.Namespace(
+        num_gpus=0, num_machines=1, machine_rank=0, dist_url="auto", dist_timeout=minutes
+    )
+    with pytest.raises(InputError, match=r"^--dist-timeout is "):
+        check_launch(args)
