@@ -22,7 +22,7 @@ from ..data.loading.stream import TrainStream
 from ..errors import TrainingFailed
 from .builders import BuildsParts
 from .checkpoint.checkpointer import SafeCheckpointer
-from .checkpoint.hook import CheckpointHook
+from .checkpoint.hook import CheckpointHook, NonFiniteWeights
 from .describe import log_end, log_start
 from .evaluating.hook import EarlyStop, build_evaluation_hook
 from .evaluating.run import measure, verify
@@ -191,7 +191,8 @@ class RetinaNetTrainer(BuildsParts):
             ``DATASETS.TEST``. Processes other than the main one get no metrics.
 
         Raises:
-            NonFiniteLoss: a loss is not finite; a report is written.
+            NonFiniteLoss: a loss or a gradient is not finite; a report is written.
+            NonFiniteWeights: a step has led to such weights, which are not saved.
             MachineError: memory, disk, a worker or another process failed, told in a sentence.
             TrainingStopped: after a signal; the state is saved.
             CheckpointError: the final state could not be saved.
@@ -204,7 +205,8 @@ class RetinaNetTrainer(BuildsParts):
                 logger.info("%s", end, extra=SHOWN)
             except Exception as error:
                 text = None if isinstance(error, NonFiniteLoss) else explain(error, self.cfg)
-                self._rescue()
+                if not isinstance(error, NonFiniteWeights):
+                    self._rescue()
                 if text is None:
                     raise
                 raise MachineError(text) from error

@@ -11,7 +11,7 @@ from typing import Any
 from detectron2.utils import comm
 
 from ...files import find_damage
-from .weights import WeightsError, read_weights
+from .weights import WeightsError, not_finite, read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -136,4 +136,8 @@ def _examine(path: str, states: Collection[str]) -> tuple[str, dict[str, Any] | 
         return f"cannot be read ({error.strerror or error})", None
     if states and not any(name in content for name in states):
         return f"holds weights alone, and not the state of training ({', '.join(states)})", None
+    bad = not_finite(content["model"]) if isinstance(content["model"], dict) else []
+    if bad:
+        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        return f"holds weights that are not finite ({bad[0]}{more})", None
     return "", content

@@ -111,6 +111,22 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
     return content if "model" in content else {"model": content}
 
 
+def not_finite(tensors: Mapping[str, Any]) -> list[str]:
+    """Names of the tensors or arrays that hold a number which is not finite, read at once."""
+    found = {k: x for k, v in tensors.items() if (x := _floating(v)) is not None}
+    if not found:
+        return []
+    finite = torch.stack([x.isfinite().all().cpu() for x in found.values()]).tolist()
+    return [name for name, good in zip(found, finite, strict=True) if not good]
+
+
+def _floating(value: Any) -> torch.Tensor | None:
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        value = torch.from_numpy(value)
+    is_tensor = isinstance(value, torch.Tensor) and not value.is_sparse
+    return value.detach() if is_tensor and value.is_floating_point() else None
+
+
 def save_weights(
     path: str | os.PathLike[str], weights: Mapping[str, Any], thing_classes: Iterable[str] = ()
 ) -> None:

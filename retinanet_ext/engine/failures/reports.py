@@ -36,7 +36,7 @@ class MachineError(TrainingFailed):
 
 
 class NonFiniteLoss(TrainingFailed, FloatingPointError):
-    """A loss, or with SOLVER.MAX_SKIPPED_BATCHES a gradient, is not finite."""
+    """A loss or a gradient is not finite."""
 
 
 @dataclass(frozen=True)

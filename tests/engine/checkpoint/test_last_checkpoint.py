@@ -83,6 +83,13 @@ def weights_alone(path):
     Path(f"{path}.sha256").unlink()
 
 
+def weights_not_finite(path):
+    content = torch.load(path, weights_only=True)
+    content["model"]["weight"][1, 2] = float("nan")
+    torch.save(content, path)
+    Path(f"{path}.sha256").unlink()
+
+
 @pytest.mark.parametrize(
     "harm, reason",
     [
@@ -91,6 +98,7 @@ def weights_alone(path):
         (truncate_without_checksum, "is no file of weights, or broken"),
         (empty_without_checksum, "is no file of weights, or broken"),
         (weights_alone, r"holds weights alone, and not the state of training \(trainer\)"),
+        (weights_not_finite, r"holds weights that are not finite \(weight\)"),
         (os.remove, "does not exist, but last_checkpoint names it"),
     ],
 )
