@@ -48,7 +48,7 @@ def main(args: argparse.Namespace) -> Any:
     import_modules(args.imports)
     cfg = setup(args)
     if args.dry_run:
-        return dry_run(cfg)
+        return dry_run(cfg, resume=args.resume)
     if args.eval_only:
         return evaluate(cfg, resume=args.resume)
     trainer = RetinaNetTrainer(cfg)
