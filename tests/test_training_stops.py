@@ -113,3 +113,21 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(run, tmp_path)
     assert "model_final.pth" in text and "model_0000005.pth" in text
     assert f"resuming at iteration 4 from {output / 'model_0000003.pth'}" in text
     assert torch.load(final)["iteration"] == 7
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_the_quickstart_is_generated_leaves_nothing(
+    training_server, tmp_path, number
+):
+    training_server.log = tmp_path / "console.txt"
+    config = str(ROOT / "configs" / "quickstart.yaml")
+    words = ["--config-file", config, "--data-root", str(tmp_path / "data")]
+    job = training_server.start([*words, "OUTPUT_DIR", str(tmp_path / "output")])
+    assert job.wait_until(lambda: any(tmp_path.glob("data/*.tmp-*/train/*.png")))
+    listed = subprocess.run(["pgrep", "-P", str(job.pids[0])], capture_output=True, text=True)
+    job.signal(number)
+    assert job.wait() == [128 + number]
+    assert not list(tmp_path.glob("data/*.tmp-*")) and "Traceback" not in console(tmp_path)
+    assert not (tmp_path / "output" / "training.lock").exists()
+    left = [pid for pid in listed.stdout.split() if Path(f"/proc/{pid}").exists()]
+    assert left == []

@@ -22,7 +22,7 @@ from torch.multiprocessing import ProcessExitedException
 from ...console import SHOWN
 from ...errors import TrainingFailed
 
-__all__ = ["StopHook", "StopSignals", "TrainingStopped", "forwarded_signals"]
+__all__ = ["StopHook", "StopSignals", "TrainingStopped", "forwarded_signals", "quiet_signals"]
 
 logger = logging.getLogger(__name__)
 
@@ -186,6 +186,38 @@ class StopHook(HookBase):
 def exit_code(name: str) -> int:
     """Exit code of a process that saved after the signal ``name``."""
     return INTERRUPTED if name == "SIGINT" else 0
+
+
+@contextlib.contextmanager
+def quiet_signals() -> Iterator[None]:
+    """Within the block, a signal that asks to stop ends the process by SystemExit, with clean-up.
+
+    For what comes before and after training, which :class:`StopSignals` looks after. Processes that
+    are forked meanwhile end with SIGTERM only: the others reach them with their parent, which ends
+    them.
+
+    Raises:
+        SystemExit: with code 128 + n for the signal n, where it comes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    process = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == process:
+            with contextlib.suppress(OSError):
+                os.write(2, f"\n{signal.Signals(number).name}: stopped\n".encode())
+            raise SystemExit(128 + number)
+        if number == signal.SIGTERM:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    old = _install(stop)
+    try:
+        yield
+    finally:
+        _restore(old)
 
 
 @contextlib.contextmanager
