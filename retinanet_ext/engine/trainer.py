@@ -36,7 +36,7 @@ from .optim.precise_bn import build_precise_bn
 from .records.build import build_writers
 from .records.event_state import restore_storage
 from .records.hook import WriterHook
-from .records.run_state import continue_data, events_of, run_state, warn_of_changes
+from .records.run_state import continue_data, events_of, run_state, seed_of, warn_of_changes
 from .records.run_summary import RunSummary, images_of
 from .step.build import build_train_step
 from .step.reproducibility import SeedEachStep
@@ -228,7 +228,7 @@ class RetinaNetTrainer(BuildsParts):
         """See :meth:`state_dict`; state missing from a Detectron2 checkpoint is initialized."""
         super().load_state_dict(state)
         self._events = events_of(state)
-        self.run_seed = self._reporter.run_seed = state.get("seed", self.run_seed)
+        self.run_seed = self._reporter.run_seed = seed_of(state, self.run_seed)
         continue_data(self.data_loader, state)
         warn_of_changes(state, self.cfg)
 

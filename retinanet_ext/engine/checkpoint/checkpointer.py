@@ -14,6 +14,7 @@ from fvcore.common.checkpoint import Checkpointer
 from torch import nn
 
 from ...console import SHOWN
+from ...errors import UserError, one_line
 from ...files import remove_unfinished, write_checked, write_text
 from .fine_tune import ClassTransfer, match_classes
 from .last_checkpoint import TAG, candidates, choose_checkpoint
@@ -175,6 +176,14 @@ class SafeCheckpointer(DetectionCheckpointer, _SafeFiles):
         self._resumed_from, self._read = choose_checkpoint(self.save_dir, self.checkpointables)
         try:
             return self.load(self._resumed_from)
+        except (UserError, OSError):
+            raise
+        except Exception as error:  # of whatever is in someone else's file
+            raise WeightsError(
+                f"'{self._resumed_from}' holds a state of training that cannot be used "
+                f"({type(error).__name__}: {one_line(error)[:200]}); resume with the config that "
+                "it was trained with, or start from its weights: MODEL.WEIGHTS, without --resume"
+            ) from error
         finally:
             self._read = None
 

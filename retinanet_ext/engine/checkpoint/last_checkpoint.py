@@ -19,7 +19,8 @@ TAG = "last_checkpoint"
 """File with the name of the checkpoint to resume from, as in Detectron2."""
 
 _NUMBERED = re.compile(r"model_(\d+)\.pth")
-_UNNUMBERED = ("model_final.pth", "model_best.pth")
+BEST = "model_best.pth"
+_UNNUMBERED = ("model_final.pth", BEST)
 
 
 def numbered_name(iteration: int) -> str:
@@ -86,12 +87,27 @@ def read_last_checkpoint(folder: str, states: Collection[str]) -> tuple[str, dic
         if content is not None:
             if problems:
                 logger.warning("%s; resuming from %s instead", "; ".join(problems), path)
+            _look_at_best(os.path.join(folder, BEST), path)
             return path, content
         problems.append(f"{path} {problem}")
     raise WeightsError(
         f"'{folder}' has no checkpoint to resume from: {'; '.join(problems)}. Put an intact one "
         f"there and its name into {TAG}, or start again without --resume"
     )
+
+
+def _look_at_best(path: str, resumed: str) -> None:
+    """Warn where the best model so far is damaged: nothing else reads it before the run ends."""
+    if path == resumed or not os.path.isfile(path):
+        return
+    problem, _ = _examine(path, ())
+    if problem:
+        logger.warning(
+            "%s %s; it is written again only when a later evaluation is better: put an intact copy "
+            "there, or delete it",
+            path,
+            problem,
+        )
 
 
 def choose_checkpoint(folder: str, states: Collection[str]) -> tuple[str, dict[str, Any] | None]:
