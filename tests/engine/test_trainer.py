@@ -240,6 +240,16 @@ def test_a_resume_with_another_config_lists_the_differences(cfg, caplog):
     assert text.splitlines()[1:] == ["  SOLVER.BASE_LR: 0.001 -> 0.0005"]
 
 
+@pytest.mark.parametrize("schedule, told", [("WarmupCosineLR", 1), ("WarmupMultiStepLR", 0)])
+def test_a_resume_at_the_tail_of_a_longer_curve_is_told(cfg, caplog, schedule, told):
+    cfg.DATASETS.TEST, cfg.SOLVER.MAX_ITER, cfg.SOLVER.LR_SCHEDULER_NAME = (), 2, schedule
+    train(cfg)
+    cfg.SOLVER.MAX_ITER = 3
+    trainer = RetinaNetTrainer(cfg)
+    trainer.resume_or_load(resume=True)
+    assert sum("schedule of the checkpoint had ended" in x for x in caplog.messages) == told
+
+
 BOMB = "\n".join(["a0: &a0 [x, x]", *(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 40))])
 
 

@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from ...config.load import flatten
 from ...errors import one_line
 
-__all__ = ["config_changes"]
+__all__ = ["config_changes", "saved_value"]
 
 MAX_ALIASES = 16  # of a saved config: cfg.dump() writes one where a list is used twice
 # Where a run lies and how its data is loaded; neither changes what is trained.
@@ -37,6 +37,16 @@ def config_changes(saved: str, cfg: CfgNode) -> list[str]:
         for key in keys
         if key not in NO_CHANGE and before.get(key, _NOTHING) != now.get(key, _NOTHING)
     ]
+
+
+def saved_value(saved: str, key: str) -> Any:
+    """The value of a key in a checkpoint's config.
+
+    Raises:
+        KeyError: it does not have the key.
+        ValueError: ``saved`` is no config.
+    """
+    return _flat(saved)[key]
 
 
 _NOTHING = object()

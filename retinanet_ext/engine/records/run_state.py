@@ -12,7 +12,7 @@ from detectron2.utils.events import EventStorage
 
 from ...data.loading.stream import TrainStream
 from ...errors import one_line
-from .config_changes import config_changes
+from .config_changes import config_changes, saved_value
 from .event_state import restore_storage, storage_state
 
 __all__ = ["continue_data", "events_of", "run_state", "seed_of", "warn_of_changes"]
@@ -70,6 +70,28 @@ def continue_data(data: Any, state: Mapping[str, Any]) -> None:
         )
 
 
+def warn_of_ended_schedule(state: Mapping[str, Any], cfg: CfgNode) -> None:
+    """Warn where a run that had come to its end continues at the tail of a longer curve."""
+    solver = cfg.SOLVER
+    try:
+        ended = int(saved_value(state["config"], "SOLVER.MAX_ITER"))
+        done = int(state["iteration"]) + 1
+    except (KeyError, ValueError, TypeError):
+        return  # said elsewhere, or of another trainer
+    falls = solver.LR_SCHEDULER_NAME in ("OneCycleLR", "WarmupCosineLR")
+    if falls and done >= ended and done < solver.MAX_ITER and comm.is_main_process():
+        logger.warning(
+            "the schedule of the checkpoint had ended (SOLVER.MAX_ITER %d), and this run continues "
+            "at iteration %d of the new %s curve of %d, where the learning rate has fallen and "
+            "little is learned: for a whole new schedule, set MODEL.WEIGHTS to the checkpoint and "
+            "another OUTPUT_DIR, without --resume",
+            ended,
+            done,
+            solver.LR_SCHEDULER_NAME,
+            solver.MAX_ITER,
+        )
+
+
 def warn_of_changes(state: Mapping[str, Any], cfg: CfgNode) -> None:
     """Warn, in the main process, of keys that have other values than in the checkpoint."""
     try:
@@ -77,6 +99,7 @@ def warn_of_changes(state: Mapping[str, Any], cfg: CfgNode) -> None:
     except ValueError as error:
         _leave_out("config", error, "what differs from it is not known")
         return
+    warn_of_ended_schedule(state, cfg)
     if changes and comm.is_main_process():
         logger.warning(
             "this run continues with another config than its checkpoint has:\n  %s",
