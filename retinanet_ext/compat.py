@@ -30,6 +30,7 @@ __all__ = [
     "is_handled_address",
     "lerp_each",
     "nnpack_convolution",
+    "norm_of_all",
     "replace_entry",
     "version_of",
 ]
@@ -75,6 +76,11 @@ def graph_is_kept() -> bool:
 def lerp_each(tensors: Sequence[Tensor], others: Sequence[Tensor], weight: float) -> None:
     """``Tensor.lerp_`` of each pair, in a few kernels for all of them."""
     torch._foreach_lerp_(list(tensors), list(others), weight)
+
+
+def norm_of_all(tensors: Sequence[Tensor]) -> Tensor:
+    """The L2 norm of all elements of some tensors together, a scalar, in a few kernels for all."""
+    return torch.stack(torch._foreach_norm(list(tensors))).norm()
 
 
 def version_of(tensor: Tensor) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import math
 import re
 from pathlib import Path
 
@@ -68,6 +69,13 @@ def test_each_tensor_moves_towards_its_own():
     tensors = [torch.zeros(2), torch.ones(3)]
     compat.lerp_each(tensors, [torch.ones(2), torch.zeros(3)], 0.25)
     assert tensors[0].tolist() == [0.25, 0.25] and tensors[1].tolist() == [0.75] * 3
+
+
+def test_the_norm_of_all_tensors_is_that_of_their_elements():
+    tensors = [torch.tensor([3.0]), torch.tensor([[0.0, 4.0]]), torch.tensor([12.0])]
+    assert compat.norm_of_all(tensors).item() == 13.0
+    tensors.append(torch.tensor([math.nan]))
+    assert compat.norm_of_all(tensors).isnan()
 
 
 def test_versions_count_changes_in_place():

@@ -122,7 +122,7 @@ def test_bugs_keep_their_traceback_whatever_their_message(command_line, monkeypa
 def test_a_mistake_ends_with_2_and_a_failed_training_with_1(
     command_line, monkeypatch, capsys, error, code
 ):
-    def fail(cfg):
+    def fail(cfg, resume):
         raise error
 
     monkeypatch.setattr("retinanet_ext.cli.train.dry_run", fail)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -215,7 +216,7 @@ def run_guarded(command: Callable[[], int | None], debug: bool = False, prog: st
 
     Returns:
         2 after a mistake in the command line, the config, the data or a file; 1 where a training
-        cannot continue.
+        cannot continue; 130 after Ctrl-C.
     """
     try:
         return command() or 0
@@ -227,3 +228,6 @@ def run_guarded(command: Callable[[], int | None], debug: bool = False, prog: st
             traceback.print_exc()
         print(f"{prog}{': ' if prog else ''}error: {shown}", file=sys.stderr)
         return shown.exit_code
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 128 + signal.SIGINT

@@ -78,12 +78,19 @@ def run(args: argparse.Namespace) -> int:
         _check_classes(cfg, args.dataset, class_names)
         source = args.dataset
     chosen = [dicts[i] for i in pick_images([len(_gt_boxes(d)) for d in dicts], args.num)]
-    found = _detect(cfg, chosen, args.score_thresh)
+    best: list[float] = []
+    found = _detect(cfg, chosen, args.score_thresh, best)
     title = f"{args.dataset or count(len(chosen), 'image')}, scores from {args.score_thresh:.2f}"
     _write_sheet(args.output, chosen, found, class_names, title)
     total = sum(len(detections.boxes) for detections in found)
+    if not total:
+        print(_best_score(max(best, default=0.0), args.score_thresh))
     print(f"{args.output}: {total} detections on {count(len(chosen), 'image')} of {source}")
     return 0
+
+
+LOWEST_SCORE = 0.01
+"""Detections are looked for from this score, to tell the best one where none is drawn."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,7 @@ def _load_cfg(args: argparse.Namespace) -> CfgNode:
         )
     cfg.MODEL.WEIGHTS = args.weights
     cfg.MODEL.RETINANET.SCORE_THRESH_TEST = min(
-        cfg.MODEL.RETINANET.SCORE_THRESH_TEST, args.score_thresh
+        cfg.MODEL.RETINANET.SCORE_THRESH_TEST, args.score_thresh, LOWEST_SCORE
     )
     cfg.SOLVER.AMP.ENABLED = False  # a matter of training
     validate_cfg(cfg)
@@ -134,8 +141,24 @@ def _check_classes(cfg: CfgNode, dataset: str, class_names: list[str]) -> None:
         )
 
 
-def _detect(cfg: CfgNode, records: list[dict], score_thresh: float) -> list[_Detections]:
-    """Run the model on each image and keep detections of at least ``score_thresh``."""
+def _best_score(best: float, score_thresh: float) -> str:
+    """What to say where nothing reached the threshold."""
+    if best < LOWEST_SCORE:
+        return f"nothing found: no score reaches {LOWEST_SCORE:g}, the model has learned nothing"
+    shown = f"{best:.3f}"
+    return (
+        f"nothing found with a score from {score_thresh:g}: the best score is {shown}; a lower "
+        "--score-thresh draws it"
+    )
+
+
+def _detect(
+    cfg: CfgNode, records: list[dict], score_thresh: float, best: list[float]
+) -> list[_Detections]:
+    """Run the model on each image and keep detections of at least ``score_thresh``.
+
+    Adds the scores of all detections, also of lower ones, to ``best``.
+    """
     weights, cfg.MODEL.WEIGHTS = cfg.MODEL.WEIGHTS, ""
     with impossible_model_explained(cfg):
         predictor = DefaultPredictor(cfg)
@@ -147,6 +170,7 @@ def _detect(cfg: CfgNode, records: list[dict], score_thresh: float) -> list[_Det
         except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises
             raise BadImageError(describe(record, error)) from error
         instances = predictor(image)["instances"].to("cpu")
+        best += instances.scores.tolist()
         instances = instances[instances.scores >= score_thresh]
         detections.append(
             _Detections(

@@ -12,6 +12,8 @@ from ..engine import RetinaNetTrainer, evaluate
 from ..engine.dry_run import dry_run
 from ..engine.launch.checks import check_launch
 from ..engine.launch.launching import launch_job
+from ..engine.launch.output_lock import release_output_dir
+from ..engine.launch.stopping import quiet_signals
 from ..engine.setup import default_argument_parser, setup
 from ..engine.user_modules import import_modules
 from .common import check_config_is_named, check_device, config_options, pairs, run_guarded
@@ -45,15 +47,19 @@ def main(args: argparse.Namespace) -> Any:
         UserError: a mistake in the command line, the config or the data.
         TrainingFailed: the training cannot continue.
     """
-    import_modules(args.imports)
-    cfg = setup(args)
-    if args.dry_run:
-        return dry_run(cfg)
-    if args.eval_only:
-        return evaluate(cfg, resume=args.resume)
-    trainer = RetinaNetTrainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
-    return trainer.train()
+    with quiet_signals():
+        import_modules(args.imports)
+        cfg = setup(args)
+        if args.dry_run:
+            return dry_run(cfg, resume=args.resume)
+        if args.eval_only:
+            return evaluate(cfg, resume=args.resume)
+        try:
+            trainer = RetinaNetTrainer(cfg)
+            trainer.resume_or_load(resume=args.resume)
+            return trainer.train()
+        finally:
+            release_output_dir()
 
 
 def start(args: argparse.Namespace) -> int:
@@ -74,7 +80,8 @@ def run(argv: list[str] | None = None) -> None:
     """The whole of ``train_net.py``.
 
     Exits with code 2 on a user's mistake, 1 where training failed, and after a signal with 0
-    (SIGTERM, SIGUSR1) or 130 (Ctrl-C).
+    (SIGTERM, SIGUSR1, SIGHUP) or 130 (Ctrl-C); where that came outside of training, when there is
+    nothing to save, with 128 and the signal's number.
 
     Args:
         argv: the words after the script's name; those of this process by default.

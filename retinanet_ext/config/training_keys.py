@@ -80,8 +80,8 @@ solver.add("ACCUM_STEPS", 1, at_least=1)
 amp.add(
     "PRECISION", "float16", choices=("float16", "bfloat16"), only_with=("SOLVER.AMP.ENABLED", True)
 )
-# Steps of the whole run that are left out where a loss or a gradient is not finite. 0, as in
-# Detectron2: the first such loss ends the run, and gradients are not looked at.
+# Steps of the whole run that are left out where a loss or a gradient is not finite. 0: the first
+# one ends the run, before it reaches the weights.
 solver.add(
     "MAX_SKIPPED_BATCHES",
     0,

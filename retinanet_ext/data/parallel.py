@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import warnings
@@ -72,13 +73,24 @@ def _start_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
             warnings.simplefilter("ignore", DeprecationWarning)
             context = multiprocessing.get_context(method)
             with ProcessPoolExecutor(workers, context, _follow_parent) as pool:
-                yield pool
+                try:
+                    yield pool
+                except BaseException:  # a signal, too: what waits is not worked on any more
+                    pool.shutdown(wait=True, cancel_futures=True)
+                    raise
     finally:
         del os.environ[MARK]
 
 
 def _follow_parent() -> None:
-    """End this process with its parent: a pool of a killed one would wait, and keep its locks."""
+    """End this process with its parent: a pool of a killed one would wait, and keep its locks.
+
+    Ctrl-C and a closed terminal reach all processes; it is the parent that heeds them.
+    """
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def wait_and_exit() -> None:
         parent = multiprocessing.parent_process()

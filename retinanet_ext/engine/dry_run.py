@@ -22,27 +22,33 @@ from .trainer import RetinaNetTrainer
 
 logger = logging.getLogger(__name__)
 
+COMPARE_RUNS = ("retinanet_ext.data.loading.stream", "retinanet_ext.engine.records.run_state")
+"""Loggers that tell how a run differs from its checkpoint's: a dry run's batch is another one."""
 MAX_CPU_IMAGES = 2  # per process: a full batch for GPUs takes minutes and fills the memory
 
 
-def dry_run(cfg: CfgNode) -> dict[str, float]:
+def dry_run(cfg: CfgNode, resume: bool = False) -> dict[str, float]:
     """Build everything, train one iteration, evaluate one image per process; keep nothing.
 
     On a CPU the batch is cut to two images per process. Files go to a temporary folder.
+
+    Args:
+        cfg: the run's config.
+        resume: whether the last checkpoint in ``OUTPUT_DIR`` is loaded, as the run would.
 
     Returns:
         The losses of the iteration.
 
     Raises:
         NonFiniteLoss: a loss is not finite.
+        WeightsError: the weights or the checkpoint cannot be used.
     """
     started = time.perf_counter()
     # The trainer's writers keep files open, which Windows would not delete.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        cfg = _shrunk(cfg, folder)
+        output_dir, cfg = cfg.OUTPUT_DIR, _shrunk(cfg, folder)
         trainer = RetinaNetTrainer(cfg)
-        with hushed():  # its words are about a run
-            trainer.resume_or_load(resume=False)
+        _load(trainer, output_dir, resume)
         _show("model: %s, on %s", describe_model(cfg, trainer.model), describe_device(cfg))
         losses = _train_step(trainer)
         _evaluate_image(cfg, trainer)
@@ -50,6 +56,25 @@ def dry_run(cfg: CfgNode) -> dict[str, float]:
     seconds = time.perf_counter() - started
     _show("dry run passed in %.1f s%s", seconds, _peak_memory())
     return losses
+
+
+def _load(trainer: RetinaNetTrainer, output_dir: str, resume: bool) -> None:
+    """Load what the run in ``output_dir`` would start from."""
+    checkpointer = trainer.checkpointer
+    folder = checkpointer.save_dir
+    words = [logging.getLogger(name) for name in COMPARE_RUNS]
+    checkpointer.save_dir = output_dir
+    try:
+        for logger_ in words:
+            logger_.disabled = True
+        with hushed():  # its words are about a run
+            trainer.resume_or_load(resume=resume)
+    finally:
+        checkpointer.save_dir = folder
+        for logger_ in words:
+            logger_.disabled = False
+    if resume and trainer.start_iter:
+        _show("resumes %s", checkpointer.get_checkpoint_file())
 
 
 def _shrunk(cfg: CfgNode, folder: str) -> CfgNode:

@@ -73,10 +73,31 @@ def share_cpu_cores(cfg: CfgNode) -> None:
 def _adapt(handler: logging.Handler, verbose: bool) -> None:
     """Silence one of Detectron2's handlers if it is for the console; keep colours to terminals."""
     on_console = _is_console(handler)
+    if not on_console:
+        _tell_once(handler)
     if on_console:
         handler.setLevel(logging.DEBUG if verbose else logging.CRITICAL + 1)
     if not (on_console and wants_colors()) and not isinstance(handler.formatter, WithoutColors):
         handler.setFormatter(WithoutColors(handler.formatter))
+
+
+def _tell_once(handler: logging.Handler) -> None:
+    """Say once that a log file cannot be written, not with a traceback for each of its lines."""
+    told: list[str] = []
+
+    def handle_error(record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            logging.Handler.handleError(handler, record)
+        elif not told and sys.stderr is not None:
+            told.append(str(error))
+            name = getattr(handler, "baseFilename", None) or getattr(
+                getattr(handler, "stream", None), "name", "the log file"
+            )
+            reason = error.strerror or error
+            print(f"{name} cannot be written: {reason}; log lines are lost", file=sys.stderr)
+
+    handler.handleError = handle_error  # type: ignore[method-assign]
 
 
 def _is_console(handler: logging.Handler) -> bool:

@@ -31,6 +31,7 @@ from .job import share_cpu_cores, start_logging
 from .launch.checks import check_computes, check_output_dir, check_processes, check_weights
 from .launch.launching import add_launch_arguments, launch_line
 from .launch.main_process import on_main_process
+from .launch.output_lock import hold_output_dir, release_output_dir
 from .launch.restarts import continues_job, job_starts
 from .optim.schedule import resolve_schedule
 from .records.remote_writers import check_remote_writers
@@ -65,6 +66,12 @@ def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParse
         help="folder of this package's built-in datasets (default: $DETECTRON2_DATASETS, else "
         "./datasets); Detectron2's own, such as coco_2017_train, follow the variable only",
     )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="train in an OUTPUT_DIR whose lock names a process that another machine had, and that "
+        "is gone",
+    )
     parser.add_argument("--device", default="", metavar="NAME", help="sets MODEL.DEVICE")
     parser.add_argument(
         "--verbose",
@@ -85,6 +92,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
 
     Call it in every process of a job. It also starts logging, seeds the random generators, writes
     ``config.yaml`` to ``OUTPUT_DIR`` (not in a dry run) and generates the quickstart dataset. The
+    folder is locked until :func:`.launch.output_lock.release_output_dir` or the process's end. The
     training datasets that it reads stay in memory until :class:`.trainer.RetinaNetTrainer` has
     built its loader, or :func:`retinanet_ext.data.datasets.read_once.release_datasets` is called.
 
@@ -96,6 +104,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         return _set_up(args)
     except BaseException:
         release_datasets()  # the user may change their files before the next call
+        release_output_dir()
         raise
 
 
@@ -106,12 +115,17 @@ def _set_up(args: argparse.Namespace) -> CfgNode:
     warnings = validate_cfg(cfg)
     check_output_dir(cfg.OUTPUT_DIR)
     make_deterministic(cfg)  # before anything is computed on a GPU
+    writes = not (args.eval_only or args.dry_run)
+    starts = job_starts()
+    taken = ""
+    if writes:
+        force = getattr(args, "force", False)
+        taken = on_main_process(lambda: hold_output_dir(cfg.OUTPUT_DIR, starts, force))
     start_logging(None if args.dry_run else cfg.OUTPUT_DIR, args.verbose)
     logger.info("%s", launch_line())
-    for warning in warnings:
+    for warning in (*warnings, *filter(None, [taken])):
         logger.warning("%s", warning)
-    if not (args.resume or args.eval_only or args.dry_run):
-        starts = job_starts()
+    if writes and not args.resume:
         args.resume = on_main_process(lambda: continues_job(cfg.OUTPUT_DIR, starts))
     trains = args.dry_run or not args.eval_only  # a dry run does, for a step
     fill = "MODEL.RETINANET.NUM_CLASSES" not in set_keys

@@ -22,7 +22,7 @@ from ..data.loading.stream import TrainStream
 from ..errors import TrainingFailed
 from .builders import BuildsParts
 from .checkpoint.checkpointer import SafeCheckpointer
-from .checkpoint.hook import CheckpointHook
+from .checkpoint.hook import CheckpointHook, NonFiniteWeights
 from .describe import log_end, log_start
 from .evaluating.hook import EarlyStop, build_evaluation_hook
 from .evaluating.run import measure, verify
@@ -36,7 +36,7 @@ from .optim.precise_bn import build_precise_bn
 from .records.build import build_writers
 from .records.event_state import restore_storage
 from .records.hook import WriterHook
-from .records.run_state import continue_data, events_of, run_state, warn_of_changes
+from .records.run_state import continue_data, events_of, run_state, seed_of, warn_of_changes
 from .records.run_summary import RunSummary, images_of
 from .step.build import build_train_step
 from .step.reproducibility import SeedEachStep
@@ -191,7 +191,8 @@ class RetinaNetTrainer(BuildsParts):
             ``DATASETS.TEST``. Processes other than the main one get no metrics.
 
         Raises:
-            NonFiniteLoss: a loss is not finite; a report is written.
+            NonFiniteLoss: a loss or a gradient is not finite; a report is written.
+            NonFiniteWeights: a step has led to such weights, which are not saved.
             MachineError: memory, disk, a worker or another process failed, reported in a sentence.
             TrainingStopped: after a signal; the state is saved.
             CheckpointError: the final state could not be saved.
@@ -204,7 +205,8 @@ class RetinaNetTrainer(BuildsParts):
                 logger.info("%s", end, extra=SHOWN)
             except Exception as error:
                 text = None if isinstance(error, NonFiniteLoss) else explain(error, self.cfg)
-                self._rescue()
+                if not isinstance(error, NonFiniteWeights):
+                    self._rescue()
                 if text is None:
                     raise
                 raise MachineError(text) from error
@@ -226,7 +228,7 @@ class RetinaNetTrainer(BuildsParts):
         """See :meth:`state_dict`; state missing from a Detectron2 checkpoint is initialized."""
         super().load_state_dict(state)
         self._events = events_of(state)
-        self.run_seed = self._reporter.run_seed = state.get("seed", self.run_seed)
+        self.run_seed = self._reporter.run_seed = seed_of(state, self.run_seed)
         continue_data(self.data_loader, state)
         warn_of_changes(state, self.cfg)
 

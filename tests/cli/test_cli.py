@@ -92,6 +92,13 @@ def test_score_threshold_chooses_whatever_the_models_own(
     assert counts[0] > counts[1] == 0
 
 
+def test_where_nothing_is_found_the_best_score_is_told(model_files, dataset, tmp_path, capsys):
+    assert draw(model_files, dataset, tmp_path / "p.png", "--score-thresh", "0.45") == 0
+    assert "nothing found with a score from 0.45: the best score is 0.4" in capsys.readouterr().out
+    assert draw(model_files, dataset, tmp_path / "p.png", "--score-thresh", "0.35") == 0
+    assert "nothing found" not in capsys.readouterr().out
+
+
 def test_colors_of_the_images_are_kept(model_files, dataset, tmp_path):
     for record in DatasetCatalog.get(dataset):
         Image.new("RGB", (80, 64), (200, 60, 20)).save(record["file_name"])

@@ -173,3 +173,11 @@ def test_debug_shows_the_traceback_and_keeps_the_status(capsys):
     assert run_guarded(raising(InputError("a value")), debug=True) == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("Traceback") and lines[-1] == "error: a value"
+
+
+def test_ctrl_c_is_no_traceback(capsys):
+    def command():
+        raise KeyboardInterrupt
+
+    assert run_guarded(command) == 130
+    assert capsys.readouterr().err == "\ninterrupted\n"

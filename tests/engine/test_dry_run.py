@@ -8,6 +8,7 @@ import pytest
 
 from retinanet_ext.engine import dry_run as dry_run_module
 from retinanet_ext.engine.dry_run import dry_run
+from retinanet_ext.engine.trainer import RetinaNetTrainer
 
 
 def test_everything_runs_once_and_nothing_is_left(cfg, caplog):
@@ -19,6 +20,18 @@ def test_everything_runs_once_and_nothing_is_left(cfg, caplog):
     text = "\n".join(caplog.messages)
     for words in ("parameters", "(3, 64, 64)", "loss_cls", "evaluated one image", "peak memory"):
         assert words in text
+
+
+def test_with_resume_the_last_checkpoint_is_loaded_and_left_as_it_is(cfg, caplog):
+    cfg.SOLVER.MAX_ITER, cfg.DATASETS.TEST = 2, ()
+    RetinaNetTrainer(cfg).train()
+    before = {x.name: x.stat().st_mtime_ns for x in Path(cfg.OUTPUT_DIR).iterdir()}
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "retinanet_ext"):
+        dry_run(cfg, resume=True)
+    assert f"resumes {cfg.OUTPUT_DIR}/model_final.pth" in caplog.messages
+    assert not [x for x in caplog.records if x.levelno >= logging.WARNING]
+    assert {x.name: x.stat().st_mtime_ns for x in Path(cfg.OUTPUT_DIR).iterdir()} == before
 
 
 def test_one_image_is_evaluated(cfg, monkeypatch):

@@ -1,5 +1,6 @@
 """Log lines go to the file and, chosen ones, to the console; cores are shared."""
 
+import errno
 import logging
 import os
 import sys
@@ -113,3 +114,23 @@ def test_cpu_processes_share_the_cores(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     share_cpu_cores(cfg)
     assert threads == [4]
+
+
+class FullDisk:
+    """A file whose disk is full."""
+
+    name = "output/log.txt"
+
+    def write(self, text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_is_told_once_and_not_for_each_line(capsys):
+    handler = logging.StreamHandler(FullDisk())
+    job._adapt(handler, verbose=False)
+    for number in range(3):
+        handler.emit(logging.makeLogRecord({"msg": f"line {number}"}))
+    text = capsys.readouterr().err
+    assert text == "output/log.txt cannot be written: No space left on device; log lines are lost\n"
+    handler.emit(logging.makeLogRecord({"msg": "%d", "args": ("a bug",)}))
+    assert "--- Logging error ---" in capsys.readouterr().err

@@ -240,6 +240,42 @@ def test_a_resume_with_another_config_lists_the_differences(cfg, caplog):
     assert text.splitlines()[1:] == ["  SOLVER.BASE_LR: 0.001 -> 0.0005"]
 
 
+@pytest.mark.parametrize("schedule, told", [("WarmupCosineLR", 1), ("WarmupMultiStepLR", 0)])
+def test_a_resume_at_the_tail_of_a_longer_curve_is_told(cfg, caplog, schedule, told):
+    cfg.DATASETS.TEST, cfg.SOLVER.MAX_ITER, cfg.SOLVER.LR_SCHEDULER_NAME = (), 2, schedule
+    train(cfg)
+    cfg.SOLVER.MAX_ITER = 3
+    trainer = RetinaNetTrainer(cfg)
+    trainer.resume_or_load(resume=True)
+    assert sum("schedule of the checkpoint had ended" in x for x in caplog.messages) == told
+
+
+BOMB = "\n".join(["a0: &a0 [x, x]", *(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 40))])
+
+
+@pytest.mark.parametrize(
+    "entry, value",
+    [
+        *(("config", x) for x in (5, "[", "a: *b", "just text", BOMB)),
+        *(("seed", x) for x in ("7", -1, None, [1], True)),
+        *(("events", x) for x in (5, [1], {"scalars": 3}, {"scalars": {"loss": {"values": 1}}})),
+        *(("data", x) for x in (5, {}, {"seed": "x", "images": 3}, {"seed": 1, "images": -4})),
+    ],
+    ids=lambda x: str(x)[:20],
+)
+def test_an_odd_entry_of_a_checkpoint_is_named_and_left_out(cfg, caplog, entry, value):
+    cfg.DATASETS.TEST = ()
+    trainer = RetinaNetTrainer(cfg)
+    with EventStorage(0) as trainer.storage:
+        state = trainer.state_dict()
+    state["iteration"] = 2
+    caplog.clear()
+    trainer.load_state_dict({**state, entry: value})
+    told = [x for x in caplog.messages if "cannot be used" in x]
+    assert len(told) == 1 and f"entry '{entry}' cannot be used" in told[0]
+    assert trainer.run_seed == 7 and trainer.iter == 2
+
+
 def test_without_a_seed_a_resumed_run_keeps_the_one_it_drew(cfg):
     cfg.SEED, cfg.DATASETS.TEST, cfg.INPUT.RANDOM_FLIP = -1, (), "horizontal"
     straight = cfg.clone()

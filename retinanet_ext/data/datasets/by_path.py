@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 from collections.abc import Iterable
@@ -63,6 +65,23 @@ class ExtraDataset:
     def class_names(self) -> list[str]:
         """The model's classes."""
         return list(self.names)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What identifies it: ``{"images", "annotations", "sha256"}``.
+
+        The checksum is of what training reads, the same wherever the files lie: names and sizes of
+        the images, boxes, classes and crowds, after classes were chosen.
+        """
+        digest = hashlib.sha256(json.dumps(self.names).encode())
+        for record in self():
+            picture = os.path.basename(record["file_name"]), record["height"], record["width"]
+            boxes = [(x["bbox"], x["category_id"], x["iscrowd"]) for x in record["annotations"]]
+            digest.update(json.dumps([picture, boxes]).encode())
+        return {
+            "images": len(self.images),
+            "annotations": self.annotations,
+            "sha256": digest.hexdigest(),
+        }
 
     def require_files(self) -> None:
         """Nothing is missing: the annotations have been read already."""

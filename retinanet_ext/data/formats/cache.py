@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...files import written_whole
-from .coco import read_coco
+from .coco import PROBED_IMAGES, read_coco
 from .csv_rows import read_csv
 from .table import BoxTable, Inputs, Source, paused_gc
 from .voc import read_voc
@@ -76,7 +76,13 @@ def _load(path: Path) -> BoxTable | None:
         table, inputs = BoxTable.load(str(path))
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return None
-    return table if inputs.unchanged() else None
+    return table if inputs.unchanged() and _has_images(table) else None
+
+
+def _has_images(table: BoxTable) -> bool:
+    """Whether the first images are where they were: a moved folder changes no annotations."""
+    first = table.file_names[:PROBED_IMAGES]
+    return not first or any(map(os.path.isfile, first))
 
 
 def _save(table: BoxTable, inputs: Inputs, path: Path) -> None:

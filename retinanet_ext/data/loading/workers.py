@@ -28,7 +28,7 @@ def init_worker(worker_id: int) -> None:
     """
     if threading.current_thread() is not threading.main_thread():
         return
-    for name in ("SIGINT", "SIGUSR1"):
+    for name in ("SIGINT", "SIGUSR1", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     if not hasattr(signal, "sigtimedwait"):  # as on macOS

@@ -14,10 +14,11 @@ from fvcore.common.checkpoint import Checkpointer
 from torch import nn
 
 from ...console import SHOWN
-from ...errors import one_line
+from ...errors import UserError, one_line
 from ...files import remove_unfinished, write_checked, write_text
 from .fine_tune import ClassTransfer, match_classes
 from .last_checkpoint import TAG, candidates, choose_checkpoint
+from .same_model import require_same_model
 from .weights import (
     CLASSES_KEY,
     WeightsError,
@@ -165,8 +166,8 @@ class SafeCheckpointer(DetectionCheckpointer, _SafeFiles):
         """Resume from the last intact checkpoint in ``save_dir``, or else load ``path``.
 
         A damaged or missing checkpoint is named in a warning, and the one before it taken, see
-        :func:`.last_checkpoint.candidates`. The main process chooses for all. What is resumed has
-        the same classes, so these are not compared.
+        :func:`.last_checkpoint.candidates`. The main process chooses for all. A training resumes
+        with its checkpoint's classes, in their order; an evaluation matches them by name.
 
         Args:
             path: weights to start from; see :meth:`load`.
@@ -174,7 +175,8 @@ class SafeCheckpointer(DetectionCheckpointer, _SafeFiles):
 
         Raises:
             WeightsError: there are checkpoints and none of them is intact, or some process does not
-                see the one that the main process chose. Also what :meth:`load` raises.
+                see the one that the main process chose; or it is of other classes or another
+                model. Also what :meth:`load` raises.
         """
         self._resuming = resume and comm.all_gather(self.has_checkpoint())[0]
         if not self._resuming or not self.save_dir or self._is_remote():
@@ -182,12 +184,24 @@ class SafeCheckpointer(DetectionCheckpointer, _SafeFiles):
         self._resumed_from, self._read = choose_checkpoint(self.save_dir, self.checkpointables)
         try:
             return self.load(self._resumed_from)
+        except (UserError, OSError):
+            raise
+        except Exception as error:  # of whatever is in someone else's file
+            raise WeightsError(
+                f"'{self._resumed_from}' holds a state of training that cannot be used "
+                f"({type(error).__name__}: {one_line(error)[:200]}); resume with the config that "
+                "it was trained with, or start from its weights: MODEL.WEIGHTS, without --resume"
+            ) from error
         finally:
             self._read = None
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         names = list(checkpoint["model"])
-        transfer = None if self._resuming else self._match_classes(checkpoint)
+        trains_on = self._resuming and bool(self.checkpointables)
+        transfer = None if trains_on else self._match_classes(checkpoint)
+        if self._resuming:
+            classes = self.thing_classes if trains_on else ()
+            require_same_model(self._source, checkpoint, self.model, classes)
         incompatible = super()._load_model(checkpoint)
         fresh = self._fresh_parameters(incompatible, transfer)
         self._require_fit(names, fresh)

@@ -15,8 +15,9 @@ from ...errors import TrainingFailed
 from ...files import remove_checked
 from .checkpointer import SafeCheckpointer
 from .last_checkpoint import numbered_checkpoints, numbered_name, read_tag
+from .weights import not_finite
 
-__all__ = ["CheckpointError", "CheckpointHook"]
+__all__ = ["CheckpointError", "CheckpointHook", "NonFiniteWeights"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,12 +28,18 @@ class CheckpointError(TrainingFailed, OSError):
     """What training ends with could not be saved; its text is one sentence for a user."""
 
 
+class NonFiniteWeights(TrainingFailed, FloatingPointError):
+    """The weights that a checkpoint would hold are not finite; nothing was saved."""
+
+
 class CheckpointHook(HookBase):
     """Save the state of training every ``period`` iterations, and after the last one.
 
     As in Detectron2, the files are ``model_0000099.pth`` with the iteration that they were saved
-    after, and ``model_final.pth``. A failed save is logged as one error, and training continues:
-    see also :meth:`require_saved`. To be registered in all processes; the main one writes.
+    after, and ``model_final.pth``. A save that fails is logged as one error, and training continues:
+    see also :meth:`require_saved`. Weights that are not finite are never saved, so the newest file,
+    which ``keep_last`` spares, is always one to resume from. To be registered in all processes; the
+    main one writes.
     """
 
     def __init__(self, checkpointer: SafeCheckpointer, period: int, keep_last: int = 0):
@@ -51,6 +58,10 @@ class CheckpointHook(HookBase):
         self._final_iteration = -1  # that of the last attempt to save model_final
 
     def after_step(self) -> None:
+        """
+        Raises:
+            NonFiniteWeights: there is nothing in the weights that is worth saving.
+        """
         done = self.trainer.iter + 1
         if done % self._period == 0:
             self._save_numbered()
@@ -77,6 +88,10 @@ class CheckpointHook(HookBase):
         """
         iteration = self.trainer.iter
         if iteration not in self._saved:
+            bad = self._not_finite()
+            if bad:
+                logger.error("%s: nothing is saved, since %s", reason, bad)
+                return ""
             logger.info("%s: saving after iteration %d", reason, iteration, extra=SHOWN)
             self._save_numbered()
         return self._saved.get(iteration, "")
@@ -129,6 +144,13 @@ class CheckpointHook(HookBase):
 
     def _save(self, name: str, iteration: int, **extra: Any) -> bool:
         """Save the state as one after ``iteration``; what goes wrong with the disk is logged."""
+        bad = self._not_finite()
+        if bad:
+            raise NonFiniteWeights(
+                f"{self._path(name)} is not saved, since after iteration {iteration} {bad}; lower "
+                "SOLVER.BASE_LR, warm up longer or clip gradients (SOLVER.CLIP_GRADIENTS.ENABLED "
+                f"True). {self._last_saved()}"
+            )
         now, self.trainer.iter = self.trainer.iter, iteration
         try:
             self._checkpointer.save(name, iteration=iteration, **extra)
@@ -147,6 +169,28 @@ class CheckpointHook(HookBase):
         finally:
             self.trainer.iter = now
         return True
+
+    def _not_finite(self) -> str:
+        """Which weights, statistics or averages are not finite, in words; "" for none.
+
+        All processes have the same weights, so all answer alike; the main one, which writes, looks
+        at all that it would write.
+        """
+        model = self._checkpointer.model
+        main = comm.is_main_process()
+        names = not_finite(model.state_dict() if main else dict(model.named_parameters()))
+        ema = self._checkpointer.checkpointables.get("ema")
+        names += [f"the average of {name}" for name in not_finite(getattr(ema, "averages", {}))]
+        if not names:
+            return ""
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        return f"{names[0]}{more} {'are' if more else 'is'} not finite"
+
+    def _last_saved(self) -> str:
+        tagged = read_tag(self._checkpointer.save_dir)
+        if not tagged:
+            return "There is no checkpoint to go back to"
+        return f"--resume continues {os.path.join(self._checkpointer.save_dir, tagged)}"
 
     def _remove_older(self, newest: int) -> None:
         """Remove the numbered files before the last ``keep_last``, of which ``newest`` is one."""

@@ -11,7 +11,7 @@ from typing import Any
 from detectron2.utils import comm
 
 from ...files import find_damage
-from .weights import WeightsError, read_weights
+from .weights import WeightsError, not_finite, read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +19,8 @@ TAG = "last_checkpoint"
 """File with the name of the checkpoint to resume from, as in Detectron2."""
 
 _NUMBERED = re.compile(r"model_(\d+)\.pth")
-_UNNUMBERED = ("model_final.pth", "model_best.pth")
+BEST = "model_best.pth"
+_UNNUMBERED = ("model_final.pth", BEST)
 
 
 def numbered_name(iteration: int) -> str:
@@ -86,12 +87,27 @@ def read_last_checkpoint(folder: str, states: Collection[str]) -> tuple[str, dic
         if content is not None:
             if problems:
                 logger.warning("%s; resuming from %s instead", "; ".join(problems), path)
+            _look_at_best(os.path.join(folder, BEST), path)
             return path, content
         problems.append(f"{path} {problem}")
     raise WeightsError(
         f"'{folder}' has no checkpoint to resume from: {'; '.join(problems)}. Put an intact one "
         f"there and its name into {TAG}, or start again without --resume"
     )
+
+
+def _look_at_best(path: str, resumed: str) -> None:
+    """Warn where the best model so far is damaged: nothing else reads it before the run ends."""
+    if path == resumed or not os.path.isfile(path):
+        return
+    problem, _ = _examine(path, ())
+    if problem:
+        logger.warning(
+            "%s %s; it is written again only when a later evaluation is better: put an intact copy "
+            "there, or delete it",
+            path,
+            problem,
+        )
 
 
 def choose_checkpoint(folder: str, states: Collection[str]) -> tuple[str, dict[str, Any] | None]:
@@ -136,4 +152,8 @@ def _examine(path: str, states: Collection[str]) -> tuple[str, dict[str, Any] | 
         return f"cannot be read ({error.strerror or error})", None
     if states and not any(name in content for name in states):
         return f"holds only weights, and not the state of training ({', '.join(states)})", None
+    bad = not_finite(content["model"]) if isinstance(content["model"], dict) else []
+    if bad:
+        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        return f"holds weights that are not finite ({bad[0]}{more})", None
     return "", content

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import math
+import multiprocessing
 import os
 import re
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
+from torch.utils.data import dataloader
 
 from ...errors import TrainingFailed
 from ..checkpoint.last_checkpoint import read_tag
@@ -36,7 +39,7 @@ class MachineError(TrainingFailed):
 
 
 class NonFiniteLoss(TrainingFailed, FloatingPointError):
-    """A loss, or with SOLVER.MAX_SKIPPED_BATCHES a gradient, is not finite."""
+    """A loss or a gradient is not finite."""
 
 
 @dataclass(frozen=True)
@@ -169,13 +172,26 @@ def _disk(chain: Sequence[BaseException], text: str, cfg: CfgNode) -> str | None
 
 
 def _worker(chain: Sequence[BaseException], text: str, cfg: CfgNode) -> str | None:
-    if not re.search(r"DataLoader worker.*(killed by signal|exited unexpectedly)", text):
+    named = re.search(r"DataLoader worker.*(killed by signal|exited unexpectedly)", text)
+    if not named and not any(map(_lost_worker, chain)):
         return None
     return (
         "a worker of the data loader died, mostly since the machine's memory was full; lower "
         f"DATALOADER.NUM_WORKERS (now {cfg.DATALOADER.NUM_WORKERS} in each process) or the images' "
         f"size ({_size(cfg)}), or give the job more memory"
     )
+
+
+def _lost_worker(error: BaseException) -> bool:
+    """Whether this is what is seen of a worker that dies while it hands over a batch.
+
+    An error that a worker met while it loaded an image comes with its traceback as text.
+    """
+    if not isinstance(error, (ConnectionError, EOFError)) or "worker process" in str(error):
+        return False
+    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    of_pipes = os.path.dirname(multiprocessing.__file__)
+    return dataloader.__file__ in files and any(os.path.dirname(x) == of_pipes for x in files)
 
 
 def _gpu(chain: Sequence[BaseException], text: str, cfg: CfgNode) -> str | None:

@@ -20,8 +20,9 @@ from torch import distributed as dist
 from torch.multiprocessing import ProcessExitedException
 
 from ...console import SHOWN
+from ...errors import TrainingFailed
 
-__all__ = ["StopHook", "StopSignals", "TrainingStopped", "forwarded_signals"]
+__all__ = ["StopHook", "StopSignals", "TrainingStopped", "forwarded_signals", "quiet_signals"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,25 +33,27 @@ REPEAT_SECONDS = 1.0
 """A SIGINT so soon after another is the same one: Ctrl-C reaches a process by several ways."""
 
 # SIGUSR1: what Slurm is often set to send (--signal=USR1@120) some time before it kills.
-_SIGNALS = [getattr(signal, x) for x in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, x)]
+# SIGHUP: what a terminal sends that is closed; under nohup it is ignored, and stays so.
+_NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
+_SIGNALS = [getattr(signal, x) for x in _NAMES if hasattr(signal, x)]
 
 # The last of those that any process got is the one that all stop for.
-_AGREED = ("", "SIGTERM", "SIGUSR1", "SIGINT")
+_AGREED = ("", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGINT")
 
 
 class TrainingStopped(SystemExit):
     """The end of a training that a signal stopped, all hooks' ``after_train`` included.
 
-    Uncaught, it ends the process with code 0 for SIGTERM and SIGUSR1, 130 for SIGINT, and 1 if the
-    state could not be saved.
+    Uncaught, it ends the process with code 0 for SIGTERM, SIGUSR1 and SIGHUP, 130 for SIGINT, and
+    1 if the state could not be saved.
     """
 
 
 class StopSignals:
-    """Takes note of SIGTERM, SIGINT and SIGUSR1 while it is entered, in the main thread only.
+    """Takes note of SIGTERM, SIGINT, SIGUSR1 and SIGHUP while it is entered, in the main thread.
 
     A second SIGINT raises KeyboardInterrupt. Signals that were ignored stay ignored. Processes that
-    are forked meanwhile, as by data loaders, handle none of the three.
+    are forked meanwhile, as by data loaders, handle none of the four.
     """
 
     def __init__(self) -> None:
@@ -87,9 +90,12 @@ class StopSignals:
         self.received = signal.Signals(number).name
         if comm.is_main_process():
             again = "; Ctrl-C again stops at once" if number == signal.SIGINT else ""
-            what = "all is saved; stopping" if self.at_once else f"stopping with this step{again}"
-            # Logging is not safe here: this may have interrupted it.
-            os.write(2, f"\n{self.received}: {what}\n".encode())
+            saved = "all is saved; stopping; add --resume to go on"
+            what = saved if self.at_once else f"stopping with this step{again}"
+            # Logging is not safe here: this may have interrupted it. After SIGHUP there may be no
+            # terminal left to write to.
+            with contextlib.suppress(OSError):
+                os.write(2, f"\n{self.received}: {what}\n".encode())
         if self.at_once:
             raise TrainingStopped(exit_code(self.received))
 
@@ -183,6 +189,38 @@ def exit_code(name: str) -> int:
 
 
 @contextlib.contextmanager
+def quiet_signals() -> Iterator[None]:
+    """Within the block, a signal that asks to stop ends the process by SystemExit, with clean-up.
+
+    For what comes before and after training, which :class:`StopSignals` looks after. Processes that
+    are forked meanwhile end with SIGTERM only: the others reach them with their parent, which ends
+    them.
+
+    Raises:
+        SystemExit: with code 128 + n for the signal n, where it comes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    process = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == process:
+            with contextlib.suppress(OSError):
+                os.write(2, f"\n{signal.Signals(number).name}: stopped\n".encode())
+            raise SystemExit(128 + number)
+        if number == signal.SIGTERM:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    old = _install(stop)
+    try:
+        yield
+    finally:
+        _restore(old)
+
+
+@contextlib.contextmanager
 def forwarded_signals(active: bool = True) -> Iterator[None]:
     """Around Detectron2's ``launch``: pass signals on to the processes it starts, and outlive them.
 
@@ -190,6 +228,7 @@ def forwarded_signals(active: bool = True) -> Iterator[None]:
         active: whether ``launch`` starts processes; if not, this does nothing.
 
     Raises:
+        TrainingFailed: a process ended by itself or was killed, not after a signal to this one.
         SystemExit: after a signal, with the exit code of the processes; 128 + n if the signal n
             killed one, as it does before training has begun, and at least 130 after SIGINT.
     """
@@ -203,12 +242,23 @@ def forwarded_signals(active: bool = True) -> Iterator[None]:
     except ProcessExitedException as failure:
         code = failure.exit_code
         if not forward.received and code != INTERRUPTED:
-            raise
+            raise TrainingFailed(_describe_exit(failure)) from failure
         raise SystemExit(code if code >= 0 else 128 - code) from None
     finally:
         _restore(forward.old)
     if signal.SIGINT in forward.received:
         raise SystemExit(INTERRUPTED)
+
+
+def _describe_exit(failure: ProcessExitedException) -> str:
+    """How a process ended that raised nothing, and what to do."""
+    name = failure.signal_name
+    how = f"was killed by {name}" if name else f"ended with code {failure.exit_code}"
+    memory = ", mostly since the machine's memory was full" if name == "SIGKILL" else ""
+    return (
+        f"process {failure.error_index} of this job {how}{memory}, so the others were ended; see "
+        "log.txt and log.txt.rank* in OUTPUT_DIR, and continue with --resume"
+    )
 
 
 class _Forward:

@@ -8,9 +8,11 @@ import yaml
 from detectron2.config import CfgNode
 
 from ...config.load import flatten
+from ...errors import one_line
 
-__all__ = ["config_changes"]
+__all__ = ["config_changes", "saved_value"]
 
+MAX_ALIASES = 16  # of a saved config: cfg.dump() writes one where a list is used twice
 # Where a run lies and how its data is loaded; neither changes what is trained.
 NO_CHANGE = ("OUTPUT_DIR", "DATALOADER.NUM_WORKERS")
 
@@ -23,6 +25,9 @@ def config_changes(saved: str, cfg: CfgNode) -> list[str]:
         cfg: the config of now.
 
     Keys that only one of the two has are listed with ``(none)``.
+
+    Raises:
+        ValueError: ``saved`` is no config.
     """
     before = _flat(saved)
     now = _flat(cfg.dump())
@@ -34,8 +39,26 @@ def config_changes(saved: str, cfg: CfgNode) -> list[str]:
     ]
 
 
+def saved_value(saved: str, key: str) -> Any:
+    """The value of a key in a checkpoint's config.
+
+    Raises:
+        KeyError: it does not have the key.
+        ValueError: ``saved`` is no config.
+    """
+    return _flat(saved)[key]
+
+
 _NOTHING = object()
 
 
 def _flat(text: str) -> dict[str, Any]:
-    return dict(flatten(CfgNode(yaml.safe_load(text))))
+    if not isinstance(text, str):
+        raise ValueError(f"it is a {type(text).__name__}, not the text of a config")
+    try:
+        aliases = sum(isinstance(x, yaml.AliasEvent) for x in yaml.parse(text))
+        if aliases > MAX_ALIASES:  # a few lines of them stand for gigabytes
+            raise ValueError(f"it has {aliases} yaml aliases")
+        return dict(flatten(CfgNode(yaml.safe_load(text))))
+    except (yaml.YAMLError, AssertionError, AttributeError, TypeError, RecursionError) as error:
+        raise ValueError(f"it is not the yaml of a config: {one_line(error)[:100]}") from error

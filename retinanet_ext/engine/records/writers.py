@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from itertools import count
 
@@ -45,10 +46,15 @@ def back_up(path: str) -> None:
     """
     if not os.path.exists(path) or os.path.getsize(path) == 0:
         return
-    stem, ext = os.path.splitext(path)
-    aside = next(p for n in count(1) if not os.path.exists(p := f"{stem}_{n}{ext}"))
+    aside = free_name(path)
     os.replace(path, aside)
     logger.info("%s of an earlier run is kept as %s", path, os.path.basename(aside))
+
+
+def free_name(path: str) -> str:
+    """``<name>_<n><ext>`` with the first n from 1 that no file has."""
+    stem, ext = os.path.splitext(path)
+    return next(p for n in count(1) if not os.path.exists(p := f"{stem}_{n}{ext}"))
 
 
 class ResumableWriter(EventWriter):
@@ -87,7 +93,8 @@ class MetricsFile(ResumableWriter):
     def start(self, written: int | None) -> None:
         """Remove the lines that come again; an earlier run's file is renamed, not continued.
 
-        A last line that a kill cut off is removed too. The file is replaced in one step.
+        A last line that a kill cut off is removed too. The file is replaced in one step. Where
+        other lines are damaged, a warning names the file, which is kept under another name.
         """
         self._size = None
         if written is None:
@@ -138,6 +145,19 @@ class MetricsFile(ResumableWriter):
         with open(self.path, "rb") as file:
             lines = file.readlines()
         kept = [line for line in lines if 0 <= _iteration(line) <= written]
+        damaged = [n for n, x in enumerate(lines, 1) if _iteration(x) < 0 and x.endswith(b"\n")]
+        if damaged:
+            aside = free_name(self.path)
+            shutil.copyfile(self.path, aside)
+            logger.warning(
+                "%s has %d damaged line(s), the first is line %d: the file is kept as %s, and the "
+                "%d intact lines are continued",
+                self.path,
+                len(damaged),
+                damaged[0],
+                os.path.basename(aside),
+                len(kept),
+            )
         if len(kept) < len(lines):
             write_text(self.path, b"".join(kept).decode())
 
@@ -148,7 +168,7 @@ def _iteration(line: bytes) -> int:
         return -1
     try:
         return int(json.loads(line)["iteration"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return -1
 
 

@@ -12,6 +12,7 @@ from detectron2.utils import comm
 from torch import Tensor
 from torch import distributed as dist
 
+from ...compat import norm_of_all
 from ..failures.reports import NonFiniteLoss, RankReport, describe_nonfinite, files_of
 from .micro_batches import Batch
 
@@ -19,8 +20,8 @@ __all__ = ["SkipBadBatches"]
 
 logger = logging.getLogger(__name__)
 
-GRADIENTS = "gradients"
-"""Beside the names of the losses in a report: the norm of all gradients."""
+GRADIENTS = "norm of the gradients"
+"""Beside the names of the losses in a report."""
 
 Report = Callable[[Any, Batch, dict[str, float]], str]
 
@@ -35,7 +36,7 @@ class SkipBadBatches:
     def __init__(self, max_skipped: int = 0, on_nonfinite: Report | None = None, hint: str = ""):
         """
         Args:
-            max_skipped: how many batches may be skipped; above 0, gradients are looked at, too.
+            max_skipped: how many batches may be skipped.
             on_nonfinite: called where a number is not finite, with the step, the batch and the
                 numbers; returns the folder of its report, or "".
             hint: the end of the error's text.
@@ -50,24 +51,29 @@ class SkipBadBatches:
     ) -> tuple[dict[str, float], bool]:
         """This process's numbers by name, and whether those of all processes are finite.
 
-        They are read here at once: the one place where a step waits for the GPU to finish.
+        They are read here at once: the one place where a step waits for the GPU to finish. A
+        finite loss may have gradients that are not, and one step with them loses all weights. Where
+        a loss of some process is not finite, gradients tell no more, and are left out.
 
         Args:
             losses: scalars by name.
-            gradients: those to look at, too, where batches may be skipped.
+            gradients: those of the step; their norm is looked at, too.
         """
         values = {name: loss.detach().float() for name, loss in losses.items()}
-        if self.max_skipped and gradients:
-            norms = [gradient.detach().float().norm() for gradient in gradients]
-            values[GRADIENTS] = torch.stack(norms).norm()
+        if gradients:
+            # In float32 at least: squares of half precision overflow early.
+            wide = [x.detach() if x.element_size() > 2 else x.detach().float() for x in gradients]
+            values[GRADIENTS] = norm_of_all(wide).float()
         row = torch.stack(list(values.values()))
-        if comm.get_world_size() == 1:
-            numbers = row.tolist()
-            return dict(zip(values, numbers, strict=True)), all(map(math.isfinite, numbers))
-        bad = (~row.isfinite()).any().float()
-        dist.all_reduce(bad, op=dist.ReduceOp.MAX)
-        *numbers, any_bad = torch.cat([row, bad[None]]).tolist()
-        return dict(zip(values, numbers, strict=True)), not any_bad
+        bad = ~row.isfinite()
+        any_bad = torch.stack([bad[: len(losses)].any(), bad.any()]).float()
+        if comm.get_world_size() > 1:
+            dist.all_reduce(any_bad, op=dist.ReduceOp.MAX)
+        *found, bad_loss, bad_number = torch.cat([row, any_bad]).tolist()
+        numbers = dict(zip(values, found, strict=True))
+        if bad_loss:
+            numbers.pop(GRADIENTS, None)
+        return numbers, not bad_number
 
     def skip(self, step: Any, batch: Batch, numbers: dict[str, float]) -> None:
         """Report a step whose numbers are not finite in some process, and count it.

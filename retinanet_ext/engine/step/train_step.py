@@ -24,12 +24,12 @@ __all__ = ["TrainStep"]
 class TrainStep(SimpleTrainer):
     """Detectron2's :class:`SimpleTrainer`, also with parts of a batch and mixed precision.
 
-    With neither it computes the same weights, bit for bit. A loss that is not finite, in any
-    process, never reaches the weights: the step is skipped in all processes, or raises.
+    With neither it computes the same weights, bit for bit. A loss or a gradient that is not finite,
+    in any process, never reaches the weights: the step is skipped in all processes, or raises.
 
     Attributes:
         last_step_skipped: whether the last step left the weights as they were.
-        bad_batches: what becomes of losses that are not finite.
+        bad_batches: what becomes of losses and gradients that are not finite.
         amp_skipped_steps: steps that the scaler of float16 skipped, as it does to find its scale.
         weights_intact: False only while the optimizer changes the weights. After an error with
             True, :meth:`roll_back` gives the state after ``finished_iter``.
@@ -97,7 +97,7 @@ class TrainStep(SimpleTrainer):
         """Train on the next batch of the loader.
 
         Raises:
-            NonFiniteLoss: a loss is not finite in some process, and no more may be skipped.
+            NonFiniteLoss: a loss or gradient is not finite, and no more may be skipped.
         """
         batch, data_time = self._next_batch()
         self._buffers.save()

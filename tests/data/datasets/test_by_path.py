@@ -15,6 +15,7 @@ from retinanet_ext.data.datasets import by_path
 from retinanet_ext.data.datasets.by_path import register_extra_datasets
 from retinanet_ext.data.datasets.check import check_datasets
 from retinanet_ext.data.datasets.register import load_class_names, register_coco_dataset
+from retinanet_ext.engine.records.provenance import dataset_fingerprint
 from retinanet_ext.evaluation.ground_truth import ground_truth_json
 from retinanet_ext.protocols import LazyDataset
 from tests.helpers.four_formats import FORMATS, Picture, some_pictures, write
@@ -57,6 +58,17 @@ def test_a_dataset_of_a_yaml_file_is_registered_and_passes_the_checks(kind, tmp_
     assert len(get_detection_dataset_dicts("mine", filter_empty=False)) == 6
     assert get_cfg().merge_from_other_cfg(cfg) is None  # and its dump is safe yaml
     assert yaml.safe_load(cfg.dump())["DATASETS"]["EXTRA"] == rows
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_fingerprint_follows_the_boxes_and_not_the_place(kind, tmp_path):
+    found, pictures = [], some_pictures()
+    for place, shown in (("a", pictures), ("b", pictures), ("c", pictures[:-1])):
+        register_extra_datasets(config(row("mine", write(kind, tmp_path / place, shown, NAMES))))
+        found.append(dataset_fingerprint("mine"))
+    assert [x["images"] for x in found] == [6, 6, 5]
+    assert all(len(x["sha256"]) == 64 for x in found)
+    assert found[2]["sha256"] != found[0]["sha256"] == found[1]["sha256"]
 
 
 @pytest.mark.parametrize("kind", FORMATS)

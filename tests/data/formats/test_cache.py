@@ -100,6 +100,17 @@ def test_a_removed_file_is_noticed(tmp_path):
         read_cached(source, str(tmp_path / "cache"))
 
 
+def test_moved_images_are_looked_for_again(tmp_path):
+    given = source_of("coco", tmp_path / "data")
+    source = Source(given.annotations, format="coco")
+    folder = given.images
+    for place in ("images", "boxes"):  # of those that are looked at beside boxes.json
+        os.rename(folder, tmp_path / "data" / place)
+        folder = str(tmp_path / "data" / place)
+        table = read_cached(source, str(tmp_path / "cache"))
+        assert {os.path.dirname(x) for x in table.file_names} == {folder}
+
+
 def test_other_settings_are_other_entries(tmp_path, count):
     source = source_of("voc", tmp_path / "data")
     (tmp_path / "names.txt").write_text("cat\nbee\nant\n")

@@ -10,9 +10,11 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 
 from retinanet_ext.engine import RetinaNetTrainer, evaluate
+from retinanet_ext.engine import trainer as trainer_module
 from retinanet_ext.engine.checkpoint.checkpointer import SafeCheckpointer
 from retinanet_ext.engine.checkpoint.fine_tune import match_classes
 from retinanet_ext.engine.checkpoint.weights import WeightsError, save_weights
+from retinanet_ext.engine.dry_run import dry_run
 from retinanet_ext.modeling.heads.build import build_dense_head
 from tests.helpers.tiny import CLASSES
 
@@ -201,10 +203,52 @@ def test_checkpoints_hold_their_classes_and_resuming_leaves_rows_alone(cfg):
     content = torch.load(f"{cfg.OUTPUT_DIR}/model_final.pth", weights_only=True)
     assert content["thing_classes"] == list(CLASSES)
     again = RetinaNetTrainer(cfg)
-    again.checkpointer.thing_classes = CLASSES[::-1]
+    again.checkpointer.thing_classes = [f" {name.upper()}" for name in CLASSES]
     again.resume_or_load(resume=True)
     for name, value in trainer.model.state_dict().items():
         assert torch.equal(again.model.state_dict()[name], value)
+
+
+@pytest.mark.parametrize(
+    "names, words",
+    [
+        (CLASSES[::-1], "the order was Platelets, RBC, WBC and is WBC, RBC, Platelets"),
+        (("Platelets", "RBC", "x"), "new: x; no longer there: WBC"),
+        ((*CLASSES, "x"), r"\(new: x\)"),
+    ],
+)
+@pytest.mark.parametrize("dry", [False, True])
+def test_other_classes_are_not_resumed_but_named(cfg, names, words, dry, monkeypatch):
+    cfg.SOLVER.MAX_ITER, cfg.DATASETS.TEST = 1, ()
+    RetinaNetTrainer(cfg).train()
+    monkeypatch.setattr(trainer_module, "class_names_of", lambda _: names)
+    cfg.MODEL.RETINANET.NUM_CLASSES = len(names)
+    with pytest.raises(WeightsError, match=rf"same classes.*{words}.*MODEL\.WEIGHTS '.*final"):
+        if dry:
+            dry_run(cfg, resume=True)
+        else:
+            RetinaNetTrainer(cfg).resume_or_load(resume=True)
+
+
+def test_a_checkpoint_of_another_model_is_named_with_its_shapes(cfg):
+    cfg.SOLVER.MAX_ITER, cfg.DATASETS.TEST = 1, ()
+    RetinaNetTrainer(cfg).train()
+    cfg.MODEL.FPN.OUT_CHANNELS = 16
+    with pytest.raises(WeightsError, match=r"another model: .*\(.*32.*\) in it and .*16.*more"):
+        RetinaNetTrainer(cfg).resume_or_load(resume=True)
+
+
+def test_an_evaluation_of_the_last_checkpoint_matches_its_classes_by_name(cfg, tmp_path):
+    state = trained(cfg, 3)
+    torch.save({"model": state, "thing_classes": list(CLASSES)}, tmp_path / "model_final.pth")
+    model = build(cfg, 3)
+    evaluated = SafeCheckpointer(
+        model, str(tmp_path), thing_classes=CLASSES[::-1], allow_new_classes=False
+    )
+    evaluated.resume_or_load("", resume=True)
+    score, name = model.head.cls_score, "head.cls_score.weight"
+    assert torch.equal(score.weight[0], state[name][2])
+    assert torch.equal(score.weight[2], state[name][0])
 
 
 def test_frozen_random_rows_are_refused(cfg, weights_file):

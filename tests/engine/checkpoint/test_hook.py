@@ -12,7 +12,7 @@ from detectron2.engine import HookBase, TrainerBase
 from retinanet_ext import files, get_cfg, validate_cfg
 from retinanet_ext.engine.checkpoint import hook
 from retinanet_ext.engine.checkpoint.checkpointer import SafeCheckpointer
-from retinanet_ext.engine.checkpoint.hook import CheckpointError, CheckpointHook
+from retinanet_ext.engine.checkpoint.hook import CheckpointError, CheckpointHook, NonFiniteWeights
 from retinanet_ext.files import find_damage
 
 
@@ -206,6 +206,33 @@ def test_old_files_stay_where_the_new_one_cannot_be_written(tmp_path, monkeypatc
         patch.setattr(files, "open", fail, raising=False)
         training.run(4)
     assert list(saved(tmp_path)) == ["model_0000001", "model_final"]
+
+
+def spoil(trainer):
+    with torch.no_grad():
+        trainer.model.weight.fill_(float("nan"))
+
+
+@pytest.mark.parametrize("iteration, name", [(3, "model_0000003"), (8, "model_final")])
+def test_weights_that_are_not_finite_end_the_training_and_are_never_saved(
+    tmp_path, iteration, name
+):
+    training = Training(tmp_path, keep_last=1, before=[Call(iteration, spoil)])
+    with pytest.raises(NonFiniteWeights, match=rf"{name}\.pth is not saved.*weight is not finite"):
+        training.run(9)
+    last = f"model_{iteration - 2 if iteration == 3 else 7:07d}"
+    assert list(saved(tmp_path)) == [last] and tag(tmp_path) == f"{last}.pth"
+    assert Training(tmp_path).resume().model.weight.isfinite().all()
+
+
+def test_a_state_saved_at_once_is_looked_at_too(tmp_path, caplog):
+    paths = []
+    training = Training(tmp_path, before=[Call(2, spoil)])
+    training.register_hooks([Call(2, lambda t: paths.append(t.hook.save_now("after the error")))])
+    with pytest.raises(NonFiniteWeights):
+        training.run(9)
+    assert paths == [""] and list(saved(tmp_path)) == ["model_0000001"]
+    assert "after the error: nothing is saved, since weight is not finite" in caplog.text
 
 
 def test_files_that_cannot_be_removed_are_a_warning(tmp_path, monkeypatch, caplog):

@@ -83,6 +83,13 @@ def weights_alone(path):
     Path(f"{path}.sha256").unlink()
 
 
+def weights_not_finite(path):
+    content = torch.load(path, weights_only=True)
+    content["model"]["weight"][1, 2] = float("nan")
+    torch.save(content, path)
+    Path(f"{path}.sha256").unlink()
+
+
 @pytest.mark.parametrize(
     "harm, reason",
     [
@@ -91,6 +98,7 @@ def weights_alone(path):
         (truncate_without_checksum, "is no file of weights, or broken"),
         (empty_without_checksum, "is no file of weights, or broken"),
         (weights_alone, r"holds only weights, and not the state of training \(trainer\)"),
+        (weights_not_finite, r"holds weights that are not finite \(weight\)"),
         (os.remove, "does not exist, but last_checkpoint names it"),
     ],
 )
@@ -107,6 +115,26 @@ def test_a_bad_checkpoint_is_named_and_the_one_before_it_used(folder, caplog, ha
     # Until the next one is saved, which is the last one then.
     fresh.save("model_0000019")
     assert fresh.get_checkpoint_file() == str(folder / "model_0000019.pth")
+
+
+@pytest.mark.parametrize("harm", [flip_byte, truncate_without_checksum, weights_not_finite])
+def test_a_damaged_best_model_is_named(folder, caplog, harm):
+    checkpointer(folder).save("model_best", tag=False)
+    resume(folder)
+    assert not [x for x in caplog.records if x.levelno >= logging.WARNING]
+    harm(folder / "model_best.pth")
+    assert resume(folder).checkpointables["trainer"].value == 3
+    [warning] = [x.getMessage() for x in caplog.records if x.levelno >= logging.WARNING]
+    assert warning.startswith(str(folder / "model_best.pth")) and "intact copy" in warning
+
+
+def test_a_state_of_training_of_another_kind_is_one_sentence(folder):
+    path = folder / "model_0000014.pth"
+    content = torch.load(path, weights_only=True)
+    torch.save({**content, "trainer": {"other": 1}}, path)
+    Path(f"{path}.sha256").unlink()
+    with pytest.raises(WeightsError, match=r"0014\.pth' holds a state.*KeyError: value"):
+        resume(folder)
 
 
 def test_an_intact_one_is_resumed_without_a_word_and_read_once(folder, caplog, monkeypatch):

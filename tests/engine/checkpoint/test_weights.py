@@ -176,3 +176,27 @@ def test_numpy_numbers_become_pythons_everywhere():
     assert found == [builtins.float, builtins.int, builtins.bool]
     assert type(plain["c"]) is OrderedDict and plain["c"]._metadata == {"version": 2}
     assert type(given["a"]) is np.float64  # the caller's own is left alone
+
+
+@pytest.mark.parametrize(
+    "tensor, words",
+    [
+        (torch.zeros(1).expand(10**11), r"'model\.x' of the shape \(100000000000,\)"),
+        (torch.sparse_coo_tensor(torch.tensor([[0]]), torch.ones(1), (10**10,)), "kind sparse_coo"),
+        (torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "kind nested"),
+        (torch.empty(10**11, device="meta"), "weights"),
+    ],
+    ids=["expanded", "sparse", "nested", "meta"],
+)
+def test_tensors_that_are_not_in_the_file_are_refused_before_memory_is_taken(
+    tmp_path, tensor, words
+):
+    path = tmp_path / "w.pth"
+    torch.save({"model": {"good": torch.ones(2), "x": tensor}}, path)
+    with pytest.raises(WeightsError, match=words):
+        read_weights(path)
+
+
+def test_a_small_expanded_tensor_is_read(tmp_path):
+    torch.save({"model": {"x": torch.ones(1).expand(8)}}, tmp_path / "w.pth")
+    assert read_weights(tmp_path / "w.pth")["model"]["x"].tolist() == [1.0] * 8

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.config import CfgNode
+from torch.utils.data import DataLoader
 
 from retinanet_ext.engine.failures.reports import (
     RankReport,
@@ -87,6 +88,46 @@ def test_each_trouble_says_what_to_change(cfg: CfgNode, error: BaseException, pa
     for part in parts:
         assert part in text
     assert text.endswith(f"There is no checkpoint in '{cfg.OUTPUT_DIR}' yet")
+
+
+class Handed:
+    """An item whose rebuilding in the main process talks to the worker, as tensors do."""
+
+    def __init__(self, kind: type[BaseException]):
+        self.kind = kind
+
+    def __reduce__(self):
+        return _rebuild, (self.kind,)
+
+
+def _rebuild(kind: type[BaseException]):
+    raise kind(errno.ECONNRESET, "Connection reset by peer")
+
+
+class Items:
+    def __init__(self, kind: type[BaseException], hand_over: bool):
+        self.kind, self.hand_over = kind, hand_over
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int):
+        if self.hand_over:
+            return Handed(self.kind)
+        raise self.kind("the server of the images is gone")
+
+
+@pytest.mark.parametrize("kind", [ConnectionResetError, EOFError])
+@pytest.mark.parametrize("hand_over", [True, False])
+def test_a_worker_that_dies_while_it_hands_over_is_named(cfg: CfgNode, kind, hand_over):
+    loader = DataLoader(Items(kind, hand_over), num_workers=1, collate_fn=lambda x: x[0])
+    with pytest.raises(kind) as caught:
+        list(loader)
+    text = explain(caught.value, cfg)
+    assert ("a worker of the data loader died" in (text or "")) == hand_over
+    with pytest.raises(kind) as caught:
+        list(DataLoader(Items(kind, False), num_workers=0))
+    assert explain(caught.value, cfg) is None
 
 
 def test_the_last_checkpoint_is_named(cfg: CfgNode):

@@ -26,11 +26,12 @@ from retinanet_ext.engine.launch.stopping import (
     TrainingStopped,
     forwarded_signals,
 )
+from retinanet_ext.errors import TrainingFailed
 from tests.helpers.two_ranks import run_on_two_ranks
 
 ROOT = Path(__file__).resolve().parents[3]
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-CODES = [(signal.SIGTERM, 0), (signal.SIGINT, 130), (signal.SIGUSR1, 0)]
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+CODES = [(signal.SIGTERM, 0), (signal.SIGINT, 130), (signal.SIGUSR1, 0), (signal.SIGHUP, 0)]
 
 
 @pytest.fixture(autouse=True)
@@ -328,9 +329,14 @@ def test_a_parent_ends_with_the_code_of_its_children(code, expected):
     assert stopped.value.code == expected
 
 
-def test_children_that_die_without_a_signal_to_the_parent_are_an_error():
-    with pytest.raises(ProcessExitedException), forwarded_signals():
-        raise ProcessExitedException("", 0, 0, -9, "SIGKILL")
+@pytest.mark.parametrize(
+    "code, name, words",
+    [(-9, "SIGKILL", "was killed by SIGKILL, mostly.*memory"), (7, None, "ended with code 7")],
+)
+def test_children_that_die_without_a_signal_to_the_parent_are_an_error(code, name, words):
+    expected = pytest.raises(TrainingFailed, match=rf"process 1 of this job {words}")
+    with expected, forwarded_signals():
+        raise ProcessExitedException("", 1, 0, code, name)
 
 
 SCRIPT = """

@@ -192,6 +192,22 @@ def test_lines_are_those_of_detectron2(tmp_path, whole):
     assert len(whole) > STEPS // WRITE_PERIOD
 
 
+def test_a_damaged_file_is_named_and_kept_aside(tmp_path, whole, caplog):
+    disk: dict = {}
+    with pytest.raises(Killed):
+        Run(tmp_path, disk, (0, 17, Killed())).go()
+    path = tmp_path / "metrics.json"
+    lines = path.read_bytes().splitlines(keepends=True)
+    damaged = b"".join([lines[0], b"\x00\xff broken\n", b'{"iteration": NaN}\n', *lines[1:]])
+    path.write_bytes(damaged)
+    with caplog.at_level(logging.WARNING):
+        Run(tmp_path, disk).go()
+    assert lines_of(tmp_path) == whole
+    assert (tmp_path / "metrics_1.json").read_bytes() == damaged
+    [text] = [x.getMessage() for x in caplog.records if x.levelno >= logging.WARNING]
+    assert f"{path} has 2 damaged line(s), the first is line 2" in text and "metrics_1" in text
+
+
 def test_other_processes_write_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(hook.comm, "is_main_process", lambda: False)
     Run(tmp_path, {}).go()

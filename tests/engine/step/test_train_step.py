@@ -209,13 +209,45 @@ class Steep(Linear):
         return {"loss": loss + (self.weight[0] * batch[0].get("zero", 1)).abs().sqrt()}
 
 
-def test_where_batches_may_be_skipped_so_are_bad_gradients():
-    model = Steep()
+def steep_batches() -> list[Batch]:
+    """The second one has a finite loss and no finite gradient."""
     bad = numbers(1)
     bad[0]["zero"] = 0
-    step = TrainStep(model, [numbers(1), bad], sgd(model), bad_batches=SkipBadBatches(1))
+    return [numbers(1), bad]
+
+
+def test_where_batches_may_be_skipped_so_are_bad_gradients():
+    model = Steep()
+    step = TrainStep(model, steep_batches(), sgd(model), bad_batches=SkipBadBatches(1))
     train(step, 2)
     assert step.last_step_skipped and model.weight.isfinite().all()
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_gradient_that_is_not_finite_raises_before_it_reaches_the_weights(parts: int):
+    model, clean, told = Steep(), Steep(), []
+    batches = [batch * parts for batch in steep_batches()]
+
+    def tell(step: TrainStep, batch: Batch, numbers: dict[str, float]) -> str:
+        told.append(numbers)
+        return ""
+
+    optimizer = sgd(model)
+    step = TrainStep(
+        model, batches, optimizer, accum_steps=parts, bad_batches=SkipBadBatches(0, tell)
+    )
+    with pytest.raises(NonFiniteLoss, match=r"iteration 1: norm of the gradients is (nan|inf)"):
+        train(step, 2)
+    assert math.isfinite(told[0]["loss"])
+    train(TrainStep(clean, batches, sgd(clean), accum_steps=parts), 1)
+    assert torch.equal(model.weight, clean.weight) and step.finished_iter == 0
+    assert optimizer.state[model.weight]["momentum_buffer"].isfinite().all()
+
+
+def test_gradients_of_half_precision_are_measured_without_overflow():
+    big = torch.full((4,), 6e4, dtype=torch.float16)
+    values, finite = SkipBadBatches().examine({"loss": torch.ones(())}, [big, torch.ones(2)])
+    assert finite and values["norm of the gradients"] == pytest.approx(1.2e5, rel=1e-2)
 
 
 def test_a_failed_step_is_rolled_back():
