@@ -36,7 +36,7 @@ class CheckpointHook(HookBase):
     """Save the state of training every ``period`` iterations, and after the last one.
 
     As in Detectron2, the files are ``model_0000099.pth`` with the iteration that they were saved
-    after, and ``model_final.pth``. A save that fails is logged as one error, and training continues:
+    after, and ``model_final.pth``. A failed save is logged as one error, and training continues:
     see also :meth:`require_saved`. Weights that are not finite are never saved, so the newest file,
     which ``keep_last`` spares, is always one to resume from. To be registered in all processes; the
     main one writes.
