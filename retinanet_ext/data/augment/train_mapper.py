@@ -141,9 +141,12 @@ class AugmentingMapper:
         if not self.wants_ignored:
             annotations = [x for x in annotations if not x.get("iscrowd", 0)]
         boxes = [BoxMode.convert(x["bbox"], x["bbox_mode"], BoxMode.XYXY_ABS) for x in annotations]
+        corners = np.array(boxes, dtype=np.float64).reshape(-1, 2, 2)
+        # In order, as the box of Detectron2's transforms is.
+        ordered = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
         return Sample.create(
             image,
-            np.array(boxes, dtype=np.float64).reshape(-1, 4),
+            ordered,
             np.array([x["category_id"] for x in annotations], dtype=np.int64),
             np.array([self.wants_ignored and is_ignored(x) for x in annotations], dtype=bool),
         )

@@ -66,7 +66,7 @@ def read_coco(source: Source, inputs: Inputs) -> BoxTable:
         builder.add_box(image, _box(annotation.get("bbox"), where), class_of[category], crowd)
     if lost:
         logger.warning("%s: %d annotations belong to no image of the file; left out", path, lost)
-    whole = own_ids and _is_ground_truth(content["annotations"])
+    whole = own_ids and _is_ground_truth(content)
     return builder.build([c["id"] for c in categories] if whole else [])
 
 
@@ -114,13 +114,22 @@ def _box(box: Any, where: str) -> tuple[float, float, float, float]:
     return x, y, x + width, y + height
 
 
-def _is_ground_truth(annotations: list[dict]) -> bool:
-    """Whether COCO's code can evaluate with the file itself: ids from 1 and unique, no ignore."""
+def _is_ground_truth(content: dict[str, Any]) -> bool:
+    """Whether COCO's code can evaluate with the file itself: numbers where it wants numbers.
+
+    Ids of annotations are unique and not 0, nothing is ``ignore``, images have their sizes.
+    """
+    annotations = content["annotations"]
     ids = {a.get("id") for a in annotations}
     return (
         len(ids) == len(annotations)
         and not ids & {0, None}
+        and all(type(x) is int for x in ids)
+        and all(type(c["id"]) is int for c in content["categories"])
         and not any(a.get("ignore") for a in annotations)
+        and all(a.get("iscrowd", 0) in (0, 1) for a in annotations)
+        and all(type(v) in (int, float) for a in annotations for v in a["bbox"])
+        and all(x.get("height") and x.get("width") for x in content["images"])
     )
 
 
