@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import logging
 import math
@@ -138,7 +139,8 @@ def _put_within_images(dataset_name: str, coco_gt: COCO, annotations: list[dict]
         kept = [a for a, keep in zip(annotations, changes.kept.tolist(), strict=True) if keep]
         coco_gt.dataset["annotations"] = kept
     if len(changed) or not changes.kept.all():
-        coco_gt.createIndex()
+        with contextlib.redirect_stdout(io.StringIO()):
+            coco_gt.createIndex()
 
     def show(row: int) -> str:
         return f"{images[row].get('file_name')} {recorded[row].tolist()} (XYWH)"
