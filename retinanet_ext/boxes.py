@@ -180,9 +180,9 @@ def within_images(boxes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, Box
     changes = BoxChanges(
         no_area=no_area,
         outside=outside,
-        turned=(first > last).any(axis=1),
+        turned=np.any(first > last, axis=1),
         cut=~gone & (over > 0),
         visibly_cut=~gone & (over > BORDER_TOLERANCE),
-        unit=tiny & (known >= NORMALISED_SIDE).all(axis=1),
+        unit=np.logical_and(tiny, np.all(known >= NORMALISED_SIDE, axis=1)),
     )
     return clipped, changes

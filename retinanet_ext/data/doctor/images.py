@@ -73,13 +73,20 @@ def check_images(table: DatasetTable, facts: Mapping[str, ImageFacts]) -> list[F
         )
     extents = _extents(table)
     rotated, unsure, wrong = [], [], []
+    doubtful = _sizes_are_not_of_the_boxes(table, known, extents)
     for row, fact in enumerate(known):
         if fact is None or fact.problem:
             continue
         recorded = tuple(table.sizes[row])
         stored, loaded = (fact.width, fact.height), fact.loaded_size
         if stored != loaded and recorded == stored:
-            rotated.append(row)
+            in_stored, in_loaded = _fits(extents[row], stored), _fits(extents[row], loaded)
+            if in_loaded and not in_stored:
+                wrong.append(row)  # the size only: the boxes are of the picture as it is shown
+            elif in_loaded and doubtful:
+                unsure.append(row)
+            else:
+                rotated.append(row)
         elif recorded != loaded:
             if not np.isnan(table.sizes[row]).any():
                 wrong.append(row)
@@ -114,6 +121,22 @@ def check_images(table: DatasetTable, facts: Mapping[str, ImageFacts]) -> list[F
     faults.append(_at("exif_rotation", rotated, rotation))
     faults.append(_at("exif_unsure", unsure, not_seen))
     return faults
+
+
+def _sizes_are_not_of_the_boxes(
+    table: DatasetTable, known: list[ImageFacts | None], extents: np.ndarray
+) -> bool:
+    """Whether boxes somewhere follow EXIF.
+
+    A recorded size that does not then proves nothing about the boxes of the other pictures.
+    """
+    for row, fact in enumerate(known):
+        if fact is None or fact.problem or fact.loaded_size == (fact.width, fact.height):
+            continue
+        stored = (fact.width, fact.height)
+        if _fits(extents[row], fact.loaded_size) and not _fits(extents[row], stored):
+            return True
+    return False
 
 
 def duplicate_images(table: DatasetTable, facts: Mapping[str, ImageFacts]) -> Fault:

@@ -12,7 +12,17 @@ from ...errors import InputError, MissingFileError
 
 __all__ = ["IMAGE_SUFFIXES", "image_size", "is_hidden", "is_image", "read_sizes"]
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+IMAGE_SUFFIXES: tuple[str, ...] = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".webp",
+    ".ppm",
+    ".pgm",
+)
 IMAGE_SUFFIXES += (".jfif", ".jpe", ".jp2", ".pnm", ".pbm", ".gif")
 EXIF_ORIENTATION = 274
 SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange height and width
