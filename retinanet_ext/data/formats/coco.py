@@ -71,24 +71,26 @@ def read_coco(source: Source, inputs: Inputs) -> BoxTable:
     lost = 0
     typed = _are_typed(annotations)
     for number, annotation in enumerate(annotations):
-        where = f"{path}, annotation {annotation.get('id', f'number {number}')}"
         image_id, category = annotation.get("image_id"), annotation.get("category_id")
         if not typed:
-            _check_types(image_id, category, where)
+            _check_types(image_id, category, _place(path, number, annotation))
         image = index.get(image_id)
         if image is None:
             lost += 1
             continue
         if category not in class_of:
             raise InputError(
-                f"{where}: category_id is {category!r}, which is not in 'categories' "
-                f"({listed([c['id'] for c in categories])})"
+                f"{_place(path, number, annotation)}: category_id is {category!r}, "
+                f"which is not in 'categories' ({listed([c['id'] for c in categories])})"
             )
         crowd = bool(annotation.get("iscrowd") or annotation.get("ignore"))
         if crowd:  # "0" and [0] are true to Python
+            where = _place(path, number, annotation)
             crowd = parse_flag(annotation.get("iscrowd"), where, "iscrowd")
             crowd |= parse_flag(annotation.get("ignore"), where, "ignore")
-        builder.add_box(image, _box(annotation.get("bbox"), where), class_of[category], crowd)
+        builder.add_box(
+            image, _box(annotation.get("bbox"), path, number, annotation), class_of[category], crowd
+        )
     texts = {str(x["id"]) for x in images} if lost and lost == len(annotations) else set()
     if any(str(a.get("image_id")) in texts for a in annotations):
         raise InputError(
@@ -198,8 +200,14 @@ def _check_types(image_id: Any, category: Any, where: str) -> None:
             raise InputError(f"{where}: {what} is {value!r}, but must be a number or a text")
 
 
-def _box(box: Any, where: str) -> tuple[float, float, float, float]:
+def _place(path: str, number: int, annotation: dict) -> str:
+    """Where an annotation is, for messages: made only when there is one."""
+    return f"{path}, annotation {annotation.get('id', f'number {number}')}"
+
+
+def _box(box: Any, path: str, number: int, annotation: dict) -> tuple[float, float, float, float]:
     if not isinstance(box, (list, tuple)) or len(box) != 4:
+        where = _place(path, number, annotation)
         raise InputError(f"{where}: bbox is {box!r}, but must be [x, y, width, height]")
     x, y, width, height = box
     try:
@@ -207,6 +215,7 @@ def _box(box: Any, where: str) -> tuple[float, float, float, float]:
     except (TypeError, OverflowError):
         fine = False
     if not fine:
+        where = _place(path, number, annotation)
         x, y, width, height = (parse_number(value, where, "bbox") for value in box)
     return x, y, x + width, y + height
 
