@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["AnchorLevel", "best_anchor_iou", "in_chunks"]
+__all__ = ["AnchorLevel", "BoxChanges", "best_anchor_iou", "in_chunks", "within_images"]
 
 PAIRS_AT_ONCE = 2**20  # elements of a matrix of pairs; 4 MiB in float32
+BORDER_TOLERANCE = 1.0  # pixels over the border that rounding explains, not worth a line
+# Where corners land that were given in 0..1: VOC takes 1 from the first, XYWH adds to the last.
+UNIT = (-1.0, 2.0)
+NORMALISED_SIDE = 16  # pixels; in smaller images boxes below 1 pixel may be meant
 BOXES_AT_ONCE = 2**16  # so that the scratch arrays of best_anchor_iou stay in the cache
 
 
@@ -81,3 +85,104 @@ def _best_of_chunk(
             union = box_area + (cell[2:] - cell[:2]).prod() - intersection
             np.maximum(best, intersection / union, out=best)
     return best
+
+
+@dataclass(frozen=True, eq=False)
+class BoxChanges:
+    """What :func:`within_images` did, by box: (M,) bool each.
+
+    Attributes:
+        no_area: width or height is 0; left out.
+        outside: no part of it is in the image; left out.
+        turned: corners in the wrong order, now in order.
+        cut: stood out of the image, now ends at its border.
+        visibly_cut: by more than rounding explains.
+        unit: in the image's first pixels, where boxes land that are shares of the image's size.
+    """
+
+    no_area: np.ndarray
+    outside: np.ndarray
+    turned: np.ndarray
+    cut: np.ndarray
+    visibly_cut: np.ndarray
+    unit: np.ndarray
+
+    @property
+    def kept(self) -> np.ndarray:
+        """(M,) bool: boxes that are left."""
+        return ~(self.no_area | self.outside)
+
+    def describe(self, show: Callable[[int], str]) -> str:
+        """One line: ``"12 boxes without area left out, first: ..."``; "" if nothing is to be said.
+
+        Args:
+            show: the place and numbers of a box, by its index.
+        """
+        parts = []
+        for rows, one, many in (
+            (self.no_area, "box without area left out", "boxes without area left out"),
+            (self.outside, "box outside of its image left out", "boxes outside left out"),
+            (
+                self.turned & self.kept,
+                "box with corners in the wrong order turned round",
+                "boxes with corners in the wrong order turned round",
+            ),
+            (self.visibly_cut, "box over the border cut", "boxes over the border cut"),
+        ):
+            number = int(rows.sum())
+            if number:
+                first = show(int(np.flatnonzero(rows)[0]))
+                parts.append(f"{number} {one if number == 1 else many}, first: {first}")
+        return "; ".join(parts)
+
+    def why_impossible(self, show: Callable[[int], str]) -> str:
+        """Why no training can use these boxes, with the fix; "" if one can."""
+        if not len(self.unit):
+            return ""
+        first = f"first: {show(0)}"
+        if self.unit.all():
+            return (
+                f"all {len(self.unit)} boxes have numbers of 0 to 1, as shares of the image's "
+                f"size, but must be in pixels ({first}); multiply them by width and height"
+            )
+        if not self.kept.any():
+            return (
+                f"none of the {len(self.unit)} boxes can be used: {int(self.no_area.sum())} have "
+                f"no area and {int(self.outside.sum())} lie outside of their image ({first}); "
+                "look at their numbers with check-data"
+            )
+        return ""
+
+
+def within_images(boxes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, BoxChanges]:
+    """Boxes as both training and evaluation count them: in order and within their images.
+
+    Args:
+        boxes: (M, 4) XYXY in pixels.
+        sizes: (M, 2), height and width of each box's image in pixels; NaN or 0 where unknown, and
+            the image has no border then.
+
+    Returns:
+        (M, 4) boxes, and what was changed; those that are not ``kept`` are to be left out.
+    """
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    known = np.where(np.asarray(sizes) > 0, sizes, np.inf).reshape(-1, 2)
+    limit = np.tile(known[:, ::-1], 2)
+    first, last = boxes[:, :2], boxes[:, 2:]
+    low, high = np.minimum(first, last), np.maximum(first, last)
+    ordered = np.concatenate([low, high], axis=1)
+    clipped = np.clip(ordered, 0, limit)
+    no_area = (low == high).any(axis=1)
+    outside = ~no_area & (clipped[:, :2] >= clipped[:, 2:]).any(axis=1)
+    gone = no_area | outside
+    over = np.abs(clipped - ordered).max(axis=1, initial=0)
+    tiny = ((boxes >= UNIT[0]) & (boxes <= UNIT[1])).all(axis=1)
+    changes = BoxChanges(
+        no_area=no_area,
+        outside=outside,
+        turned=np.any(first > last, axis=1),
+        cut=~gone & (over > 0),
+        visibly_cut=~gone & (over > BORDER_TOLERANCE),
+        unit=np.logical_and(tiny, np.all(known >= NORMALISED_SIDE, axis=1)),
+    )
+    return clipped, changes

@@ -7,6 +7,7 @@ Detectron2 is imported inside the functions: the losses work without it.
 from __future__ import annotations
 
 import importlib
+import types
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ __all__ = [
     "norm_of_all",
     "replace_entry",
     "version_of",
+    "with_globals",
 ]
 
 INHERITED = {
@@ -103,6 +105,27 @@ def has_hooks(module: nn.Module) -> bool:
 def replace_entry(registry: Any, name: str, entry: Any) -> None:
     """Put another object under a name of one of fvcore's registries, which only ever add."""
     registry._obj_map[name] = entry
+
+
+def with_globals(function: Any, **names: Any) -> Any:
+    """A function that finds other objects under some global names of its module.
+
+    Nothing is changed for anybody else. ``DatasetMapper.__call__`` reads files by the global
+    ``utils``, and has no other place to put a reader.
+
+    Raises:
+        NameError: the function does not use one of the names.
+    """
+    unused = set(names) - set(function.__code__.co_names)
+    if unused:
+        raise NameError(f"{function.__qualname__} has no global {', '.join(sorted(unused))}")
+    return types.FunctionType(
+        function.__code__,
+        {**function.__globals__, **names},
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
 
 
 def forget_metadata(metadata: Any, key: str) -> None:

@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "data/__init__": {"data"},
     "data/augment": {"data/loading"},
     "data/datasets": {"data/formats", "data/quickstart"},
-    "data/doctor": {"data/datasets", "data/formats", "data/parallel"},
+    "data/doctor": {"data/datasets", "data/formats", "data/loading", "data/parallel"},
     "data/mapper": {"data/loading"},
     "data/quickstart": {"data/parallel"},
     "data/register": {"data/datasets"},

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from detectron2.data.detection_utils import read_image
 
 from ..boxes import AnchorLevel, best_anchor_iou
 from ..data.doctor import DatasetTable
 from ..data.doctor.boxes import usable_boxes
+from ..data.loading.pixels import read_picture
 from ..visualization.draw import draw_detections
 from ..visualization.sheet import contact_sheet, tile_heights
 from .coverage import IOUS
@@ -43,10 +43,12 @@ def draw_unmatched(
     levels: Sequence[AnchorLevel],
     num: int = 24,
     iou: float = IOUS[-1],
+    sixteen_bit: str = "",
 ) -> np.ndarray | None:
     """Cut the ``num`` worst ones out of their images, each labelled with its best IoU.
 
-    Other objects nearby are dashed. ``boxes`` are those of ``resized_boxes`` for ``table``.
+    Other objects nearby are dashed. ``boxes`` are those of ``resized_boxes`` for ``table``;
+    ``sixteen_bit`` is ``INPUT.SIXTEEN_BIT``.
 
     Returns:
         (H, W, 3) uint8, RGB; None where every object has an anchor in every view.
@@ -60,7 +62,9 @@ def draw_unmatched(
     heights = tile_heights([(1, 1)] * len(rows[:num]))  # crops are square
     tiles, captions = [], []
     for row, score, height in zip(rows[:num].tolist(), best[:num].tolist(), heights, strict=True):
-        image, (left, top) = _crop(read_image(table.file_of_box(row), "RGB"), table.xyxy[row])
+        image, (left, top) = _crop(
+            read_picture(table.file_of_box(row), "RGB", sixteen_bit), table.xyxy[row]
+        )
         others = (table.image_of == table.image_of[row]) & usable_boxes(table)
         others[row] = False
         places = table.xyxy - np.array([left, top, left, top])

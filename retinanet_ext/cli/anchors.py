@@ -133,7 +133,12 @@ def _show(
         print(f"{args.json}: all numbers")
     if args.picture:
         table = from_dataset_dicts(records, class_names, "train")
-        picture = draw_unmatched(table, _resized(cfg, table, divisor), levels)
+        picture = draw_unmatched(
+            table,
+            _resized(cfg, table, divisor),
+            levels,
+            sixteen_bit=cfg.INPUT.SIXTEEN_BIT,
+        )
         if picture is None:
             print(f"{args.picture} is not written: some anchor covers every object")
         else:

@@ -84,7 +84,10 @@ def run(args: argparse.Namespace) -> int:
     sources = [load_table(*x, cfg, args.classes) for x in _specs(args, cfg)]
     tables = [source.table for source in sources]
     _check_outputs_are_not_sources(outputs, sources)
-    facts = read_images(x for table in tables for x in table.files) if args.images else None
+    facts = None
+    if args.images:
+        files = (x for table in tables for x in table.files)
+        facts = read_images(files, cfg.INPUT.SIXTEEN_BIT)
     levels, divisor = _anchors(cfg, bool(args.config_file))
     report = examine(tables, _input_size(cfg), levels, facts, divisor)
     print(format_report(report))

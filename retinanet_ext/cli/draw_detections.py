@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.detection_utils import read_image
 from detectron2.engine import DefaultPredictor
 from detectron2.structures import BoxMode
 from PIL import Image
@@ -19,6 +18,7 @@ from PIL import Image
 from ..config import validate_cfg
 from ..data.datasets.by_path import register_extra_datasets
 from ..data.loading.bad_images import BadImageError, describe
+from ..data.loading.pixels import read_picture
 from ..engine.checkpoint.checkpointer import SafeCheckpointer
 from ..engine.impossible_model import impossible_model_explained
 from ..engine.setup import resolve_device
@@ -166,7 +166,7 @@ def _detect(
     detections = []
     for record in records:
         try:
-            image = read_image(record["file_name"], format="BGR")
+            image = read_picture(record["file_name"], "BGR", cfg.INPUT.SIXTEEN_BIT)
         except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises
             raise BadImageError(describe(record, error)) from error
         instances = predictor(image)["instances"].to("cpu")

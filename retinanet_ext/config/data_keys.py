@@ -34,6 +34,10 @@ datasets.add("CACHE_DIR", "")
 # [{NAME: Mosaic, PROB: 0.5}, Default, RandomBrightness]. "Default" is what Detectron2 does by
 # itself: INPUT.CROP, resize, flip; a list without it does neither. See data/augment/ops.py.
 inputs.add("AUG", ["Default"])
+# Pictures of 16 bits, int32 or floats (one channel), which Pillow would clip to 0..255: "full"
+# scales 0..65535 (floats: 0..1) to 0..255, the same for all pictures, and refuses others; "minmax"
+# scales the range of each picture. "" refuses such pictures.
+inputs.add("SIXTEEN_BIT", "", choices=("", "full", "minmax"))
 # Boxes of which less than this fraction of the area is left, after crops, become background; in
 # [0, 1). 0, as in Detectron2, drops only those that are gone.
 inputs.add(

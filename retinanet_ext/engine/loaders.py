@@ -8,7 +8,6 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import (
     DatasetFromList,
-    DatasetMapper,
     build_detection_test_loader,
     get_detection_dataset_dicts,
 )
@@ -16,6 +15,7 @@ from detectron2.utils import comm
 
 from ..data.augment import build_train_mapper, needs_dataset
 from ..data.loading.bad_images import LoadOrFail, LoadOrSkip
+from ..data.loading.pixels import PictureMapper
 from ..data.loading.stream import TrainStream, build_train_stream
 from .progress import with_bar
 
@@ -49,7 +49,7 @@ def build_train_loader(cfg: CfgNode) -> TrainStream:
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> Any:
     """Detectron2's test loader, with a progress bar on a terminal; errors name the file."""
     # Never skipped: the results would be those of another dataset.
-    mapper = LoadOrFail(DatasetMapper(cfg, is_train=False), "fix it, or remove it from the set")
+    mapper = LoadOrFail(PictureMapper(cfg, is_train=False), "fix it, or remove it from the set")
     loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
     return with_bar(loader, f"evaluate {dataset_name}")
 

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import convert_to_coco_json
 from detectron2.utils.file_io import PathManager
 from pycocotools.coco import COCO
 
+from ..boxes import within_images
 from ..compat import forget_metadata
 from ..errors import ConfigError, InputError, did_you_mean
 
 __all__ = ["class_table", "complete_annotations", "ground_truth_json"]
+
+UNNOTICED = 0.99  # share of a box's area: the detection of the rest has an IoU above all of COCO's
 
 logger = logging.getLogger(__name__)
 
@@ -93,17 +99,58 @@ def class_table(dataset_name: str, coco_gt: COCO) -> tuple[list[int], list[str]]
 
 
 def complete_annotations(dataset_name: str, coco_gt: COCO) -> None:
-    """Fill in, in place, what COCO's code insists on and many json files lack."""
+    """Fill in, in place, what COCO's code insists on and many json files lack.
+
+    Boxes become those that training sees: see :func:`retinanet_ext.boxes.within_images`.
+    """
     coco_gt.dataset.setdefault("info", {})
-    for annotation in coco_gt.dataset.get("annotations", []):
+    annotations = coco_gt.dataset.get("annotations", [])
+    for annotation in annotations:
         annotation.setdefault("iscrowd", 0)
-        annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
+        if not _is_number(annotation.get("area")):
+            annotation["area"] = abs(annotation["bbox"][2] * annotation["bbox"][3])
+    _put_within_images(dataset_name, coco_gt, annotations)
     if 0 in coco_gt.anns:
         logger.warning(
             "Dataset '%s' has an annotation with id 0: COCO's evaluation takes a match with it "
             "for no match. Number annotations from 1",
             dataset_name,
         )
+
+
+def _put_within_images(dataset_name: str, coco_gt: COCO, annotations: list[dict]) -> None:
+    if not annotations:
+        return
+    recorded = np.array([a["bbox"] for a in annotations], np.float64).reshape(-1, 4)
+    corners = np.concatenate([recorded[:, :2], recorded[:, :2] + recorded[:, 2:]], axis=1)
+    images = [coco_gt.imgs.get(a["image_id"], {}) for a in annotations]
+    sizes = np.array([[x.get("height") or 0, x.get("width") or 0] for x in images], np.float64)
+    boxes, changes = within_images(corners, sizes)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    # What rounding put over the border stays, so that COCO's own files give COCO's own numbers.
+    noticed = changes.cut & (areas < UNNOTICED * np.abs(recorded[:, 2:].prod(axis=1)))
+    changed = np.flatnonzero((changes.turned | noticed) & changes.kept)
+    for row in changed.tolist():
+        x1, y1, x2, y2 = boxes[row].tolist()
+        annotations[row]["bbox"] = [x1, y1, x2 - x1, y2 - y1]
+        if not annotations[row].get("segmentation"):  # else the area is the mask's
+            annotations[row]["area"] = float(areas[row])
+    if not changes.kept.all():
+        kept = [a for a, keep in zip(annotations, changes.kept.tolist(), strict=True) if keep]
+        coco_gt.dataset["annotations"] = kept
+    if len(changed) or not changes.kept.all():
+        with contextlib.redirect_stdout(io.StringIO()):
+            coco_gt.createIndex()
+
+    def show(row: int) -> str:
+        return f"{images[row].get('file_name')} {recorded[row].tolist()} (XYWH)"
+
+    if said := changes.describe(show):
+        logger.info("ground truth of '%s': %s", dataset_name, said)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _require_standard_dicts(dataset_name: str) -> None:

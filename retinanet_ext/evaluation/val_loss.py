@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper, build_detection_test_loader
+from detectron2.data import build_detection_test_loader
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
@@ -21,6 +21,7 @@ from torchvision.ops import DropBlock2d, StochasticDepth
 
 from ..compat import Dropout, NormBase
 from ..data.loading.bad_images import LoadOrFail
+from ..data.loading.pixels import PictureMapper
 from ..data.loading.test_mapper import IgnoreRegionMapper, wants_ignored
 from ..errors import InputError
 from ..modeling.criteria.normalizer import LossNormalizer
@@ -50,7 +51,7 @@ def build_val_loss_loader(cfg: CfgNode, dataset_name: str) -> Any:
     Raises:
         BadImageError: while it is iterated, an image that cannot be loaded.
     """
-    mapper = (IgnoreRegionMapper if wants_ignored(cfg) else DatasetMapper)(cfg, is_train=False)
+    mapper = (IgnoreRegionMapper if wants_ignored(cfg) else PictureMapper)(cfg, is_train=False)
     mapper.is_train = True  # keeps the annotations; the resize stays that of evaluation
     loads = LoadOrFail(mapper, "fix it, or remove it from the set")
     return build_detection_test_loader(cfg, dataset_name, mapper=loads)

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 from detectron2.structures import Boxes, BoxMode
 
 from ...errors import InputError
 from ..loading.bad_images import describe
+from ..loading.pixels import PictureMapper, read_picture
 from ..loading.test_mapper import IgnoreRegionMapper, is_ignored, wants_ignored
 from .parse import Step, check_augmentations, is_default, parse_augmentations
 from .sample import Sample
@@ -43,13 +43,14 @@ def build_train_mapper(
     """
     check_augmentations(cfg)
     if is_default(cfg):
-        return (IgnoreRegionMapper if wants_ignored(cfg) else DatasetMapper)(cfg, is_train=True)
+        return (IgnoreRegionMapper if wants_ignored(cfg) else PictureMapper)(cfg, is_train=True)
     return AugmentingMapper(
         parse_augmentations(cfg),
         image_format=cfg.INPUT.FORMAT,
         min_visible=cfg.INPUT.AUG_MIN_VISIBLE,
         wants_ignored=wants_ignored(cfg),
         dataset=dataset,
+        sixteen_bit=cfg.INPUT.SIXTEEN_BIT,
     )
 
 
@@ -68,6 +69,7 @@ class AugmentingMapper:
         min_visible: float = 0.0,
         wants_ignored: bool = True,
         dataset: Sequence[dict[str, Any]] | None = None,
+        sixteen_bit: str = "",
     ):
         """
         Args:
@@ -77,6 +79,7 @@ class AugmentingMapper:
             wants_ignored: whether ``iscrowd`` and ``ignore`` boxes are given as ``ignore_boxes``.
                 Otherwise, as in Detectron2, crowds are left out and ``ignore`` means nothing.
             dataset: all images; needed for a mosaic.
+            sixteen_bit: ``INPUT.SIXTEEN_BIT``.
 
         Raises:
             ValueError: there is a mosaic but no dataset.
@@ -88,6 +91,7 @@ class AugmentingMapper:
         self.min_visible = min_visible
         self.wants_ignored = wants_ignored
         self.dataset = dataset
+        self.sixteen_bit = sixteen_bit
         names = [f"{x.name} ({x.prob:g})" if x.prob < 1 else x.name for x in self.steps]
         logger.info("augmentations in training (probability): %s", ", ".join(names))
 
@@ -135,15 +139,18 @@ class AugmentingMapper:
             raise InputError(f"Mosaic: {describe(other, error)}") from error
 
     def _load(self, dataset_dict: dict[str, Any]) -> Sample:
-        image = utils.read_image(dataset_dict["file_name"], format="RGB")
+        image = read_picture(dataset_dict["file_name"], "RGB", self.sixteen_bit)
         utils.check_image_size(dataset_dict, image)
         annotations = dataset_dict.get("annotations", [])
         if not self.wants_ignored:
             annotations = [x for x in annotations if not x.get("iscrowd", 0)]
         boxes = [BoxMode.convert(x["bbox"], x["bbox_mode"], BoxMode.XYXY_ABS) for x in annotations]
+        corners = np.array(boxes, dtype=np.float64).reshape(-1, 2, 2)
+        # In order, as the box of Detectron2's transforms is.
+        ordered = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
         return Sample.create(
             image,
-            np.array(boxes, dtype=np.float64).reshape(-1, 4),
+            ordered,
             np.array([x["category_id"] for x in annotations], dtype=np.int64),
             np.array([self.wants_ignored and is_ignored(x) for x in annotations], dtype=bool),
         )

@@ -178,10 +178,20 @@ def _read(entry: Entry, cfg: CfgNode, known: dict[Source, BoxTable]) -> BoxTable
     try:
         source = detect(entry.source)
         if source not in known:  # the two parts of a split are read together
-            known[source] = read_cached(source, cache_dir)
+            known[source] = _usable(read_cached(source, cache_dir), source.annotations)
     except (ValueError, OSError) as error:
         raise _kind_of(error)(f"dataset '{entry.name}': {error}") from error
     return known[source]
+
+
+def _usable(table: BoxTable, annotations: str) -> BoxTable:
+    """The boxes that can be learned and found; says once what was changed of the others."""
+    usable, changes = table.within_images()
+    if why := changes.why_impossible(table.show_box):
+        raise InputError(f"{annotations}: {why}")
+    if said := changes.describe(table.show_box):
+        logger.warning("%s: %s", annotations, said)
+    return usable
 
 
 def _kind_of(error: Exception) -> type[UserError]:

@@ -17,6 +17,7 @@ from ...errors import InputError, MissingFileError, did_you_mean, listed
 from ...protocols import LazyDataset
 from ...structures import RETINANET_ARCHITECTURES
 from .register import load_class_names
+from .usable import check_boxes
 
 __all__ = ["check_dataset_dicts", "check_datasets", "check_num_classes"]
 
@@ -44,12 +45,16 @@ def check_datasets(cfg: CfgNode) -> None:
         num_classes = len(class_names or ())
         if cfg.MODEL.META_ARCHITECTURE in RETINANET_ARCHITECTURES:
             num_classes = cfg.MODEL.RETINANET.NUM_CLASSES
+        if getattr(DatasetCatalog[name], "origin", "") == "":  # ours were looked at when read
+            check_boxes(name, dicts)
         if not num_classes:
             continue  # nothing says what the ids may be
         counts = check_dataset_dicts(name, dicts, num_classes, class_names)
         for label, count in zip(class_names or range(num_classes), counts, strict=True):
             totals[str(label)] = totals.get(str(label), 0) + count
     if totals:
+        if not any(totals.values()):
+            raise _no_objects(loaded)
         _log_counts(cfg.DATASETS.TRAIN, sum(len(dicts) for _, dicts in loaded), totals)
 
 
@@ -115,6 +120,19 @@ def check_dataset_dicts(
                     "remove this annotation"
                 )
     return counts
+
+
+def _no_objects(loaded: Sequence[tuple[str, list[dict[str, Any]]]]) -> InputError:
+    boxes = [x for _, dicts in loaded for record in dicts for x in record.get("annotations", ())]
+    seen = (
+        f"all {len(boxes)} boxes are crowds, ignored or difficult ones, which teach nothing"
+        if boxes
+        else "no image has a box that can be used"
+    )
+    return InputError(
+        f"there is no object to train on in {listed([name for name, _ in loaded])}: {seen}; look "
+        "at the annotations with check-data"
+    )
 
 
 def _check_registered(name: str) -> None:

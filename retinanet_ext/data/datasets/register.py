@@ -16,6 +16,7 @@ from detectron2.utils.file_io import PathManager
 from ...errors import InputError, MissingFileError, one_line
 from ...protocols import LazyDataset
 from ..quickstart.dataset import CLASS_NAMES, SPLITS, STYLES, ensure_quickstart, folder_of
+from .usable import keep_usable_boxes
 
 __all__ = [
     "class_names_of",
@@ -51,9 +52,10 @@ class CocoDataset:
     def __call__(self) -> list[dict]:
         self.require_files()
         try:
-            return load_coco_json(self.json_file, self.image_root, self.name)
+            dicts = load_coco_json(self.json_file, self.image_root, self.name)
         except (AssertionError, KeyError, ValueError) as error:
             raise self._not_readable(error) from error
+        return keep_usable_boxes(self.name, dicts)
 
     def class_names(self) -> list[str]:
         """Names of the categories in the order of their ids, as ``load_coco_json`` has them."""

@@ -20,6 +20,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "missing_image": ("error", "no file for an image of the list"),
     "unreadable_image": ("error", "the file is no image that can be decoded"),
     "truncated_image": ("error", "the end of the image file is missing"),
+    "deep_pixels": ("error", "pixels of more than 8 bits without a rule to scale them"),
     "wrong_size": ("error", "recorded width and height are not the file's"),
     "missing_size": ("error", "no width or height recorded"),
     "exif_rotation": ("error", "boxes were drawn before the rotation in the file's EXIF tag"),

@@ -164,6 +164,8 @@ class _Round:
             if row not in first_of:
                 self._drop_image(code, row)
                 continue
+            if tuple(self.table.sizes[row]) != tuple(self.table.sizes[first_of[row]]):
+                continue  # of two pictures, one of which has the wrong name: which cannot be known
             # One entry for each annotation is a common slip of converters: join them.
             first_id = self.content["images"][first_of[row]]["id"]
             for box in self._boxes_of(row):
@@ -207,6 +209,8 @@ class _Round:
 
     def _boxes(self) -> None:
         for code, row in self._rows(*_DROP_BOXES, of="box"):
+            if code == "box_malformed" and self._read_texts(row):
+                continue
             if row not in self.dropped_boxes:
                 self.dropped_boxes.add(row)
                 self._note(code, "box", row, "annotation removed")
@@ -243,6 +247,24 @@ class _Round:
                 after = self.content["annotations"][row]["bbox"]
                 self._note(code, "box", row, f"bbox {before} -> {after}")
         self._number_anew()
+
+    def _read_texts(self, row: int) -> bool:
+        """Write a box whose numbers are texts as numbers; whether it is one."""
+        annotation = self.content["annotations"][row]
+        before = annotation.get("bbox")
+        if not isinstance(before, list) or len(before) != 4:
+            return False
+        if not all(isinstance(x, str | int | float) and not isinstance(x, bool) for x in before):
+            return False
+        try:
+            numbers = [float(x) for x in before]
+        except ValueError:
+            return False
+        if not np.isfinite(numbers).all():
+            return False
+        annotation["bbox"] = numbers
+        self._note("box_malformed", "box", row, f"bbox {before} -> {numbers}")
+        return True
 
     def _set_box(self, row: int, corners: np.ndarray) -> None:
         annotation = self.content["annotations"][row]

@@ -6,12 +6,14 @@ import hashlib
 import os
 import warnings
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFile
 
-from ...errors import one_line
+from ...errors import InputError, one_line
+from ..loading.pixels import DEEP_MODES, eight_bits
 from ..parallel import map_in_processes
 from .boxes import BORDER_TOLERANCE, usable_boxes
 from .findings import Fault
@@ -20,14 +22,20 @@ from .table import DatasetTable
 __all__ = ["ImageFacts", "check_images", "duplicate_images", "read_images", "turn_boxes"]
 
 ORIENTATION_TAG = 0x0112
+CODE_OF_PROBLEM = {
+    "missing": "missing_image",
+    "unreadable": "unreadable_image",
+    "truncated": "truncated_image",
+    "deep": "deep_pixels",
+}
 
 
 class ImageFacts(NamedTuple):
     """Size, orientation and error found when reading one image file.
 
-    ``problem`` is "" or "missing", "unreadable", "truncated", with ``detail`` in words. ``width``
-    and ``height`` are those of the stored pixels, before the turn that ``orientation`` (1..8, EXIF)
-    asks for. ``digest`` is a hash of the pixels.
+    ``problem`` is "" or "missing", "unreadable", "truncated", "deep", with ``detail`` in words.
+    ``width`` and ``height`` are those of the stored pixels, before the turn that ``orientation``
+    (1..8, EXIF) asks for. ``digest`` is a hash of the pixels.
     """
 
     problem: str
@@ -44,30 +52,41 @@ class ImageFacts(NamedTuple):
         return (self.height, self.width) if swapped else (self.width, self.height)
 
 
-def read_images(files: Iterable[str]) -> dict[str, ImageFacts]:
-    """Decode each file once, in several processes, with a progress bar on a terminal."""
+def read_images(files: Iterable[str], sixteen_bit: str = "") -> dict[str, ImageFacts]:
+    """Decode each file once, in several processes, with a progress bar on a terminal.
+
+    ``sixteen_bit`` is ``INPUT.SIXTEEN_BIT``, without which pictures of more than 8 bits are faults.
+    """
     distinct = list(dict.fromkeys(x for x in files if x))
-    return dict(zip(distinct, map_in_processes(_read, distinct, "reading images"), strict=True))
+    read = partial(_read, sixteen_bit=sixteen_bit)
+    return dict(zip(distinct, map_in_processes(read, distinct, "reading images"), strict=True))
 
 
 def check_images(table: DatasetTable, facts: Mapping[str, ImageFacts]) -> list[Fault]:
     """Compare the table with what was read of its files."""
     known = [facts.get(x) if x else None for x in table.files]
     faults = []
-    for problem in ("missing", "unreadable", "truncated"):
+    for problem, code in CODE_OF_PROBLEM.items():
         rows = [i for i, x in enumerate(known) if x is not None and x.problem == problem]
         faults.append(
-            _at(f"{problem}_image", rows, lambda i: known[i].detail)  # type: ignore[union-attr]
+            _at(code, rows, lambda i: known[i].detail)  # type: ignore[union-attr]
         )
     extents = _extents(table)
     rotated, unsure, wrong = [], [], []
+    doubtful = _sizes_are_not_of_the_boxes(table, known, extents)
     for row, fact in enumerate(known):
         if fact is None or fact.problem:
             continue
         recorded = tuple(table.sizes[row])
         stored, loaded = (fact.width, fact.height), fact.loaded_size
         if stored != loaded and recorded == stored:
-            rotated.append(row)
+            in_stored, in_loaded = _fits(extents[row], stored), _fits(extents[row], loaded)
+            if in_loaded and not in_stored:
+                wrong.append(row)  # the size only: the boxes are of the picture as it is shown
+            elif in_loaded and doubtful:
+                unsure.append(row)
+            else:
+                rotated.append(row)
         elif recorded != loaded:
             if not np.isnan(table.sizes[row]).any():
                 wrong.append(row)
@@ -104,6 +123,22 @@ def check_images(table: DatasetTable, facts: Mapping[str, ImageFacts]) -> list[F
     return faults
 
 
+def _sizes_are_not_of_the_boxes(
+    table: DatasetTable, known: list[ImageFacts | None], extents: np.ndarray
+) -> bool:
+    """Whether boxes somewhere follow EXIF.
+
+    A recorded size that does not then proves nothing about the boxes of the other pictures.
+    """
+    for row, fact in enumerate(known):
+        if fact is None or fact.problem or fact.loaded_size == (fact.width, fact.height):
+            continue
+        stored = (fact.width, fact.height)
+        if _fits(extents[row], fact.loaded_size) and not _fits(extents[row], stored):
+            return True
+    return False
+
+
 def duplicate_images(table: DatasetTable, facts: Mapping[str, ImageFacts]) -> Fault:
     """Images with the pixels of an earlier one under another name."""
     first: dict[str, int] = {}
@@ -134,7 +169,7 @@ def turn_boxes(boxes: np.ndarray, width: int, height: int, orientation: int) -> 
     return np.stack([x1, y1, x2, y2], axis=1)
 
 
-def _read(path: str) -> ImageFacts:
+def _read(path: str, sixteen_bit: str = "") -> ImageFacts:
     """Decode one file; whatever its bytes do to the decoder is a fault of the file."""
     if not os.path.isfile(path):
         return ImageFacts("missing", "the image file does not exist")
@@ -144,12 +179,12 @@ def _read(path: str) -> ImageFacts:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of broken metadata; the pixels decide
             with Image.open(path) as image:
-                return _decode(image)
+                return _decode(image, path, sixteen_bit)
     except Exception as error:  # Pillow's decoders raise many kinds
         return ImageFacts("unreadable", f"the image cannot be read: {one_line(error)}")
 
 
-def _decode(image: ImageFile.ImageFile) -> ImageFacts:
+def _decode(image: ImageFile.ImageFile, path: str, sixteen_bit: str) -> ImageFacts:
     width, height = image.size
     try:
         image.load()
@@ -158,6 +193,11 @@ def _decode(image: ImageFile.ImageFile) -> ImageFacts:
         if "truncated" in reason or "end of file" in reason or "not processed" in reason:
             return ImageFacts("truncated", f"the image file ends too early: {error}")
         raise
+    if image.mode in DEEP_MODES:
+        try:
+            eight_bits(np.asarray(image), image.mode, sixteen_bit, path)
+        except InputError as error:
+            return ImageFacts("deep", str(error).removeprefix(f"{path}: "))
     digest = hashlib.blake2b(f"{image.mode} {image.size}".encode(), digest_size=16)
     digest.update(image.tobytes())
     if image.palette is not None:

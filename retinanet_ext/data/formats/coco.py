@@ -6,19 +6,22 @@ import json
 import logging
 import math
 import os
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, MissingFileError, listed
 from .builder import TableBuilder
 from .table import BoxTable, Inputs, Source
-from .text import parse_number, unique_names
+from .text import parse_flag, parse_name, parse_number, unique_names
 
 __all__ = ["read_coco"]
 
 logger = logging.getLogger(__name__)
 
 PROBED_IMAGES = 5
+MAX_ID = 2**63 - 1  # of a table; larger ones are numbered anew
+SIDES = ("height", "width")
 
 
 def read_coco(source: Source, inputs: Inputs) -> BoxTable:
@@ -34,45 +37,76 @@ def read_coco(source: Source, inputs: Inputs) -> BoxTable:
     inputs.add(path)
     content = _load(path)
     images = _by_id(content["images"], path)
-    categories = sorted(content["categories"], key=lambda c: c["id"])
-    names = unique_names([str(c["name"]) for c in categories], f"{path}, categories")
+    annotations = content["annotations"]
+    categories = _categories(content, path)
+    names = unique_names([c["name"] for c in categories], f"{path}, categories")
     class_of = {c["id"]: i for i, c in enumerate(categories)}
     folder = source.images or find_images(Path(path), [x["file_name"] for x in images])
     builder = TableBuilder(names, inputs)
-    own_ids = all(type(x["id"]) is int for x in images)
-    index = {
-        x["id"]: builder.add_image(
+    own_ids = all(type(x["id"]) is int and abs(x["id"]) <= MAX_ID for x in images)
+    index: dict[Any, int] = {}
+    first_of: dict[str, Any] = {}
+    joined = []
+    for x in images:
+        name = os.path.normpath(x["file_name"])
+        if name in first_of:
+            joined.append((x["file_name"], first_of[name], x["id"]))
+            index[x["id"]] = index[first_of[name]]
+            continue
+        first_of[name] = x["id"]
+        index[x["id"]] = builder.add_image(
             os.path.join(folder, x["file_name"]),
-            int(x.get("height") or 0),
-            int(x.get("width") or 0),
+            x["height"],
+            x["width"],
             x["id"] if own_ids else None,
         )
-        for x in images
-    }
+    if joined:
+        logger.warning(
+            "%s: %d pictures are listed twice, first %s with image ids %r and %r; the boxes of "
+            "both entries count for the one picture",
+            path,
+            len(joined),
+            *joined[0],
+        )
     lost = 0
-    for number, annotation in enumerate(content["annotations"]):
-        where = f"{path}, annotation {annotation.get('id', f'number {number}')}"
-        image = index.get(annotation.get("image_id"))
+    typed = _are_typed(annotations)
+    for number, annotation in enumerate(annotations):
+        image_id, category = annotation.get("image_id"), annotation.get("category_id")
+        if not typed:
+            _check_types(image_id, category, _place(path, number, annotation))
+        image = index.get(image_id)
         if image is None:
             lost += 1
             continue
-        category = annotation.get("category_id")
         if category not in class_of:
             raise InputError(
-                f"{where}: category_id is {category!r}, which is not in 'categories' "
-                f"({listed([c['id'] for c in categories])})"
+                f"{_place(path, number, annotation)}: category_id is {category!r}, "
+                f"which is not in 'categories' ({listed([c['id'] for c in categories])})"
             )
         crowd = bool(annotation.get("iscrowd") or annotation.get("ignore"))
-        builder.add_box(image, _box(annotation.get("bbox"), where), class_of[category], crowd)
+        if crowd:  # "0" and [0] are true to Python
+            where = _place(path, number, annotation)
+            crowd = parse_flag(annotation.get("iscrowd"), where, "iscrowd")
+            crowd |= parse_flag(annotation.get("ignore"), where, "ignore")
+        builder.add_box(
+            image, _box(annotation.get("bbox"), path, number, annotation), class_of[category], crowd
+        )
+    texts = {str(x["id"]) for x in images} if lost and lost == len(annotations) else set()
+    if any(str(a.get("image_id")) in texts for a in annotations):
+        raise InputError(
+            f"{path}: no annotation belongs to an image of the file: the first has image_id "
+            f"{annotations[0].get('image_id')!r}, and the first image has id {images[0]['id']!r}; "
+            "write them alike, as whole numbers"
+        )
     if lost:
         logger.warning("%s: %d annotations belong to no image of the file; left out", path, lost)
-    whole = own_ids and _is_ground_truth(content["annotations"])
+    whole = own_ids and not joined and _is_ground_truth(content)
     return builder.build([c["id"] for c in categories] if whole else [])
 
 
 def _load(path: str) -> dict[str, Any]:
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             content = json.load(file)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not json: {error}") from error
@@ -90,19 +124,90 @@ def _load(path: str) -> dict[str, Any]:
 
 
 def _by_id(images: list[dict], path: str) -> list[dict]:
+    """The entries in the order of their ids, their fields of the types that they should have."""
     found: dict[Any, dict] = {}
-    for image in images:
-        if image["id"] in found:
+    for number, image in enumerate(images):
+        where, key, name = f"{path}, entry {number} of 'images'", image["id"], image["file_name"]
+        if not _is_id(key):
+            raise InputError(f"{where}: id is {key!r}, but must be a number or a text")
+        if not isinstance(name, str) or not name.strip():
+            raise InputError(f"{where}: file_name is {name!r}, but must be the name of a file")
+        sizes = {side: image.get(side) or 0 for side in SIDES}
+        for side, size in sizes.items():
+            if type(size) is not int:
+                sizes[side] = int(parse_number(size, f"{where} ({name})", side))
+        if key in found:
             raise InputError(
-                f"{path}: image id {image['id']!r} is there twice, for "
-                f"{found[image['id']]['file_name']} and {image['file_name']}"
+                f"{path}: image id {key!r} is there twice, for {found[key]['file_name']} and {name}"
             )
-        found[image["id"]] = image
+        found[key] = {"id": key, "file_name": name.replace("\\", "/"), **sizes}
     return [found[key] for key in sorted(found, key=lambda x: (isinstance(x, str), x))]
 
 
-def _box(box: Any, where: str) -> tuple[float, float, float, float]:
+def _categories(content: dict[str, Any], path: str) -> list[dict[str, Any]]:
+    """Id and name of each category in the order of their ids, all of one type."""
+    rows: dict[Any, dict[str, Any]] = {}
+    for number, row in enumerate(content["categories"]):
+        where, key = f"{path}, entry {number} of 'categories'", row["id"]
+        first = content["categories"][0]["id"]
+        if not _is_id(key):
+            raise InputError(f"{where}: id is {key!r}, but must be a number or a text")
+        if key in rows:
+            raise InputError(f"{where}: id {key!r} is there twice; give each category its own")
+        if isinstance(key, str) is not isinstance(first, str):
+            raise InputError(
+                f"{where}: id is {key!r}, and that of the first is {first!r}; write all as numbers "
+                "or all as texts"
+            )
+        rows[key] = {"id": key, "name": parse_name(row["name"], f"{where}: name")}
+    return _without_empty_twins([rows[key] for key in sorted(rows)], content, path)
+
+
+def _without_empty_twins(
+    rows: list[dict[str, Any]], content: dict[str, Any], path: str
+) -> list[dict[str, Any]]:
+    """Of categories with one name, those without annotations go: Roboflow's parent is one."""
+    names = [row["name"] for row in rows]
+    if len(set(names)) == len(names):
+        return rows
+    used = {str(a.get("category_id")) for a in content["annotations"]}
+    kept = [row for row in rows if names.count(row["name"]) == 1 or str(row["id"]) in used]
+    if {row["name"] for row in kept} != set(names):
+        return rows  # what is twice is said by unique_names
+    left_out = [row["id"] for row in rows if row not in kept]
+    if left_out:
+        logger.warning(
+            "%s: categories without annotations and with the name of another are left out: ids %s",
+            path,
+            listed(left_out),
+        )
+    return kept
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int | str) and not isinstance(value, bool)
+
+
+def _are_typed(annotations: list[dict]) -> bool:
+    kinds = {type(a.get("image_id")) for a in annotations}
+    kinds |= {type(a.get("category_id")) for a in annotations}
+    return kinds <= {int, str}
+
+
+def _check_types(image_id: Any, category: Any, where: str) -> None:
+    for what, value in (("image_id", image_id), ("category_id", category)):
+        if isinstance(value, bool | list | dict):
+            raise InputError(f"{where}: {what} is {value!r}, but must be a number or a text")
+
+
+def _place(path: str, number: int, annotation: dict) -> str:
+    """Where an annotation is, for messages: made only when there is one."""
+    return f"{path}, annotation {annotation.get('id', f'number {number}')}"
+
+
+def _box(box: Any, path: str, number: int, annotation: dict) -> tuple[float, float, float, float]:
     if not isinstance(box, (list, tuple)) or len(box) != 4:
+        where = _place(path, number, annotation)
         raise InputError(f"{where}: bbox is {box!r}, but must be [x, y, width, height]")
     x, y, width, height = box
     try:
@@ -110,17 +215,30 @@ def _box(box: Any, where: str) -> tuple[float, float, float, float]:
     except (TypeError, OverflowError):
         fine = False
     if not fine:
+        where = _place(path, number, annotation)
         x, y, width, height = (parse_number(value, where, "bbox") for value in box)
     return x, y, x + width, y + height
 
 
-def _is_ground_truth(annotations: list[dict]) -> bool:
-    """Whether COCO's code can evaluate with the file itself: ids from 1 and unique, no ignore."""
-    ids = {a.get("id") for a in annotations}
+def _is_ground_truth(content: dict[str, Any]) -> bool:
+    """Whether COCO's code can evaluate with the file itself: numbers where it wants numbers.
+
+    Ids of annotations are unique and not 0, nothing is ``ignore``, images have their sizes.
+    """
+    annotations = content["annotations"]
+    if not {type(a.get("id")) for a in annotations} <= {int}:
+        return False
+    ids = {a["id"] for a in annotations}
     return (
         len(ids) == len(annotations)
-        and not ids & {0, None}
+        and 0 not in ids
+        and all(type(c["id"]) is int for c in content["categories"])
         and not any(a.get("ignore") for a in annotations)
+        and all(a.get("iscrowd", 0) in (0, 1) for a in annotations)
+        and set(map(type, chain.from_iterable(a["bbox"] for a in annotations))) <= {int, float}
+        and all(
+            type(x.get(side)) is int and x[side] > 0 for x in content["images"] for side in SIDES
+        )
     )
 
 

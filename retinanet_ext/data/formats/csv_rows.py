@@ -47,6 +47,8 @@ def read_csv(source: Source, inputs: Inputs) -> BoxTable:
             columns = header or list(range(len(COLUMNS)))
             if header:
                 continue
+        if len(fields) == 1 and columns[0] == 0:  # a path, and no object
+            fields = fields + [""] * max(columns)
         if len(fields) <= max(columns):
             raise InputError(f"{where}: has {len(fields)} fields; a row is {CONVENTION}")
         name, *corners, label = (fields[column] for column in columns)

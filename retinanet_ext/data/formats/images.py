@@ -10,16 +10,38 @@ from PIL import Image
 
 from ...errors import InputError, MissingFileError
 
-__all__ = ["IMAGE_SUFFIXES", "image_size", "is_image", "read_sizes"]
+__all__ = ["IMAGE_SUFFIXES", "image_size", "is_hidden", "is_image", "read_sizes"]
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+IMAGE_SUFFIXES: tuple[str, ...] = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".webp",
+    ".ppm",
+    ".pgm",
+)
+IMAGE_SUFFIXES += (".jfif", ".jpe", ".jp2", ".pnm", ".pbm", ".gif")
 EXIF_ORIENTATION = 274
 SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange height and width
 
 
 def is_image(name: str | os.PathLike) -> bool:
-    """Whether a file name ends like an image's."""
-    return os.fspath(name).lower().endswith(IMAGE_SUFFIXES)
+    """Whether a file name ends like an image's, and is no file of a system's own."""
+    name = os.fspath(name)
+    return name.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(name)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is a system's or a tool's own: ``._a.jpg``, ``.ipynb_checkpoints``.
+
+    Args:
+        name: a path, of which the last part counts.
+    """
+    name = os.path.basename(name)
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def image_size(path: str) -> tuple[int, int]:

@@ -6,6 +6,7 @@ N: images, M: boxes of all of them, K: classes.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import json
 import os
@@ -15,6 +16,8 @@ from typing import Any
 
 import numpy as np
 from detectron2.structures import BoxMode
+
+from ...boxes import BoxChanges, within_images
 
 __all__ = ["BoxTable", "Inputs", "Source", "paused_gc"]
 
@@ -88,6 +91,26 @@ class BoxTable:
 
     def __len__(self) -> int:
         return len(self.file_names)
+
+    def within_images(self) -> tuple[BoxTable, BoxChanges]:
+        """This table with the boxes that training and evaluation count, and what was changed."""
+        boxes, changes = within_images(self.boxes, np.repeat(self.sizes, np.diff(self.starts), 0))
+        kept = changes.kept
+        if kept.all() and not (changes.turned.any() or changes.cut.any()):
+            return self, changes
+        table = dataclasses.replace(
+            self,
+            starts=np.cumsum([0, *kept])[self.starts],
+            boxes=boxes[kept],
+            classes=self.classes[kept],
+            crowd=self.crowd[kept],
+        )
+        return table, changes
+
+    def show_box(self, row: int) -> str:
+        """``"a.jpg [x1, y1, x2, y2]"`` of a box, for messages."""
+        image = int(np.searchsorted(self.starts, row, side="right")) - 1
+        return f"{self.file_names[image]} [{', '.join(f'{x:g}' for x in self.boxes[row])}]"
 
     def records(
         self, images: Iterable[int] | None = None, class_map: Sequence[int] | None = None

@@ -10,7 +10,14 @@ from pathlib import Path
 from ...errors import InputError, MissingFileError
 from .table import Inputs
 
-__all__ = ["parse_number", "read_class_file", "read_rows", "unique_names"]
+__all__ = [
+    "parse_flag",
+    "parse_name",
+    "parse_number",
+    "read_class_file",
+    "read_rows",
+    "unique_names",
+]
 
 
 def parse_number(value: object, where: str, what: str) -> float:
@@ -24,14 +31,55 @@ def parse_number(value: object, where: str, what: str) -> float:
     return number
 
 
+def parse_flag(value: object, where: str, what: str) -> bool:
+    """Yes or no, written as 0 or 1 or in words; anything else is an error.
+
+    Raises:
+        ValueError: names ``where``, ``what`` and the value.
+    """
+    if value is None:
+        return False
+    if isinstance(value, str | int | float):
+        found = _FLAGS.get(str(value).strip().lower())
+        if found is not None:
+            return found
+    raise InputError(f"{where}: {what} is {value!r}, but must be 0 or 1")
+
+
+_NO, _YES = ("", "0", "0.0", "false", "no", "n", "f"), ("1", "1.0", "true", "yes", "y", "t")
+_FLAGS = dict.fromkeys(_NO, False) | dict.fromkeys(_YES, True)
+
+
+def parse_name(value: object, where: str) -> str:
+    """The name of a class: a text, or a whole number that is taken as one.
+
+    Raises:
+        ValueError: names ``where`` and the value, such as yaml's ``no``, which is false.
+    """
+    if isinstance(value, bool):
+        raise InputError(
+            f"{where}: is {value!r}, which is how yaml reads a bare no, yes, on or off; put the "
+            "name in quotes"
+        )
+    if not isinstance(value, str | int) or not str(value).strip():
+        raise InputError(f"{where}: is {value!r}, but must be the name of a class; put one there")
+    return str(value)
+
+
 def read_rows(path: str, inputs: Inputs) -> Iterator[tuple[int, list[str]]]:
     """Line number and stripped fields of each row of a CSV that is not empty."""
     inputs.add(path)
     # utf-8-sig: spreadsheets put a mark before the first name.
     with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file, skipinitialspace=True)
+        reader, last = csv.reader(file, skipinitialspace=True), 0
         try:
             for row in reader:
+                first, last = last + 1, reader.line_num
+                if any("\n" in x for x in row):
+                    raise InputError(
+                        f"{path}, line {first}: a quote that begins there is not closed on its "
+                        "line; close or remove it"
+                    )
                 if any(fields := [x.strip() for x in row]):
                     yield reader.line_num, fields
         except (csv.Error, UnicodeDecodeError) as error:

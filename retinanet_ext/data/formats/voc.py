@@ -9,9 +9,9 @@ from xml.etree import ElementTree
 
 from ...errors import InputError, MissingFileError
 from .builder import TableBuilder
-from .images import is_image
+from .images import is_hidden, is_image
 from .table import BoxTable, Inputs, Source
-from .text import parse_number, read_class_file
+from .text import parse_flag, parse_number, read_class_file
 
 __all__ = ["read_voc"]
 
@@ -32,14 +32,23 @@ def read_voc(source: Source, inputs: Inputs) -> BoxTable:
         ValueError: names the file and what is wrong in it.
         FileNotFoundError: an xml or an image is missing.
     """
-    folder, root = _folders(Path(source.annotations))
+    folder, parent = _folders(Path(source.annotations))
     inputs.add(folder)
     names = read_class_file(source.classes, inputs) if source.classes else None
-    images = _images(_image_folder(source, folder, root), inputs)
+    images = _images(_image_folder(source, folder, parent), inputs)
     builder = TableBuilder(names, inputs)
     zeros = []
+    xml_of: dict[str, Path] = {}
     for path in _xml_files(Path(source.annotations), folder, inputs):
-        if _read_file(path, images, builder, inputs, source.one_based):
+        root = _parse(path, inputs)
+        image = _image_of(path, root, images)
+        if image in xml_of:
+            raise InputError(
+                f"{path} and {xml_of[image]} both belong to the picture {image}; remove one, or "
+                "give each the name of its picture"
+            )
+        xml_of[image] = path
+        if _read_file(path, root, image, builder, source.one_based):
             zeros.append(path)
     if zeros:
         logger.warning(
@@ -64,7 +73,8 @@ def _folders(path: Path) -> tuple[Path, Path]:
 
 def _xml_files(path: Path, folder: Path, inputs: Inputs) -> list[Path]:
     if not path.is_file():
-        return sorted(folder.glob("*.xml"))
+        found = (Path(entry.path) for entry in os.scandir(folder) if not is_hidden(entry.name))
+        return sorted(path for path in found if path.suffix.lower() == ".xml")
     inputs.add(path)
     files = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -72,7 +82,16 @@ def _xml_files(path: Path, folder: Path, inputs: Inputs) -> list[Path]:
             files.append(folder / f"{line.split()[0]}.xml")
             if not files[-1].is_file():
                 raise MissingFileError(f"{path}, line {number}: there is no {files[-1]}")
-    return files
+    distinct = list(dict.fromkeys(files))
+    if len(distinct) < len(files):
+        twice = next(file for file in distinct if files.count(file) > 1)
+        logger.warning(
+            "%s: %d lines repeat a picture (first %s); each counts once",
+            path,
+            len(files) - len(distinct),
+            twice.stem,
+        )
+    return distinct
 
 
 def _image_folder(source: Source, folder: Path, root: Path) -> Path:
@@ -93,16 +112,25 @@ def _images(folder: Path, inputs: Inputs) -> dict[str, str]:
     return {Path(p).stem: p for p in paths} | {Path(p).name: p for p in paths}
 
 
-def _read_file(
-    path: Path, images: dict[str, str], builder: TableBuilder, inputs: Inputs, one_based: bool
-) -> bool:
-    """Add one image; return whether a coordinate is below 1."""
-    root = _parse(path, inputs)
-    # People rename images and forget the xml, so the file's own name counts too.
+def _image_of(path: Path, root: ElementTree.Element, images: dict[str, str]) -> str:
+    """The picture of an xml file: the one of its own name, else the one that it names inside.
+
+    People copy and rename files and forget what is written in them.
+    """
     name = os.path.basename((root.findtext("filename") or "").strip().replace("\\", "/"))
-    image = images.get(name) or images.get(path.stem) or images.get(Path(name).stem)
+    named = images.get(name)
+    if named is not None and Path(named).stem == path.stem:
+        return named  # of a.jpg and a.png
+    image = images.get(path.stem) or named or images.get(Path(name).stem)
     if image is None:
         raise MissingFileError(f"{path}: there is no image '{name}' or '{path.stem}.*' beside it")
+    return image
+
+
+def _read_file(
+    path: Path, root: ElementTree.Element, image: str, builder: TableBuilder, one_based: bool
+) -> bool:
+    """Add one image; return whether a coordinate is below 1."""
     height, width = (_length(root, tag, path) for tag in ("height", "width"))
     index, below = builder.add_image(image, height, width), False
     for number, element in enumerate(root.findall("object"), 1):
@@ -114,7 +142,7 @@ def _read_file(
         x1, y1, x2, y2 = (parse_number(bounds.findtext(tag), where, tag) for tag in CORNERS)
         below |= one_based and min(x1, y1) < 1
         shift = 1 if one_based else 0
-        difficult = (element.findtext("difficult") or "0").strip() not in ("0", "False", "false")
+        difficult = parse_flag(element.findtext("difficult"), where, "difficult")
         box = (x1 - shift, y1 - shift, x2, y2)
         builder.add_box(index, box, builder.class_index(label, where), difficult)
     return below

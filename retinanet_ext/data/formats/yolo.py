@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ import yaml
 
 from ...errors import InputError, MissingFileError, listed, one_line
 from .builder import TableBuilder
-from .images import is_image
+from .images import is_hidden, is_image
 from .table import BoxTable, Inputs, Source
-from .text import parse_number, unique_names
+from .text import parse_name, parse_number, unique_names
 
 __all__ = ["load_data_yaml", "read_yolo", "yolo_subsets"]
 
 SUBSETS = ("train", "val", "test")
+logger = logging.getLogger(__name__)
+
 TOLERANCE = 0.01  # tools write coordinates slightly above 1
 
 
@@ -45,7 +48,8 @@ def yolo_subsets(path: str) -> list[str]:
 def read_yolo(source: Source, inputs: Inputs) -> BoxTable:
     """Read one list of images of a data.yaml and the labels beside them.
 
-    The labels of ``.../images/a.jpg`` are in ``.../labels/a.txt``, or in ``a.txt`` beside it. A row
+    The labels of ``.../images/a.jpg`` are in ``.../labels/a.txt``, or else in ``a.txt`` beside it;
+    with ``kpt_shape``, the keypoints after each box are passed over. A row
     is ``class cx cy w h``, or ``class x1 y1 x2 y2 x3 y3 ...`` of a polygon, whose bounds are taken;
     all are shares of the image's size. An image without a file has no objects.
 
@@ -57,31 +61,54 @@ def read_yolo(source: Source, inputs: Inputs) -> BoxTable:
     inputs.add(path)
     content = load_data_yaml(path)
     names = content["names"]
-    pairs = sorted(names.items()) if isinstance(names, dict) else list(enumerate(names))
-    class_of = {int(parse_number(k, path, "names")): i for i, (k, _) in enumerate(pairs)}
-    builder = TableBuilder(unique_names([str(v) for _, v in pairs], f"{path}, names"), inputs)
+    pairs = _classes(names, path)
+    class_of = {number: i for i, (number, _) in enumerate(pairs)}
+    builder = TableBuilder(unique_names([name for _, name in pairs], f"{path}, names"), inputs)
+    keypoints = _keypoint_numbers(content, path)
     if "nc" in content and content["nc"] != len(pairs):
         raise InputError(f"{path}: nc is {content['nc']}, but there are {len(pairs)} names")
-    images = _images(source, content, inputs)
+    images, whole = _images(source, content, inputs)
     labelled = 0
+    used: dict[str, set[str]] = {}
     for image in images:
         labels = _label_file(image)
         inputs.add(os.path.dirname(image))
         index = builder.add_image(image)
+        used.setdefault(os.path.dirname(labels), set()).add(os.path.basename(labels))
         if os.path.isdir(folder := os.path.dirname(labels)):
             inputs.add(folder)  # a label file may appear
         if os.path.isfile(labels):
             labelled += 1
-            _read_labels(labels, index, class_of, builder, inputs)
+            _read_labels(labels, index, class_of, builder, inputs, keypoints)
     if not labelled:
         raise MissingFileError(
             f"{path}: none of the {len(images)} images has a label file; looked for "
             f"{_label_file(images[0])} and so on"
         )
+    if whole:
+        _warn_of_left_over_labels(path, used)
     return builder.build(normalised=True)
 
 
-def _images(source: Source, content: dict[str, Any], inputs: Inputs) -> list[str]:
+def _warn_of_left_over_labels(path: str, used: dict[str, set[str]]) -> None:
+    """Labels whose picture is not there, or has a suffix that is not known, would be missed."""
+    left = []
+    for folder, names in used.items():
+        if os.path.isdir(folder):
+            found = sorted(x.name for x in os.scandir(folder) if x.name.lower().endswith(".txt"))
+            known = {*names, "classes.txt"}
+            left += [os.path.join(folder, x) for x in found if x not in known and not is_hidden(x)]
+    if left:
+        logger.warning(
+            "%s: %d label files have no picture that can be read, first %s",
+            path,
+            len(left),
+            left[0],
+        )
+
+
+def _images(source: Source, content: dict[str, Any], inputs: Inputs) -> tuple[list[str], bool]:
+    """The pictures, and whether they are all that their folders hold."""
     path = source.annotations
     given = [name for name in SUBSETS if content.get(name)]
     subset = source.subset or (given[0] if len(given) == 1 else "")
@@ -100,7 +127,7 @@ def _images(source: Source, content: dict[str, Any], inputs: Inputs) -> list[str
     found = [image for place in places for image in _images_of(place, inputs)]
     if not found:
         raise MissingFileError(f"{path}: no image in {', '.join(map(str, places))}")
-    return found
+    return list(dict.fromkeys(found)), all(place.is_dir() for place in places)
 
 
 def _place(entry: str, root: Path, path: Path) -> Path:
@@ -118,23 +145,31 @@ def _images_of(place: Path, inputs: Inputs) -> list[str]:
     inputs.add(place)
     if place.is_dir():
         found = []
-        for folder, _, files in os.walk(place):
+        for folder, folders, files in os.walk(place):
+            folders[:] = [name for name in folders if not is_hidden(name)]
             inputs.add(folder)
             found += [os.path.join(folder, name) for name in files if is_image(name)]
         return sorted(found)
     lines = [line.strip() for line in place.read_text(encoding="utf-8").splitlines()]
-    return [os.path.normpath(place.parent / line) for line in lines if line]
+    return list(dict.fromkeys(os.path.normpath(place.parent / line) for line in lines if line))
 
 
 def _label_file(image: str) -> str:
     head, found, tail = image.rpartition(f"{os.sep}images{os.sep}")
     stem = os.path.splitext(f"{head}{os.sep}labels{os.sep}{tail}" if found else image)[0]
     beside = os.path.splitext(image)[0] + ".txt"
+    if found and os.path.isfile(f"{stem}.txt"):  # else tools leave empty files beside the pictures
+        return f"{stem}.txt"
     return beside if os.path.isfile(beside) else f"{stem}.txt"
 
 
 def _read_labels(
-    path: str, image: int, class_of: dict[int, int], builder: TableBuilder, inputs: Inputs
+    path: str,
+    image: int,
+    class_of: dict[int, int],
+    builder: TableBuilder,
+    inputs: Inputs,
+    keypoints: int,
 ) -> None:
     inputs.add(path)
     with open(path, encoding="utf-8") as file:
@@ -147,7 +182,49 @@ def _read_labels(
                 raise InputError(
                     f"{where}: class is '{fields[0]}', but data.yaml knows {listed(list(class_of))}"
                 )
-            builder.add_box(image, _box(fields[1:], where), class_of[int(fields[0])])
+            builder.add_box(
+                image,
+                _box(_without_keypoints(fields[1:], keypoints, where), where),
+                class_of[int(fields[0])],
+            )
+
+
+def _without_keypoints(fields: list[str], keypoints: int, where: str) -> list[str]:
+    """The numbers of the box; those of a pose's keypoints come after it."""
+    if not keypoints or len(fields) == 4:
+        return fields
+    if len(fields) != 4 + keypoints:
+        raise InputError(
+            f"{where}: has {len(fields)} numbers after the class, but with data.yaml's kpt_shape a "
+            f"row has 4 and {keypoints} of keypoints"
+        )
+    return fields[:4]
+
+
+def _keypoint_numbers(content: dict[str, Any], path: str) -> int:
+    """How many numbers of keypoints follow each box; 0 where the labels are no poses."""
+    shape = content.get("kpt_shape")
+    if shape is None:
+        return 0
+    fine = isinstance(shape, list) and len(shape) == 2 and all(type(x) is int for x in shape)
+    if not fine or shape[0] < 1 or shape[1] not in (2, 3):
+        raise InputError(
+            f"{path}: kpt_shape is {shape!r}, but must be [number of keypoints, 2 or 3]"
+        )
+    return shape[0] * shape[1]
+
+
+def _classes(names: Any, path: str) -> list[tuple[int, str]]:
+    """Number and name of each class, in the order of the numbers."""
+    found: dict[int, str] = {}
+    for key, value in names.items() if isinstance(names, dict) else enumerate(names):
+        number = parse_number(key, f"{path}, names", "the number of a class")
+        if number != int(number) or number < 0 or int(number) in found:
+            raise InputError(
+                f"{path}, names: {key!r} is no number of a class from 0, or is there twice"
+            )
+        found[int(number)] = parse_name(value, f"{path}, names, class {int(number)}")
+    return sorted(found.items())
 
 
 def _box(fields: list[str], where: str) -> tuple[float, float, float, float]:

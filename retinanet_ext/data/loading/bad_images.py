@@ -127,6 +127,8 @@ def describe(dataset_dict: dict[str, Any], error: Exception) -> str:
     """``cannot load <file>: <error in one line>``."""
     name = _file_name(dataset_dict)
     if isinstance(error, UserError):  # a sentence by itself
+        if str(error).startswith(f"{name}: "):
+            return f"cannot load {one_line(error)}"
         return f"cannot load {name}: {one_line(error)}"
     # Some messages are only a name, as of a KeyError, and some exceptions have none.
     kind, reason = type(error).__name__, one_line(error)

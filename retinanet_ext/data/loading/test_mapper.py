@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 from detectron2.structures import Boxes
+
+from .pixels import PictureMapper
 
 __all__ = ["IgnoreRegionMapper", "is_ignored", "wants_ignored"]
 
 
-class IgnoreRegionMapper(DatasetMapper):
+class IgnoreRegionMapper(PictureMapper):
     """Detectron2's :class:`DatasetMapper`, which also gives the boxes of ignored regions.
 
     Annotations with ``iscrowd: 1`` or ``ignore: 1`` are no ``instances``; their boxes go to the

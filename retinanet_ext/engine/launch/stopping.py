@@ -90,7 +90,7 @@ class StopSignals:
         self.received = signal.Signals(number).name
         if comm.is_main_process():
             again = "; Ctrl-C again stops at once" if number == signal.SIGINT else ""
-            saved = "all is saved; stopping; add --resume to go on"
+            saved = "all is saved; stopping; add --resume to continue"
             what = saved if self.at_once else f"stopping with this step{again}"
             # Logging is not safe here: this may have interrupted it. After SIGHUP there may be no
             # terminal left to write to.

@@ -18,6 +18,7 @@ from retinanet_ext.data.augment.mosaic import FILL, Mosaic
 from retinanet_ext.data.augment.parse import Step
 from retinanet_ext.data.augment.sample import Sample
 from retinanet_ext.data.augment.transforms import Rotation90Transform
+from retinanet_ext.data.loading.pixels import PictureMapper
 from retinanet_ext.data.loading.test_mapper import IgnoreRegionMapper
 from tests.helpers.pictures import HEIGHT, WIDTH, extent, record
 
@@ -45,7 +46,7 @@ def test_default_config_is_exactly_detectron2s(crop: bool, aug: list):
     assert [repr(x) for x in steps] == [repr(x) for x in theirs]
     assert len(theirs) == len(build_augmentation(cfg, True)) + crop
     cfg.MODEL.RETINANET.IGNORE_IOF_THRESH = 2.0
-    assert type(build_train_mapper(cfg)) is DatasetMapper
+    assert type(build_train_mapper(cfg)) is PictureMapper
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -189,3 +189,53 @@ def test_dataset_of_another_format_becomes_a_coco_json(tmp_path):
     table = from_coco_content(content, "pets", "/", "pets")
     assert table.files == [x["file_name"] for x in dicts]
     assert findings_of_table(table) == []
+
+
+def test_numbers_that_are_texts_become_numbers(tmp_path):
+    content = good_content()
+    content["annotations"][0]["bbox"] = ["4.0", "6", "30.0", 24.0]
+    content["annotations"][1]["bbox"] = ["4.0", "six", "30.0", 24.0]
+    json_file, image_root = write(tmp_path, content)
+    result, changes = clean(content, str(json_file), image_root)
+    assert [a["bbox"] for a in result["annotations"][:1]] == [[4.0, 6.0, 30.0, 24.0]]
+    assert len(result["annotations"]) == len(content["annotations"]) - 1
+    assert [x.code for x in changes] == ["box_malformed", "box_malformed"]
+
+
+def sideways(tmp_path, *bboxes):
+    """Pictures that EXIF turns to 64 x 96, recorded as 96 x 64, with one box each."""
+    content = good_content()
+    content["images"] = content["images"][: len(bboxes)]
+    json_file, image_root = write(tmp_path, content)
+    exif = Image.Exif()
+    exif[ORIENTATION_TAG] = 6
+    content["annotations"] = content["annotations"][: len(bboxes)]
+    for i, bbox in enumerate(bboxes):
+        path = image_root / content["images"][i]["file_name"]
+        noise = np.random.default_rng(i).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(path, exif=exif)
+        content["annotations"][i].update(image_id=content["images"][i]["id"], bbox=list(bbox))
+    facts = read_images(str(image_root / x["file_name"]) for x in content["images"])
+    return clean(content, str(json_file), image_root, facts=facts)[0]
+
+
+def test_boxes_that_fit_the_shown_picture_only_are_not_turned(tmp_path):
+    result = sideways(tmp_path, [10.0, 60.0, 30.0, 30.0])
+    assert result["annotations"][0]["bbox"] == [10.0, 60.0, 30.0, 30.0]
+    assert (result["images"][0]["width"], result["images"][0]["height"]) == (HEIGHT, WIDTH)
+
+
+def test_nor_those_beside_them_that_fit_both_ways(tmp_path):
+    result = sideways(tmp_path, [10.0, 60.0, 30.0, 30.0], [4.0, 6.0, 30.0, 24.0])
+    assert result["annotations"][1]["bbox"] == [4.0, 6.0, 30.0, 24.0]
+
+
+def test_entries_of_one_file_but_of_two_sizes_are_not_joined(tmp_path):
+    content = good_content()
+    content["images"][1].update(file_name="1.png", width=WIDTH - 2)
+    json_file, image_root = write(tmp_path, good_content())
+    result, _ = clean(content, str(json_file), image_root)
+    assert len(result["images"]) == len(content["images"])
+    assert [a["image_id"] for a in result["annotations"]] == [
+        a["image_id"] for a in content["annotations"]
+    ]

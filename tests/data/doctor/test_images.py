@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from retinanet_ext.data.doctor import from_coco_json, read_images
+from retinanet_ext.data.doctor import clean, from_coco_json, read_images
 from retinanet_ext.data.doctor.images import ORIENTATION_TAG, turn_boxes
 from retinanet_ext.data.doctor.leakage import compare_tables
 from tests.helpers.broken import HEIGHT, WIDTH, findings_of, good_content, write
@@ -54,6 +54,18 @@ def test_truncated_image(tmp_path, kind):
     path.write_bytes(path.read_bytes()[:-2000])
     finding = only(json_file, image_root)
     assert finding.code == "truncated_image" and finding.file == str(path)
+
+
+def test_pixels_of_more_than_eight_bits_need_a_rule_and_are_no_reason_to_remove_a_picture(tmp_path):
+    json_file, image_root = write(tmp_path, good_content())
+    path = image_root / "2.png"
+    Image.fromarray(np.full((HEIGHT, WIDTH), 40_000, np.uint16)).save(path)
+    finding = only(json_file, image_root)
+    assert finding.code == "deep_pixels" and finding.file == str(path)
+    assert "INPUT.SIXTEEN_BIT" in finding.message and "40000" in finding.message
+    facts = read_images([str(path)])
+    content, changes = clean(good_content(), str(json_file), image_root, facts=facts)
+    assert content == good_content() and changes == []
 
 
 def test_wrong_recorded_size(tmp_path):

@@ -1,0 +1,76 @@
+"""Detectron2's dicts with the boxes that training and evaluation both count."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from detectron2.structures import BoxMode
+from detectron2.utils.logger import log_first_n
+
+from ...boxes import BoxChanges, within_images
+from ...errors import InputError
+
+__all__ = ["check_boxes", "keep_usable_boxes"]
+
+MODES = (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
+
+
+def check_boxes(name: str, dicts: Sequence[dict[str, Any]]) -> BoxChanges | None:
+    """Say once what is wrong with boxes, and stop where none can be used.
+
+    Args:
+        name: the dataset's, for messages.
+        dicts: Detectron2's dataset dicts.
+
+    Returns:
+        What :func:`within_images` says of all boxes in their order; None where they are no numbers
+        of Detectron2's absolute modes.
+
+    Raises:
+        ValueError: all boxes are given in 0..1, or none has a part with area in its image.
+    """
+    rows = [(record, x) for record in dicts for x in record.get("annotations") or ()]
+    try:
+        boxes = np.array([x["bbox"] for _, x in rows], np.float64).reshape(-1, 4)
+        modes = np.array([MODES.index(x["bbox_mode"]) for _, x in rows], np.int64)
+    except (KeyError, TypeError, ValueError):
+        return None  # said elsewhere, with the annotation
+    boxes[:, 2:] += np.where(modes[:, None] == 1, boxes[:, :2], 0)
+    sizes = np.array(
+        [(record.get("height") or 0, record.get("width") or 0) for record, _ in rows], np.float64
+    )
+    _, changes = within_images(boxes, sizes.reshape(-1, 2))
+    show = _shown(rows)
+    if why := changes.why_impossible(show):
+        raise InputError(f"dataset '{name}': {why}")
+    if said := changes.describe(show):
+        log_first_n(logging.WARNING, f"dataset '{name}': {said}", key="message")
+    return changes
+
+
+def keep_usable_boxes(name: str, dicts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """``dicts`` without the boxes that cannot be used, in place; see :func:`check_boxes`.
+
+    Corners in the wrong order and boxes over the border stay: the mappers of training put both
+    right after each transform.
+    """
+    changes = check_boxes(name, dicts)
+    if changes is None or changes.kept.all():
+        return dicts
+    kept = iter(changes.kept.tolist())
+    for record in dicts:
+        if record.get("annotations"):
+            record["annotations"] = [x for x in record["annotations"] if next(kept)]
+    return dicts
+
+
+def _shown(rows: list[tuple[dict[str, Any], dict[str, Any]]]) -> Callable[[int], str]:
+    def show(row: int) -> str:
+        record, annotation = rows[row]
+        kind = "XYWH" if annotation["bbox_mode"] == BoxMode.XYWH_ABS else "XYXY"
+        return f"{record.get('file_name')} {list(annotation['bbox'])} ({kind})"
+
+    return show

@@ -1,0 +1,120 @@
+"""One reader of pictures for training, evaluation, drawing and checks: 8 bits, by a stated rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from detectron2.config import CfgNode, configurable
+from detectron2.data import DatasetMapper
+from detectron2.data import detection_utils as utils
+from detectron2.utils.file_io import PathManager
+from PIL import Image, ImageOps
+
+from ...compat import with_globals
+from ...errors import InputError
+
+__all__ = ["DEEP_MODES", "PictureMapper", "eight_bits", "read_picture"]
+
+DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+"""Pillow's modes of more than 8 bits, which its conversion to RGB clips to 0..255."""
+
+SCALES = {"I": 65535.0, "F": 1.0}  # the top of "full"; 16 bits for the others
+
+
+def read_picture(file_name: str, format: str | None = None, sixteen_bit: str = "") -> np.ndarray:
+    """Detectron2's ``read_image``, which also reads pictures of 16 bits, int32 and floats.
+
+    Args:
+        file_name: a path that ``PathManager`` can open.
+        format: as in ``read_image``: a mode of Pillow, "BGR" or "YUV-BT.601".
+        sixteen_bit: ``INPUT.SIXTEEN_BIT``: see :func:`eight_bits`.
+
+    Returns:
+        (H, W, C) uint8, turned as EXIF says; as in ``read_image``.
+
+    Raises:
+        ValueError: pixels of more than 8 bits, and no rule for them or one that does not fit.
+        OSError: what Pillow says of the file.
+    """
+    with PathManager.open(file_name, "rb") as file, Image.open(file) as image:
+        if image.mode in DEEP_MODES:
+            pixels = np.asarray(ImageOps.exif_transpose(image))
+            shallow = eight_bits(pixels, image.mode, sixteen_bit, file_name)
+            return utils.convert_PIL_to_numpy(Image.fromarray(shallow), format)
+    return utils.read_image(file_name, format=format)
+
+
+def eight_bits(pixels: np.ndarray, mode: str, rule: str, file_name: str) -> np.ndarray:
+    """Pixels of more than 8 bits, scaled to 0..255 and never clipped.
+
+    Args:
+        pixels: (H, W), one channel.
+        mode: one of :data:`DEEP_MODES`.
+        rule: "full": 0..65535 (0..1 for floats) becomes 0..255, the same for all pictures;
+            "minmax": the lowest and the highest value of this picture become 0 and 255.
+        file_name: for messages.
+
+    Returns:
+        (H, W) uint8.
+
+    Raises:
+        ValueError: no rule, a value that is not finite or, for "full", out of its range.
+    """
+    values = pixels.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise InputError(f"{file_name}: has pixels that are not finite (mode {mode}); convert it")
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    top = SCALES.get(mode, 65535.0)
+    seen = f"{file_name}: has pixels of mode {mode} from {low:g} to {high:g}"
+    if rule not in ("full", "minmax"):
+        raise InputError(
+            f"{seen}, more than the 8 bits that the model takes; set INPUT.SIXTEEN_BIT to full "
+            f"(0..{top:g} becomes 0..255) or minmax (the range of each picture does)"
+        )
+    if rule == "minmax":
+        top, values = high - low, values - low
+    elif low < 0 or high > top:
+        raise InputError(
+            f"{seen}, but INPUT.SIXTEEN_BIT full takes 0 to {top:g}; set it to minmax, or convert "
+            "the picture"
+        )
+    return np.rint(values * (255.0 / top if top else 0.0)).astype(np.uint8)
+
+
+class PictureMapper(DatasetMapper):
+    """Detectron2's mapper, whose pictures :func:`read_picture` reads."""
+
+    @configurable
+    def __init__(self, is_train: bool, *, sixteen_bit: str = "", **arguments: Any):
+        """
+        Args:
+            is_train: for training.
+            sixteen_bit: ``INPUT.SIXTEEN_BIT``.
+            **arguments: of Detectron2's mapper.
+        """
+        super().__init__(is_train, **arguments)
+        self.sixteen_bit = sixteen_bit
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        found = super().from_config(cfg, is_train)
+        return {**found, "sixteen_bit": cfg.INPUT.get("SIXTEEN_BIT", "")}
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """As Detectron2's; raises ``ValueError`` for pixels of more than 8 bits without a rule."""
+        reader = _Reader(self.sixteen_bit)
+        return with_globals(DatasetMapper.__call__, utils=reader)(self, dataset_dict)
+
+
+class _Reader:
+    """Stands for the module that Detectron2's mapper reads pictures with."""
+
+    def __init__(self, sixteen_bit: str):
+        self.sixteen_bit = sixteen_bit
+
+    def read_image(self, file_name: str, format: str | None = None) -> np.ndarray:
+        return read_picture(file_name, format, self.sixteen_bit)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(utils, name)
