@@ -24,7 +24,7 @@ OLD_PLACES = {
     "messages": "errors",
     "validate": "config",
     "data.register": "data.datasets.register",
-    "data.mapper": "data.loading.test_mapper",
+    "data.mapper": "data.loading.ignore_mapper",
     "engine.checkpointer": "engine.checkpoint.checkpointer",
 }
 # What README, docs and projects have ever imported from where.

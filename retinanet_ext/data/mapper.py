@@ -1,7 +1,7 @@
-"""Old place of `retinanet_ext.data.loading.test_mapper`; kept for scripts."""
+"""Old place of `retinanet_ext.data.loading.ignore_mapper`; kept for scripts."""
 
 from __future__ import annotations
 
-from .loading.test_mapper import IgnoreRegionMapper, is_ignored
+from .loading.ignore_mapper import IgnoreRegionMapper, is_ignored
 
 __all__ = ["IgnoreRegionMapper", "is_ignored"]

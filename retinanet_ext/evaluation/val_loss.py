@@ -21,8 +21,8 @@ from torchvision.ops import DropBlock2d, StochasticDepth
 
 from ..compat import Dropout, NormBase
 from ..data.loading.bad_images import LoadOrFail
+from ..data.loading.ignore_mapper import IgnoreRegionMapper, wants_ignored
 from ..data.loading.pixels import PictureMapper
-from ..data.loading.test_mapper import IgnoreRegionMapper, wants_ignored
 from ..errors import InputError
 from ..modeling.criteria.normalizer import LossNormalizer
 from ..random_state import random_state_kept

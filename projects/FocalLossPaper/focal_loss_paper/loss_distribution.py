@@ -14,7 +14,7 @@ from detectron2.modeling import build_model
 from detectron2.modeling.meta_arch.dense_detector import permute_to_N_HWA_K
 from torch import Tensor
 
-from retinanet_ext.data.loading.test_mapper import IgnoreRegionMapper
+from retinanet_ext.data.loading.ignore_mapper import IgnoreRegionMapper
 from retinanet_ext.engine.checkpoint.checkpointer import SafeCheckpointer
 from retinanet_ext.losses import focal_loss
 

@@ -14,8 +14,8 @@ from detectron2.structures import Boxes, BoxMode
 
 from ...errors import InputError
 from ..loading.bad_images import describe
+from ..loading.ignore_mapper import IgnoreRegionMapper, is_ignored, wants_ignored
 from ..loading.pixels import PictureMapper, read_picture
-from ..loading.test_mapper import IgnoreRegionMapper, is_ignored, wants_ignored
 from .parse import Step, check_augmentations, is_default, parse_augmentations
 from .sample import Sample
 

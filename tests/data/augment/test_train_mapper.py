@@ -18,8 +18,8 @@ from retinanet_ext.data.augment.mosaic import FILL, Mosaic
 from retinanet_ext.data.augment.parse import Step
 from retinanet_ext.data.augment.sample import Sample
 from retinanet_ext.data.augment.transforms import Rotation90Transform
+from retinanet_ext.data.loading.ignore_mapper import IgnoreRegionMapper
 from retinanet_ext.data.loading.pixels import PictureMapper
-from retinanet_ext.data.loading.test_mapper import IgnoreRegionMapper
 from tests.helpers.pictures import HEIGHT, WIDTH, extent, record
 
 RECTANGLES = [(0, [40, 30, 91, 80], {}), (2, [100, 20, 150, 50], {}), (1, [5, 5, 30, 115], {})]

@@ -17,7 +17,7 @@ from detectron2.structures import BoxMode
 from PIL import Image
 
 from retinanet_ext import get_cfg
-from retinanet_ext.data.loading.test_mapper import IgnoreRegionMapper
+from retinanet_ext.data.loading.ignore_mapper import IgnoreRegionMapper
 from tests.helpers.coco_file import coco_file
 
 BOX = [10.0, 8.0, 30.0, 20.0]  # XYWH
