@@ -16,6 +16,7 @@ from detectron2.engine import launch
 from detectron2.evaluation import COCOEvaluator
 from detectron2.utils import comm
 
+from retinanet_ext.engine.launch.child_errors import leave_group
 from retinanet_ext.evaluation import COCODetectionEvaluator
 from tests.helpers.coco_scenes import (
     CLASSES,
@@ -124,6 +125,7 @@ def _evaluate_in_one_of_two(folder: str) -> None:
     evaluator = COCODetectionEvaluator(register_json(Path(folder), truth))
     feed(evaluator, {i: found for i, found in predictions.items() if i % 2 == rank or i == 7})
     (Path(folder) / f"rank{rank}.json").write_text(json.dumps(evaluator.evaluate()))
+    leave_group()
 
 
 def test_second_detection_of_an_object_is_false(register):

@@ -12,13 +12,15 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch.distributed as dist
 import torch.multiprocessing as mp
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessRaisedException
 
+from ...compat import forget_process_groups
 from ...errors import TrainingFailed, UserError, shown_error
 
-__all__ = ["ChildReports"]
+__all__ = ["ChildReports", "leave_group"]
 
 MOST_CHARACTERS = 2000
 """Of a message. The queue is a pipe that is read when all processes have ended: what all of them
@@ -71,10 +73,27 @@ class ChildReports:
 
 def _run(main: Main, queue: Any, args: argparse.Namespace) -> Any:
     try:
-        return main(args)
+        result = main(args)
+    except SystemExit:  # after a signal, with everything saved
+        leave_group()
+        raise
     except Exception as error:
         shown = shown_error(error)
         if shown is not None:
             kind = UserError if isinstance(shown, UserError) else TrainingFailed
             queue.put((comm.get_local_rank(), kind, str(shown)[:MOST_CHARACTERS]))
         raise
+    leave_group()
+    return result
+
+
+def leave_group() -> None:
+    """Leave the process group, if this process is in one, before the interpreter ends.
+
+    Threads of gloo that are still there then abort the process now and then ("terminate called
+    without an active exception"), and its parent sees a job that did all of its work as killed by
+    SIGABRT.
+    """
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+        forget_process_groups()  # Detectron2 still holds the groups, and so their threads

@@ -17,9 +17,8 @@ from detectron2.engine import launch
 from detectron2.utils import comm
 from torch.distributed.rendezvous import rendezvous
 
-from ...compat import forget_process_groups
 from ...errors import InputError, TrainingFailed, one_line
-from .child_errors import ChildReports
+from .child_errors import ChildReports, leave_group
 from .cluster import Job, find_job
 from .stopping import forwarded_signals
 
@@ -148,11 +147,11 @@ def _joined(job: Job, use_gpus: bool, timeout: timedelta) -> Iterator[None]:
             time.sleep(REPORT_DELAY)
         raise  # still connected: taking leave of processes that may hang would hang, too
     except SystemExit:  # a stop, after which this process waits for nobody
-        _leave()
+        leave_group()
         raise
     with contextlib.suppress(RuntimeError):  # the main process may have ended with its exit code
         comm.synchronize()
-    _leave()
+    leave_group()
 
 
 def _connect(job: Job, backend: str, timeout: timedelta) -> None:
@@ -190,11 +189,3 @@ def _own_store(store: dist.Store, rank: int, size: int) -> dist.Store:
                 store.set(f"start/{store.get(f'here/{other}').decode()}", me)
         time.sleep(0.02)
     return dist.PrefixStore(me, store)
-
-
-def _leave() -> None:
-    """Disconnect this process."""
-    dist.destroy_process_group()
-    # Detectron2 still holds the groups, whose threads can abort an interpreter that ends. Its
-    # launch need not care: processes of multiprocessing end at once.
-    forget_process_groups()

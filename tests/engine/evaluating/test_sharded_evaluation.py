@@ -13,6 +13,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from retinanet_ext.data.datasets.register import register_coco_dataset
+from retinanet_ext.engine.launch.child_errors import leave_group
 from retinanet_ext.engine.trainer import RetinaNetTrainer, wrap_ddp
 from tests.helpers.tiny import IMAGE_SIZE, tiny_cfg, write_dataset
 
@@ -89,6 +90,7 @@ def _evaluate_all(root: str, folder: str, cases: list) -> None:
         name = f"{num_images}_{real}"
         found = evaluate_here(Path(root), Path(folder) / name, num_images, real)
         (Path(folder) / name / f"found_{comm.get_rank()}.json").write_text(json.dumps(found))
+    leave_group()
 
 
 def predictions(folder: Path) -> list:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessRaisedException
 
 from retinanet_ext.engine.failures.reports import NonFiniteLoss
+from retinanet_ext.engine.launch import child_errors
 from retinanet_ext.engine.launch.child_errors import ChildReports
 from retinanet_ext.engine.launch.launching import launch_job
 from retinanet_ext.errors import InputError, TrainingFailed, UserError
@@ -108,3 +111,15 @@ def test_a_long_message_is_cut_so_that_no_process_waits_for_a_reader(reports):
     with pytest.raises(UserError) as caught:
         fails(reports, 0)
     assert len(str(caught.value)) == 2000
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_process_leaves_its_group_before_it_ends(tmp_path, ends):
+    def main(args):
+        if ends:
+            raise SystemExit(130)
+
+    dist.init_process_group("gloo", f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    with pytest.raises(SystemExit) if ends else contextlib.nullcontext():
+        child_errors._run(main, None, argparse.Namespace())
+    assert not dist.is_initialized()

@@ -346,6 +346,7 @@ import torch
 from detectron2.engine import launch
 from detectron2.utils import comm
 sys.path.insert(0, {root!r})
+from retinanet_ext.engine.launch.child_errors import leave_group
 from retinanet_ext.engine.launch.stopping import forwarded_signals
 from tests.engine.launch.test_stopping import Training
 
@@ -361,7 +362,11 @@ def main():
     if comm.is_main_process():  # the other must not end while it saves
         save_checkpoint = save.checkpointer.save
         save.checkpointer.save = lambda *a, **k: (time.sleep(1), save_checkpoint(*a, **k))
-    save.train(0, 10**6)
+    try:
+        save.train(0, 10**6)
+    except SystemExit:
+        leave_group()
+        raise
     raise SystemExit("not stopped")
 
 if __name__ == "__main__":
