@@ -19,6 +19,8 @@ from retinanet_ext.data.datasets.command_line import name_datasets
 from retinanet_ext.evaluation import COCODetectionEvaluator
 from tests.helpers.four_formats import FORMATS, Picture, write, write_images
 
+pytestmark = pytest.mark.usefixtures("clean_catalogs")
+
 NAMES = ["ant", "bee"]
 
 
@@ -69,26 +71,15 @@ def perfect_ap(cfg, name: str) -> dict[str, float]:
     return evaluator.evaluate()["bbox"]
 
 
-@pytest.fixture
-def forget():
-    names: list[str] = []
-    yield names
-    for name in names:
-        for catalog in (DatasetCatalog, MetadataCatalog):
-            if name in catalog:
-                catalog.pop(name)
-
-
 @pytest.mark.parametrize("augmented", [False, True])
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("seed", range(3))
-def test_of_every_format(tmp_path: Path, forget, kind: str, seed: int, augmented: bool):
+def test_of_every_format(tmp_path: Path, kind: str, seed: int, augmented: bool):
     cfg, pictures = config(), odd_pictures(seed)
     if kind == "yolo":  # has no numbers for some of these faults
         for p in pictures:
             p.boxes = [b for b in p.boxes if max(b[2], b[4]) <= p.height and b[1] < b[3]]
     name_datasets(cfg, write(kind, tmp_path / kind, pictures, NAMES), None)
-    forget += cfg.DATASETS.TRAIN
     (name,) = register_extra_datasets(cfg)
     if augmented:
         cfg.INPUT.AUG = ["Default", {"NAME": "RandomBrightness", "PROB": 0.5}]
@@ -97,11 +88,10 @@ def test_of_every_format(tmp_path: Path, forget, kind: str, seed: int, augmented
 
 
 @pytest.mark.parametrize("own_function", [False, True])
-def test_of_a_registered_dataset(tmp_path: Path, forget, own_function: bool):
+def test_of_a_registered_dataset(tmp_path: Path, own_function: bool):
     pictures = odd_pictures(7)
     spec = write("coco", tmp_path, pictures, NAMES)
     json_file, folder = spec.split(":")
-    forget += ["odd_boxes", "odd_dicts"]
     register_coco_dataset("odd_boxes", json_file, folder)
     name = "odd_boxes"
     if own_function:
@@ -128,12 +118,11 @@ def test_of_a_registered_dataset(tmp_path: Path, forget, own_function: bool):
     assert perfect_ap(config(), name)["AP"] == pytest.approx(100)
 
 
-def test_what_was_changed_is_said_once_in_one_line(tmp_path: Path, forget, caplog):
+def test_what_was_changed_is_said_once_in_one_line(tmp_path: Path, caplog):
     p = Picture("a.png", 80, 60, [("ant", 5, 5, 30, 30), ("ant", 40, 9, 40, 30)])
     p.boxes += [("bee", 60, 9, 50, 30), ("bee", 60, 40, 90, 55), ("bee", 90, 5, 95, 9)]
     cfg = config()
     name_datasets(cfg, write("csv", tmp_path, [p], NAMES), None)
-    forget += cfg.DATASETS.TRAIN
     with caplog.at_level(logging.WARNING):
         (name,) = register_extra_datasets(cfg)
         DatasetCatalog.get(name)
@@ -148,7 +137,7 @@ def test_what_was_changed_is_said_once_in_one_line(tmp_path: Path, forget, caplo
     ]
 
 
-def test_what_rounding_puts_over_the_border_leaves_ground_truth_as_it_is(tmp_path: Path, forget):
+def test_what_rounding_puts_over_the_border_leaves_ground_truth_as_it_is(tmp_path: Path):
     write_images(tmp_path / "pictures", [Picture("p.png", 100, 80)])
     row = {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0}
     content = {
@@ -158,7 +147,6 @@ def test_what_rounding_puts_over_the_border_leaves_ground_truth_as_it_is(tmp_pat
     }
     path = tmp_path / "boxes.json"
     path.write_text(json.dumps(content))
-    forget.append("rounded")
     register_coco_dataset("rounded", path, tmp_path / "pictures")
     evaluator = COCODetectionEvaluator("rounded", distributed=False)
     assert evaluator._coco_api.anns[1]["bbox"] == [10.0, 20.0, 90.01, 50.0]
@@ -166,7 +154,7 @@ def test_what_rounding_puts_over_the_border_leaves_ground_truth_as_it_is(tmp_pat
 
 
 @pytest.mark.parametrize("area", [None, [3], "many", True, float("nan")])
-def test_an_area_that_is_no_number_is_that_of_the_box(tmp_path: Path, forget, area):
+def test_an_area_that_is_no_number_is_that_of_the_box(tmp_path: Path, area):
     write_images(tmp_path / "pictures", [Picture("p.png", 100, 80)])
     row = {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": area}
     content = {
@@ -176,7 +164,6 @@ def test_an_area_that_is_no_number_is_that_of_the_box(tmp_path: Path, forget, ar
     }
     path = tmp_path / "boxes.json"
     path.write_text(json.dumps(content))
-    forget.append("areas")
     register_coco_dataset("areas", path, tmp_path / "pictures")
     result = perfect_ap(config(), "areas")
     assert result["APm"] == pytest.approx(100) and result["APs"] != result["APs"]
