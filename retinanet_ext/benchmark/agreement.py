@@ -6,9 +6,8 @@ Each function returns how far the two sides are apart, by what was compared, and
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from detectron2.structures import Instances
@@ -24,7 +23,6 @@ __all__ = [
     "compare_losses",
     "compare_metrics",
     "compare_parameter_gradients",
-    "full_precision",
 ]
 
 LOSS_LIMIT = 1e-5  # relative
@@ -34,17 +32,6 @@ ONE_PARAMETER_LIMIT = 0.1
 SCORE_LIMIT = 1e-4
 BOX_LIMIT = 1e-2  # pixels
 AP_LIMIT = 1e-6  # percent
-
-
-@contextlib.contextmanager
-def full_precision() -> Iterator[None]:
-    """Convolve in true float32 on CUDA, whose default (TF32) rounds by a thousandth."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
 
 
 def compare_losses(

@@ -17,10 +17,12 @@ from .inputs import make_batch, shift_to_passing
 from .settings import Settings
 
 __all__ = [
+    "CHANNELS_LAST",
+    "COMPILED",
     "DETECTRON2",
+    "GRAPHS",
     "OURS",
     "TORCHVISION",
-    "VARIANTS",
     "Variant",
     "available_variants",
     "build_pair",
@@ -34,27 +36,24 @@ DETECTRON2, OURS, TORCHVISION = "detectron2", "retinanet_ext", "torchvision"
 
 @dataclass(frozen=True)
 class Variant:
-    """Inference measured once more with other config keys on our side, as ``inference-<name>``."""
+    """A task measured once more with other config keys on our side, as ``<task>-<name>``."""
 
     name: str
     keys: dict[str, Any]
 
 
-VARIANTS: tuple[Variant, ...] = (Variant("compiled", {"MODEL.SPEEDUPS.COMPILE": True}),)
+COMPILED = Variant("compiled", {"MODEL.SPEEDUPS.COMPILE": True})
+GRAPHS = Variant(
+    "graphs",
+    {"MODEL.SPEEDUPS.COMPILE": True, "MODEL.SPEEDUPS.COMPILE_MODE": "reduce-overhead"},
+)
+CHANNELS_LAST = Variant("channels-last", {"MODEL.SPEEDUPS.CHANNELS_LAST": "all"})
 
 
 def available_variants(cfg: CfgNode) -> list[Variant]:
-    """The variants whose keys this package's config has."""
-    return [v for v in VARIANTS if all(_has_key(cfg, key) for key in v.keys)]
-
-
-def _has_key(cfg: CfgNode, name: str) -> bool:
-    node: Any = cfg
-    for part in name.split("."):
-        if not isinstance(node, CfgNode) or part not in node:
-            return False
-        node = node[part]
-    return True
+    """What is worth measuring on the config's device; CUDA graphs are for GPUs."""
+    on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
+    return [COMPILED, GRAPHS, CHANNELS_LAST] if on_gpu else [COMPILED]
 
 
 def build_side(settings: Settings, side: str) -> Any:

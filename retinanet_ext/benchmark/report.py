@@ -121,7 +121,7 @@ def describe_run(bench: Benchmark, config_name: str) -> str:
     where = facts["device"] if settings.device.startswith("cuda") else f"{facts['cpu']}, {threads}"
     return (
         f"{config_name}, {height} x {width}, batch {settings.batch}, {settings.num_classes} "
-        f"classes, {settings.num_gt} gt per image, {where}"
+        f"classes, {settings.num_gt} gt per image, {settings.precision}, {where}"
     )
 
 
@@ -139,6 +139,7 @@ def as_json(bench: Benchmark, config_name: str, complete: bool) -> dict[str, Any
             "images": settings.images,
             "repeats": settings.repeats,
             "device": settings.device,
+            "precision": settings.precision,
             "yaml": settings.config,
         },
         "machine": _machine(settings),

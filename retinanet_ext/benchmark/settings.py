@@ -30,6 +30,7 @@ class Settings:
         images: of the evaluation task.
         repeats: timed rounds of each measurement; None lets their duration decide.
         threads: PyTorch's CPU threads.
+        precision: what both sides are timed in, see `precision.py`; they are compared in float32.
         torchvision: whether torchvision's RetinaNet is measured too.
         many_classes: K of the task of that name.
         imports: names of the user's modules, which the config needs.
@@ -42,6 +43,7 @@ class Settings:
     images: int = 500
     repeats: int | None = None
     threads: int = 1
+    precision: str = "float32"
     torchvision: bool = True
     many_classes: int = LVIS_CLASSES
     imports: tuple[str, ...] = ()
@@ -76,6 +78,10 @@ class Settings:
                 node = node[part]
             node[key] = value
         return dataclasses.replace(self, config=cfg.dump())
+
+    def with_precision(self, precision: str) -> Settings:
+        """The same in another precision."""
+        return dataclasses.replace(self, precision=precision)
 
     def with_classes(self, num_classes: int) -> Settings:
         """The same with K classes."""

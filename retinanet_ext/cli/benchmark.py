@@ -23,6 +23,7 @@ from ..benchmark import (
     task_names,
 )
 from ..benchmark.plot import check_matplotlib, draw_ratios
+from ..benchmark.precision import PRECISIONS, check_precision
 from ..benchmark.settings import LVIS_CLASSES
 from ..config import validate_cfg
 from ..engine.setup import resolve_device
@@ -86,6 +87,12 @@ def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--images", type=positive_int, default=500, metavar="N", help="of the evaluation (500)"
     )
+    parser.add_argument(
+        "--precision",
+        metavar="NAME",
+        help=f"of both sides: {', '.join(PRECISIONS)} (default: PyTorch's own, float32 on the CPU "
+        "and tf32 on a GPU)",
+    )
     parser.add_argument("--no-torchvision", action="store_true", help="leave torchvision out")
     parser.add_argument("--json", metavar="FILE", help="write every sample")
     parser.add_argument("--plot", metavar="FILE", help="write a bar chart, .png or .svg")
@@ -102,6 +109,8 @@ def run(args: argparse.Namespace) -> int:
     _check_outputs(args)
     cfg = _load_cfg(args)
     names = _chosen_tasks(args.only or [], task_names(cfg))
+    precision = args.precision or ("tf32" if cfg.MODEL.DEVICE.startswith("cuda") else "float32")
+    check_precision(precision, cfg.MODEL.DEVICE)
     settings = Settings(
         config=cfg.dump(),
         size=args.size,
@@ -110,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
         images=args.images,
         repeats=args.repeats,
         threads=torch.get_num_threads(),
+        precision=precision,
         torchvision=not args.no_torchvision,
         many_classes=args.classes or LVIS_CLASSES,
         imports=tuple(args.imports),

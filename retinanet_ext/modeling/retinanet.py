@@ -165,6 +165,7 @@ class RetinaNetExt(Detectron2Names, DenseDetector):
             ValueError: in training, names the image file of ground truth that cannot be learned: a
                 class outside of [0, K), boxes or pixels that are not finite.
         """
+        self.speedups.begin_step()
         if not self.training:
             with self.speedups.precision(self.device):
                 return super().forward(batched_inputs)

@@ -16,7 +16,6 @@ from retinanet_ext.benchmark.agreement import (
     compare_losses,
     compare_metrics,
     compare_parameter_gradients,
-    full_precision,
 )
 from retinanet_ext.structures import DenseTargets
 
@@ -31,15 +30,6 @@ def detections(scores=(0.9, 0.8, 0.7), classes=(0, 1, 2), shift=0.0) -> list[Ins
             pred_classes=torch.tensor(classes),
         )
     ]
-
-
-@pytest.mark.parametrize("before", [True, False])
-def test_full_precision_turns_tf32_off_for_a_while(monkeypatch, before):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before)
-    with pytest.raises(KeyError), full_precision():
-        assert torch.backends.cudnn.allow_tf32 is False
-        raise KeyError
-    assert torch.backends.cudnn.allow_tf32 is before
 
 
 def test_rounding_of_losses_passes_and_is_reported():

@@ -6,11 +6,9 @@ import pytest
 import torch
 from torchvision.ops import FrozenBatchNorm2d
 
-from retinanet_ext.benchmark import peers
 from retinanet_ext.benchmark.inputs import level_features, make_batch
 from retinanet_ext.benchmark.peers import (
     DETECTRON2,
-    Variant,
     available_variants,
     build_pair,
     build_side,
@@ -81,8 +79,10 @@ def test_torchvisions_model_freezes_what_the_config_freezes_and_does_not_resize(
         assert len(model.eval()(images)[0]["boxes"]) > 0
 
 
-def test_variants_are_offered_where_the_config_has_their_keys(settings, monkeypatch):
-    known = Variant("known", {"MODEL.RETINANET.LOSS_KERNEL": "reference"})
-    unknown = Variant("unknown", {"MODEL.RETINANET.NO_SUCH.KEY": True})
-    monkeypatch.setattr(peers, "VARIANTS", (known, unknown))
-    assert available_variants(settings.cfg) == [known]
+@pytest.mark.parametrize(
+    ("device", "names"),
+    [("cpu", ["compiled"]), ("cuda", ["compiled", "graphs", "channels-last"])],
+)
+def test_variants_are_those_of_the_device(settings, device, names):
+    cfg = settings.with_keys({"MODEL.DEVICE": device}).cfg
+    assert [variant.name for variant in available_variants(cfg)] == names

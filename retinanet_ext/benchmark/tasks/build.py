@@ -31,6 +31,11 @@ TASKS: dict[str, Callable[[Benchmark], None]] = {
     "many-classes": run_many_classes,
 }
 
+VARIED: dict[str, Callable[..., None]] = {
+    "training-step": run_training_step,
+    "inference": run_inference,
+}
+
 
 @dataclass(frozen=True)
 class MemoryWork:
@@ -75,7 +80,6 @@ def _tasks(cfg: CfgNode) -> dict[str, Callable[[Benchmark], None]]:
     tasks: dict[str, Callable[[Benchmark], None]] = {}
     for name, task in TASKS.items():
         tasks[name] = task
-        if name == "inference":
-            for variant in available_variants(cfg):
-                tasks[f"inference-{variant.name}"] = partial(run_inference, variant=variant)
+        for variant in available_variants(cfg) if name in VARIED else ():
+            tasks[f"{name}-{variant.name}"] = partial(VARIED[name], variant=variant)
     return tasks

@@ -22,7 +22,7 @@ from ..peers import DETECTRON2, OURS, build_side
 from ..runner import Benchmark
 from ..settings import Settings
 
-__all__ = ["HeadCase", "head_losses", "labelling_work", "loss_work"]
+__all__ = ["HeadCase", "decode_works", "head_losses", "labelling_work", "loss_work"]
 __all__ += ["run_decode", "run_labelling", "run_loss"]
 
 MANY_GT = 1000
@@ -163,20 +163,34 @@ def labelling_work(settings: Settings, side: str) -> Callable[[], Any]:
 def run_decode(bench: Benchmark) -> None:
     """From the head's outputs of one image to its detections."""
     settings, thresh = bench.settings, bench.settings.cfg.MODEL.RETINANET.SCORE_THRESH_TEST
-    cases = {side: HeadCase.build(settings, side, 1) for side in (OURS, DETECTRON2)}
-    outputs = {side: case.outputs(settings) for side, case in cases.items()}
-    images = ImageList(torch.empty(0), [settings.size])
-
-    def work(side: str) -> list[Instances]:
-        case, (logits, deltas) = cases[side], outputs[side]
-        # Detectron2 turns the logits of a level of one location into scores in place.
-        fresh = [x.clone() if x.shape[-2:].numel() == 1 else x for x in logits]
-        with torch.no_grad():
-            return case.model.forward_inference(images, case.features, [fresh, deltas])
-
-    theirs, ours = work(DETECTRON2), work(OURS)
+    works = decode_works(settings, 1)
+    theirs, ours = works[DETECTRON2](), works[OURS]()
     bench.agree("decode", compare_detections("decode", theirs, ours, thresh))
-    passing = int(sum((x.sigmoid() > thresh).sum() for x in outputs[OURS][0]))
-    note = f"{passing:,} scores above {thresh:g}, {len(theirs[0])} detections"
-    works = {side: lambda side=side: work(side) for side in cases}
+    note = f"{passing_scores(settings):,} scores above {thresh:g}, {len(theirs[0])} detections"
     bench.time("decode", "decode, one image", works, note=note)
+
+
+def decode_works(settings: Settings, num_images: int) -> dict[str, Callable[[], list[Instances]]]:
+    """From the head's outputs of ``num_images`` images to their detections, by side."""
+    images = ImageList(torch.empty(0), [settings.size] * num_images)
+
+    def work_of(side: str) -> Callable[[], list[Instances]]:
+        case = HeadCase.build(settings, side, num_images)
+        logits, deltas = case.outputs(settings)
+
+        def work() -> list[Instances]:
+            # Detectron2 turns the logits of a level of one location into scores in place.
+            fresh = [x.clone() if x.shape[-2:].numel() == 1 else x for x in logits]
+            with torch.no_grad():
+                return case.model.forward_inference(images, case.features, [fresh, deltas])
+
+        return work
+
+    return {side: work_of(side) for side in (OURS, DETECTRON2)}
+
+
+def passing_scores(settings: Settings) -> int:
+    """How many scores of one image of :func:`decode_works` are above the threshold."""
+    logits, _ = HeadCase.build(settings, OURS, 1).outputs(settings)
+    thresh = settings.cfg.MODEL.RETINANET.SCORE_THRESH_TEST
+    return int(sum((x.sigmoid() > thresh).sum() for x in logits))

@@ -9,13 +9,12 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.solver import build_optimizer
 from detectron2.utils.events import EventStorage
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..agreement import (
     compare_detections,
     compare_losses,
     compare_parameter_gradients,
-    full_precision,
 )
 from ..inputs import make_batch
 from ..measure import Work
@@ -29,6 +28,7 @@ from ..peers import (
     build_torchvision,
     torchvision_inputs,
 )
+from ..precision import autocast, full_precision, products
 from ..runner import Benchmark
 from ..settings import Settings
 
@@ -40,10 +40,16 @@ LARGE_BATCH = 8
 SMALL_LEARNING_RATE = 1e-6
 
 
-def run_training_step(bench: Benchmark) -> None:
-    """Forward, backward and a step of SGD."""
-    task, settings = "training-step", bench.settings
-    theirs, ours = build_pair(settings)
+def run_training_step(bench: Benchmark, variant: Variant | None = None) -> None:
+    """Forward, backward and a step of SGD.
+
+    Args:
+        bench: takes the rows.
+        variant: other config keys for our side; only the time is measured.
+    """
+    settings, suffix = bench.settings, "" if variant is None else f", {variant.name}"
+    task = "training-step" if variant is None else f"training-step-{variant.name}"
+    theirs, ours = build_pair(settings, settings.with_keys(variant.keys) if variant else None)
     batch = make_batch(settings, settings.batch)
     with full_precision():
         their_losses, their_gradients = _losses_and_gradients(theirs, batch)
@@ -54,15 +60,16 @@ def run_training_step(bench: Benchmark) -> None:
         compare_parameter_gradients(task, their_gradients, our_gradients),
     )
     del their_gradients, our_gradients
-    what = f"training step, batch {settings.batch}"
+    what = f"training step, batch {settings.batch}{suffix}"
     steps = {OURS: training_step(ours, settings, batch)}
     steps[DETECTRON2] = training_step(theirs, settings, batch)
-    if settings.torchvision:
+    if settings.torchvision and variant is None:
         peer = build_torchvision(settings).train()
         steps[TORCHVISION] = _torchvision_step(peer, settings, batch)
     bench.time(task, what, steps, note="forward, backward, SGD")
     del theirs, ours, steps
-    bench.memory(task, what, settings, note="of the second step, with the momentum")
+    if variant is None:
+        bench.memory(task, what, settings, note="of the second step, with the momentum")
 
 
 def _losses_and_gradients(
@@ -84,30 +91,38 @@ def training_step_work(settings: Settings, side: str) -> Work:
 
 
 def training_step(model: Any, settings: Settings, batch: list[dict[str, Any]]) -> Work:
-    """A training step of Detectron2's model or ours."""
+    """A training step of Detectron2's model or ours, in the settings' precision."""
     model.train()
+
+    def losses() -> dict[str, Tensor]:
+        with EventStorage():
+            return model(batch)
+
+    return _sgd_step(model, settings, losses)
+
+
+def _sgd_step(
+    model: nn.Module, settings: Settings, losses: Callable[[], dict[str, Tensor]]
+) -> Work:
     optimizer = build_optimizer(slow_learning(settings.cfg), model)
+    precision, device = settings.precision, settings.device
+    scaler = torch.amp.GradScaler(device, enabled=precision == "float16")
 
     def step() -> None:
-        with EventStorage():
-            losses = model(batch)
-        sum(losses.values()).backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        with products(precision):
+            with autocast(precision, device):
+                total = sum(losses().values(), torch.zeros((), device=device))
+            scaler.scale(total).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
 
     return step
 
 
 def _torchvision_step(model: Any, settings: Settings, batch: list[dict[str, Any]]) -> Work:
     images, targets = torchvision_inputs(batch, settings.device)
-    optimizer = build_optimizer(slow_learning(settings.cfg), model)
-
-    def step() -> None:
-        sum(model(images, targets).values()).backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    return step
+    return _sgd_step(model, settings, lambda: model(images, targets))
 
 
 def slow_learning(cfg: CfgNode) -> CfgNode:
@@ -133,34 +148,40 @@ def run_inference(bench: Benchmark, variant: Variant | None = None) -> None:
     peer = build_torchvision(settings) if settings.torchvision and variant is None else None
     for size in (1, LARGE_BATCH) if variant is None else (1,):
         batch = make_batch(settings, size)
-        detect_theirs, detect_ours = detect(theirs, batch), detect(ours, batch)
-        with full_precision():
-            found = compare_detections(task, detect_theirs(), detect_ours(), thresh)
-        bench.agree(task, found)
-        works: dict[str, Work] = {OURS: detect_ours, DETECTRON2: detect_theirs}
+        exact = settings.with_precision("float32")
+        found = [detect(model, batch, exact)() for model in (theirs, ours)]
+        bench.agree(task, compare_detections(task, *found, thresh))
+        works = {
+            side: detect(m, batch, settings) for side, m in ((OURS, ours), (DETECTRON2, theirs))
+        }
         if peer is not None:
             images, _ = torchvision_inputs(batch, settings.device)
-            works[TORCHVISION] = _torchvision_detect(peer, images)
+            works[TORCHVISION] = _torchvision_detect(peer, images, settings)
         what = f"inference, batch {size}{suffix}"
         bench.time(task, what, works, images=size if size > 1 else 0)
 
 
-def detect(model: Any, batch: list[dict[str, Any]]) -> Callable[[], list[Any]]:
-    """Detections of Detectron2's model or ours, with pre- and postprocessing."""
+def detect(model: Any, batch: list[dict[str, Any]], settings: Settings) -> Callable[[], list[Any]]:
+    """Detections of Detectron2's model or ours, in the settings' precision.
+
+    From the images on the CPU to boxes in their pixels on the device.
+    """
     model.eval()
 
     @torch.no_grad()
     def work() -> list[Any]:
-        return [output["instances"] for output in model(batch)]
+        with products(settings.precision), autocast(settings.precision, settings.device):
+            return [output["instances"] for output in model(batch)]
 
     return work
 
 
-def _torchvision_detect(model: Any, images: list[Tensor]) -> Work:
+def _torchvision_detect(model: Any, images: list[Tensor], settings: Settings) -> Work:
     model.eval()
 
     @torch.no_grad()
     def work() -> list[Any]:
-        return model(images)
+        with products(settings.precision), autocast(settings.precision, settings.device):
+            return model(images)
 
     return work

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from ...modeling.speedups.opt_in import opts_in
-from ..agreement import compare_gradients, compare_losses, full_precision
+from ..agreement import compare_gradients, compare_losses
 from ..inputs import level_features
 from ..peers import DETECTRON2, OURS
+from ..precision import full_precision
 from ..runner import Benchmark
 from ..settings import Settings
 from .components import HeadCase, head_losses

@@ -92,6 +92,15 @@ class Speedups:
         if self.compile:
             network.compile(mode=self.compile_mode, dynamic=False)
 
+    def begin_step(self) -> None:
+        """Tell CUDA graphs that a new step begins: what the last one put out is done with.
+
+        Backbone and head are a graph each; without this the head's would take the backbone's
+        outputs for those of an earlier step, whose memory may be used again.
+        """
+        if self.compile and self.compile_mode == "reduce-overhead":
+            torch.compiler.cudagraph_mark_step_begin()
+
     def sparse_boxes(self, features: Tensor) -> bool:
         """Whether the box subnet may be computed in parts, given one of its inputs."""
         # On GPUs whole convolutions are fast, and waiting for the positives is not.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from retinanet_ext.benchmark import Benchmark, peers, run_tasks, task_names
-from retinanet_ext.benchmark.peers import Variant
+from retinanet_ext.benchmark import Benchmark, run_tasks, task_names
 from retinanet_ext.benchmark.tasks import build
 
 
@@ -16,9 +15,12 @@ def ran(monkeypatch) -> list:
     monkeypatch.setattr(
         build, "TASKS", {name: lambda bench, name=name: done.append(name) for name in names}
     )
-    monkeypatch.setattr(
-        build, "run_inference", lambda bench, variant: done.append(f"variant {variant.name}")
-    )
+    for name in build.VARIED:
+        monkeypatch.setitem(
+            build.VARIED,
+            name,
+            lambda bench, variant, name=name: done.append(f"{name}, {variant.name}"),
+        )
     return done
 
 
@@ -29,10 +31,9 @@ def test_chosen_tasks_run_in_their_order_and_are_counted(settings, ran):
     assert said == ["[1/2] loss", "[2/2] training-step"]
 
 
-def test_a_variant_is_a_task_after_inference(settings, ran, monkeypatch):
-    variant = Variant("plain", {"MODEL.RETINANET.LOSS_KERNEL": "reference"})
-    monkeypatch.setattr(peers, "VARIANTS", (variant,))
+@pytest.mark.parametrize("task", ["training-step", "inference"])
+def test_a_variant_is_a_task_after_its_own(settings, ran, task):
     names = task_names(settings.cfg)
-    assert names[names.index("inference") + 1] == "inference-plain"
-    run_tasks(Benchmark(settings), ["inference-plain"])
-    assert ran == ["variant plain"]
+    assert names[names.index(task) + 1] == f"{task}-compiled"
+    run_tasks(Benchmark(settings), [f"{task}-compiled"])
+    assert ran == [f"{task}, compiled"]

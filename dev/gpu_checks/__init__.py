@@ -1,0 +1,1 @@
+"""What `gpu_check.py` checks: `correct.py`, `fast_*.py`, `whole.py`; each job is a process."""
