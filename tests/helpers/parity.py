@@ -143,6 +143,26 @@ def assert_same_detections(theirs: nn.Module, ours: nn.Module, batch: Batch) -> 
             )
 
 
+def assert_same_boxes(got: Instances, expected: Instances) -> None:
+    """As :func:`assert_same_detections`, in any order: equal scores swap places by rounding."""
+    assert got.image_size == expected.image_size
+    assert len(got) == len(expected) > 5
+    boxes = [x.pred_boxes.tensor.double().cpu() for x in (got, expected)]
+    scores = [x.scores.double().cpu() for x in (got, expected)]
+    classes = [x.pred_classes.cpu() for x in (got, expected)]
+    same = classes[0][:, None] == classes[1]
+    same &= (scores[0][:, None] - scores[1]).abs() <= 1e-5
+    same &= (boxes[0][:, None] - boxes[1]).abs().amax(dim=2) <= 1e-3
+    assert same.any(0).all() and same.any(1).all()
+
+
+def detections(model: nn.Module, batch: Batch) -> list[Instances]:
+    """Of each image."""
+    model.eval()
+    with torch.no_grad():
+        return [output["instances"] for output in model(batch)]
+
+
 def assert_equal_models(cfg: CfgNode) -> None:
     theirs, ours = build_pair(cfg)
     batch = make_batch(cfg.MODEL.RETINANET.NUM_CLASSES)
