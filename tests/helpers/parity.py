@@ -61,9 +61,9 @@ def spread_predictions(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, FrozenBatchNorm2d) and name.endswith(("conv2.norm", "conv3.norm")):
             module.weight.fill_(0.3)  # or a deep residual network's activations explode
-    for layer in (*model.head.cls_subnet, *model.head.bbox_subnet):
-        if isinstance(layer, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    for name, layer in model.head.named_modules():
+        if isinstance(layer, nn.Conv2d) and "subnet." in name:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     model.eval()
     with torch.no_grad():
         images = model.preprocess_image(make_batch(2))
