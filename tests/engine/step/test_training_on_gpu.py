@@ -33,7 +33,9 @@ def model_on(device: torch.device, folder: Path) -> nn.Module:
 @pytest.mark.parametrize("parts", [1, 2])
 def test_mixed_precision_learns_and_continues(gpu: torch.device, tmp_path: Path, parts: int):
     half = torch.float16 if gpu.type == "cuda" else torch.bfloat16
-    batches = [make_batch(seed) for seed in range(6)]
+    # Not smaller: bfloat16 gradients of a 1 x 1 map of a 1 x 1 map are now and then NaN on CPUs
+    # (oneDNN in PyTorch 2.11).
+    batches = [make_batch(seed, size=128) for seed in range(4)]
     model, plain = model_on(gpu, tmp_path), model_on(gpu, tmp_path)
     optimizer = sgd(model)
     step = TrainStep(model, batches, optimizer, precision=half, accum_steps=parts)
@@ -44,11 +46,14 @@ def test_mixed_precision_learns_and_continues(gpu: torch.device, tmp_path: Path,
     train(step, 3)
     assert step.amp_skipped_steps == 0 and not step.last_step_skipped
     train(TrainStep(plain, batches, sgd(plain), accum_steps=parts), 3)
-    start = model_on(gpu, tmp_path).state_dict()
-    for name, value in plain.named_parameters():
-        moved = (value - start[name]).norm()
-        got = dict(model.named_parameters())[name] - start[name]
-        assert (got - (value - start[name])).norm() <= 0.2 * moved + 1e-5, name
+    start = dict(model_on(gpu, tmp_path).named_parameters())
+    way, expected = (
+        torch.cat(
+            [(value - start[name]).detach().flatten() for name, value in x.named_parameters()]
+        )
+        for x in (model, plain)
+    )
+    assert (way - expected).norm() <= 0.2 * expected.norm() and expected.norm() > 0
 
     saved = copy.deepcopy((model.state_dict(), step.state_dict()))
     train(step, 1)
