@@ -1,4 +1,4 @@
-"""Shared fixtures: seed, catalogs, cache, data sets, training processes; skips without CUDA."""
+"""Shared fixtures: seed, catalogs, cache, data sets, training processes, the GPU."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    import torch
+
     from tests.helpers.forked_training import TrainingServer
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL_DATASETS = ("bccd", "dice")
+CUDA_TESTS_ON = "RETINANET_EXT_CUDA_TESTS_ON"
 MOST_PROCESSES = 8
 """Each imports everything and may need 2 GiB; more of them than this make nothing faster."""
 
@@ -33,15 +36,43 @@ def pytest_xdist_auto_num_workers() -> int | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests marked cuda where there is no CUDA device."""
-    marked = [item for item in items if item.get_closest_marker("cuda")]
+    """Skip tests marked cuda where there is no CUDA device, on which they run.
+
+    With RETINANET_EXT_CUDA_TESTS_ON=cpu they run on the CPU, so that they can be written without a
+    GPU; but for those whose marker says what of CUDA they need, ``cuda(needs="...")``.
+    """
+    marked = [(item, mark) for item in items if (mark := item.get_closest_marker("cuda"))]
     if not marked:
         return
     import torch
 
-    if not torch.cuda.is_available():
-        for item in marked:
+    for item, mark in marked:
+        needs = mark.kwargs.get("needs")
+        if cuda_tests_device().type == "cpu" and needs:
+            item.add_marker(pytest.mark.skip(reason=f"needs {needs}"))
+        elif cuda_tests_device().type == "cuda" and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def cuda_tests_device() -> torch.device:
+    """Where tests marked cuda run."""
+    import torch
+
+    return torch.device(os.environ.get(CUDA_TESTS_ON) or "cuda")
+
+
+@pytest.fixture
+def gpu() -> Iterator[torch.device]:
+    """Device of a test marked cuda; products are computed in float32, not TF32, while it runs."""
+    import torch
+
+    places = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [place.allow_tf32 for place in places]
+    for place in places:
+        place.allow_tf32 = False
+    yield cuda_tests_device()
+    for place, allowed in zip(places, before, strict=True):
+        place.allow_tf32 = allowed
 
 
 @pytest.fixture(autouse=True)

@@ -53,8 +53,8 @@ class Positives:
             targets: of the N images.
             per_class: whether there is a regressor for each class.
         """
-        # With the default parts, the one place where a training step has to wait for the GPU: how
-        # many positives there are.
+        # With the default parts, where a training step has to wait for the GPU: how many positives
+        # there are. After it, only Detectron2's get_deltas asks, whether they have an area.
         images, indices = targets.pos_mask.nonzero(as_tuple=True)
         classes = targets.labels[images, indices] if per_class else None
         if outputs.positive_deltas is not None:

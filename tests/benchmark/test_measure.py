@@ -77,7 +77,7 @@ def test_without_a_way_to_forget_the_peak_it_is_a_lower_bound(monkeypatch):
     assert "lower bound" in peak.method and peak.num_bytes >= 0
 
 
-@pytest.mark.cuda
+@pytest.mark.cuda(needs="the figures of CUDA's allocator")
 def test_cuda_peak_is_the_allocators():
     peak = peak_memory(lambda: torch.ones(32 * MIB // 4, device="cuda"), "cuda")
     assert peak.num_bytes == 32 * MIB

@@ -167,8 +167,9 @@ def test_one_process_is_not_wrapped():
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("mixed_precision", [False, True])
-def test_one_iteration_on_a_gpu(cfg, mixed_precision):
-    cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED = "cuda", mixed_precision
+def test_one_iteration_on_a_gpu(cfg, gpu, mixed_precision):
+    cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED = str(gpu), mixed_precision
+    cfg.SOLVER.AMP.PRECISION = "float16" if gpu.type == "cuda" else "bfloat16"
     trainer = RetinaNetTrainer(cfg)
     with EventStorage(0) as trainer.storage:
         trainer.run_step()

@@ -141,7 +141,7 @@ def test_scaled_steps_that_overflow_are_skipped_and_counted(parts: int):
     torch.testing.assert_close(seen[-1], plain.weight.grad)
 
 
-@pytest.mark.cuda
+@pytest.mark.cuda(needs="CUDA, which float16 is for")
 def test_float16_scales_on_cuda():
     model = Linear().cuda()
     batch = [{"x": x["x"].cuda()} for x in numbers(1, 2)]

@@ -186,7 +186,7 @@ def test_losses_work_where_triton_is_missing():
     assert "Triton is not installed" in message and "'chunked'" in message
 
 
-@pytest.mark.cuda
+@pytest.mark.cuda(needs="CUDA, for which Triton compiles")
 def test_auto_takes_triton_on_cuda(monkeypatch):
     pytest.importorskip("triton", reason="Triton is not installed")
     logits, labels = problem()

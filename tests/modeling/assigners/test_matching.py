@@ -182,18 +182,30 @@ def test_nothing_is_read_back_from_the_device():
 
 
 @pytest.mark.cuda
-def test_cuda_gives_the_same_without_waiting():
-    anchors = random_boxes(2000, True)
-    gt = overlapping(random_boxes(30, True), anchors)
+@pytest.mark.parametrize("count", [20, 1000])
+@pytest.mark.parametrize("whole_numbers", [True, False])
+def test_on_a_gpu_equals_detectron2_and_the_cpu(gpu, whole_numbers: bool, count: int):
+    anchors = random_boxes(4000, whole_numbers)
+    gt = overlapping(random_boxes(count, whole_numbers), anchors)
+    for low_quality in (True, False):
+        assert_equals_detectron2(gt.to(gpu), anchors.to(gpu), allow_low_quality_matches=low_quality)
+        matcher = ChunkedMatcher(**BANDS, allow_low_quality_matches=low_quality)
+        for got, expected in zip(
+            matcher(gt.to(gpu), anchors.to(gpu)), matcher(gt, anchors), strict=True
+        ):
+            assert torch.equal(got.cpu(), expected)
+
+
+@pytest.mark.cuda(needs="CUDA, which tells of waiting")
+def test_on_a_gpu_nothing_waits(gpu):
+    anchors = random_boxes(2000, True).to(gpu)
+    gt = random_boxes(30, True).to(gpu)
     matcher = ChunkedMatcher(**BANDS, allow_low_quality_matches=True)
-    expected = matcher(gt, anchors)
-    gt, anchors = gt.cuda(), anchors.cuda()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        got = matcher(gt, anchors)
+        matcher(gt, anchors)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert torch.equal(got[0].cpu(), expected[0]) and torch.equal(got[1].cpu(), expected[1])
 
 
 def test_labels_that_do_not_fit_are_refused():
