@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from detectron2.engine import HookBase, TrainerBase
 from detectron2.utils.events import EventStorage, JSONWriter
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from retinanet_ext.engine.progress import ProgressLine
 from retinanet_ext.engine.records import hook
@@ -354,7 +353,10 @@ def test_a_file_that_cannot_be_cut_yet_loses_no_line(tmp_path, whole, monkeypatc
 
 def points_of(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """The points that TensorBoard shows."""
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="reads TensorBoard's files"
+    )
+    events = accumulator.EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
     return {
         tag: [(e.step, round(e.value, 5)) for e in events.Scalars(tag)]
         for tag in events.Tags()["scalars"]
