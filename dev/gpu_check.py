@@ -25,6 +25,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SECTIONS = ("correct", "fast", "whole")
 LIMIT = 350.0  # seconds
+SHARES = {"training": 4, "inference": 3, "parts": 3, "loader": 1}
+"""Of the time that is left for what runs with nothing beside it."""
 
 
 def jobs_of(only: Sequence[str], device: str) -> tuple[dict[str, str], dict[str, str]]:
@@ -32,7 +34,8 @@ def jobs_of(only: Sequence[str], device: str) -> tuple[dict[str, str], dict[str,
     from gpu_checks.correct import GROUPS
     from gpu_checks.fast_models import AHEAD
 
-    together, alone = {}, {}
+    together: dict[str, str] = {}
+    alone: dict[str, str] = {}
     precisions = ("float32", "bfloat16", "float16") if device == "cuda" else ("float32", "bfloat16")
     if "correct" in only:
         together |= {f"tests-{group}": "correct" for group in GROUPS}
@@ -43,11 +46,13 @@ def jobs_of(only: Sequence[str], device: str) -> tuple[dict[str, str], dict[str,
     if "fast" in only:
         for kind, cases in AHEAD.items():
             together |= {f"ahead-{kind}-{i}": "fast" for i in range(len(cases))}
-        alone |= {"parts": "fast", "training": "fast", "inference": "fast"}
+        alone |= {"training": "fast", "inference": "fast", "parts": "fast"}
     return together, alone
 
 
-def run_job(name: str, section: str, device: str, tiny: bool, seconds: float) -> None:
+def run_job(
+    name: str, section: str, device: str, tiny: bool, seconds: float, tests: str = ""
+) -> None:
     """Carry out one job in this process."""
     from gpu_checks import correct, fast_models, fast_parts, whole
     from gpu_checks.report import Job
@@ -56,7 +61,7 @@ def run_job(name: str, section: str, device: str, tiny: bool, seconds: float) ->
     kind, _, rest = name.partition("-")
     work: Callable[[], None]
     if kind == "tests":
-        work = lambda: correct.run_tests(job, rest)  # noqa: E731
+        work = lambda: correct.run_tests(job, rest, tests)  # noqa: E731
     elif kind == "quickstart":
         work = lambda: whole.train_quickstart(job, rest)  # noqa: E731
     elif kind == "ahead":
@@ -95,6 +100,7 @@ class Runner:
         command = [sys.executable, __file__, "--job", name, "--job-section", section]
         command += ["--device", self.args.device, "--limit", str(seconds)]
         command += ["--tiny"] if self.args.tiny else []
+        command += ["--tests", self.args.tests] if self.args.tests else []
         paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         with open(f"{self.args.logs}/{name}.log" if self.args.logs else os.devnull, "w") as log:
@@ -126,9 +132,11 @@ class Runner:
         with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) * 3 // 4)) as pool:
             for name, section in together.items():
                 pool.submit(self.run, name, section, share)
-        for index, (name, section) in enumerate(alone.items()):
-            left = max(10.0, self.end - time.monotonic())
-            self.run(name, section, left if index == len(alone) - 1 else left / 2)
+        left = sum(SHARES[name] for name in alone)
+        for name, section in alone.items():
+            seconds = max(10.0, self.end - time.monotonic()) * SHARES[name] / left
+            left -= SHARES[name]
+            self.run(name, section, seconds)
         print("\n" + self.results.table(), flush=True)
         return 1 if self.results.failed else 0
 
@@ -149,6 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--tiny", action="store_true", help="small numbers: try the script itself")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--tests", default="", metavar="EXPRESSION", help="as pytest's -k")
     parser.add_argument("--json", metavar="FILE", help="all figures, written as they are known")
     parser.add_argument("--logs", metavar="FOLDER", help="what the jobs write to stderr")
     parser.add_argument("--limit", type=float, default=LIMIT, metavar="SECONDS")
@@ -156,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--job-section", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.job:
-        run_job(args.job, args.job_section, args.device, args.tiny, args.limit)
+        run_job(args.job, args.job_section, args.device, args.tiny, args.limit, args.tests)
         return 0
     if args.device == "cuda":
         import torch

@@ -13,7 +13,6 @@ import torch
 from retinanet_ext.benchmark.inputs import make_batch
 from retinanet_ext.benchmark.measure import peak_memory, timed_rounds
 from retinanet_ext.benchmark.peers import (
-    CHANNELS_LAST,
     COMPILED,
     DETECTRON2,
     GRAPHS,
@@ -41,33 +40,31 @@ class Way:
 
 
 PLAIN = Way("plain")
-LAST = Way("channels_last", CHANNELS_LAST.keys)
+NONE = Way("contiguous", {"MODEL.SPEEDUPS.CHANNELS_LAST": "none"})
+UNFOLDED = Way("norms not folded", {"MODEL.SPEEDUPS.FOLD_FROZEN_BN": False})
 SPARSE = Way("sparse boxes", sparse=True)
 COMPILE = Way("compiled", COMPILED.keys)
 GRAPH = Way("graphs", GRAPHS.keys)
 
 # What is measured: precision, batch, ways. The most wanted first; the end may find no time left.
 TRAINING: tuple[tuple[str, int, tuple[Way, ...]], ...] = (
-    ("float32", 2, (PLAIN, LAST, SPARSE)),
-    ("tf32", 2, (PLAIN, LAST, SPARSE)),
-    ("bfloat16", 2, (PLAIN, LAST, COMPILE, GRAPH)),
-    ("float16", 2, (PLAIN, LAST)),
-    ("bfloat16", 8, (PLAIN, LAST)),
-    ("tf32", 8, (PLAIN, LAST, SPARSE)),
-    ("bfloat16", 16, (PLAIN, LAST)),
-    ("bfloat16", 1, (PLAIN, LAST)),
-    ("float32", 8, (PLAIN, LAST)),
+    ("tf32", 2, (PLAIN, NONE, UNFOLDED, SPARSE)),
+    ("bfloat16", 2, (PLAIN, UNFOLDED, COMPILE, GRAPH)),
+    ("float32", 2, (PLAIN, NONE, SPARSE)),
+    ("bfloat16", 8, (PLAIN, GRAPH)),
+    ("tf32", 8, (PLAIN, NONE)),
+    ("float16", 2, (PLAIN,)),
+    ("bfloat16", 16, (PLAIN,)),
+    ("float32", 8, (PLAIN, NONE)),
 )
 INFERENCE: tuple[tuple[str, int, tuple[Way, ...]], ...] = (
-    ("float32", 1, (PLAIN, LAST)),
-    ("tf32", 1, (PLAIN, LAST)),
-    ("bfloat16", 1, (PLAIN, LAST, COMPILE, GRAPH)),
-    ("float16", 1, (PLAIN, LAST)),
-    ("bfloat16", 8, (PLAIN, LAST, GRAPH)),
-    ("tf32", 8, (PLAIN, LAST)),
-    ("bfloat16", 2, (PLAIN, LAST)),
-    ("bfloat16", 16, (PLAIN, LAST)),
-    ("float16", 8, (PLAIN, LAST)),
+    ("tf32", 1, (PLAIN, NONE)),
+    ("bfloat16", 1, (PLAIN, COMPILE, GRAPH)),
+    ("bfloat16", 8, (PLAIN, GRAPH)),
+    ("tf32", 8, (PLAIN, NONE)),
+    ("float32", 1, (PLAIN, NONE)),
+    ("float16", 1, (PLAIN,)),
+    ("bfloat16", 16, (PLAIN,)),
 )
 
 

@@ -84,7 +84,7 @@ def resume_exactly(job: Job) -> None:
     """A run that is killed and resumed ends with the weights of one that was not, bit by bit."""
     name = "kill -9 and --resume, DETERMINISTIC"
     period, end = (2, 4) if job.tiny else (20, 60)
-    keys = ("DETERMINISTIC", "True", "SOLVER.MAX_ITER", str(end), "SEED", "3")
+    keys: tuple[str, ...] = ("DETERMINISTIC", "True", "SOLVER.MAX_ITER", str(end), "SEED", "3")
     keys += ("SOLVER.CHECKPOINT_PERIOD", str(period), "DATASETS.TEST", "()")
     keys += ("TEST.PRECISE_BN.ENABLED", "False")
     with job.guarded(name), tempfile.TemporaryDirectory() as folder:

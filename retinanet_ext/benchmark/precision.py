@@ -47,7 +47,7 @@ def full_precision() -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def _tf32(allowed: bool) -> Iterator[None]:
-    backends = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [backend.allow_tf32 for backend in backends]
     for backend in backends:
         backend.allow_tf32 = allowed

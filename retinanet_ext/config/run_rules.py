@@ -117,6 +117,7 @@ def check_parts(cfg: CfgNode, world_size: int) -> None:
     Raises:
         InputError: it does not.
     """
+    check_graphs(cfg)
     processes = cfg.SOLVER.REFERENCE_WORLD_SIZE or world_size
     batch, parts = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUM_STEPS
     if parts > 1 and batch % (processes * parts):
@@ -124,6 +125,21 @@ def check_parts(cfg: CfgNode, world_size: int) -> None:
             f"SOLVER.ACCUM_STEPS is {parts}, but SOLVER.IMS_PER_BATCH {batch} over {processes} "
             "process(es) does not split into so many equal parts; IMS_PER_BATCH, the images per "
             f"optimizer step, must be a multiple of {processes * parts}"
+        )
+
+
+def check_graphs(cfg: CfgNode) -> None:
+    """Check that CUDA graphs are not asked to add up the gradients of several parts of a batch.
+
+    Raises:
+        InputError: they are; each part would overwrite the gradients of the one before.
+    """
+    speedups, parts = cfg.MODEL.SPEEDUPS, cfg.SOLVER.ACCUM_STEPS
+    if speedups.COMPILE and speedups.COMPILE_MODE == "reduce-overhead" and parts > 1:
+        raise InputError(
+            "MODEL.SPEEDUPS.COMPILE_MODE 'reduce-overhead' computes every part of a batch in the "
+            f"same memory, so it cannot add up the gradients of SOLVER.ACCUM_STEPS {parts}; set "
+            "COMPILE_MODE default, or ACCUM_STEPS 1"
         )
 
 

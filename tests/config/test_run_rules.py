@@ -99,6 +99,14 @@ def test_defaults_are_detectron2s():
     [
         ({"SOLVER.ACCUM_STEPS": 0}, "ACCUM_STEPS must be at least 1, got 0"),
         ({"SOLVER.ACCUM_STEPS": 3}, "must be a multiple of 3"),
+        (
+            {
+                "SOLVER.ACCUM_STEPS": 2,
+                "MODEL.SPEEDUPS.COMPILE": True,
+                "MODEL.SPEEDUPS.COMPILE_MODE": "reduce-overhead",
+            },
+            "cannot add up the gradients of SOLVER.ACCUM_STEPS 2",
+        ),
         ({"SOLVER.MAX_SKIPPED_BATCHES": -1}, "MAX_SKIPPED_BATCHES must be at least 0, got -1"),
         ({"SOLVER.AMP.ENABLED": True, "SOLVER.AMP.PRECISION": "bfloat"}, "Did you mean 'bfloat16'"),
         ({"SOLVER.AMP.PRECISION": "bfloat16"}, "set SOLVER.AMP.ENABLED True"),

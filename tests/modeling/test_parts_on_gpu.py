@@ -179,7 +179,8 @@ def assert_gpu_equals_cpu(gpu: torch.device, **retinanet: Any) -> None:
     on_cpu, on_gpu = pair(gpu, **retinanet)
     batch = make_batch(K)
     for got, expected in zip(detections(on_gpu, batch), detections(on_cpu, batch), strict=True):
-        assert_same_boxes(got, expected)
+        # Norms multiply the rounding of small differences.
+        assert_same_boxes(got, expected, 1e-2 if "NORM" in retinanet else 1e-3)
     # In float64: the networks round differently, and a deep one's gradients show it.
     assert_same_training(on_cpu.double(), OnCpu(on_gpu.double()), batch)
 

@@ -30,6 +30,8 @@ K = 7
 def build(device: torch.device, **retinanet: object) -> nn.Module:
     cfg = small_cfg(device=device, **retinanet)
     cfg.MODEL.META_ARCHITECTURE = "RetinaNetExt"
+    # Detectron2's uploads two tensors for each level at every step.
+    cfg.MODEL.ANCHOR_GENERATOR.NAME = "RetinaNetAnchorGenerator"
     torch.manual_seed(0)
     model = build_model(cfg)
     spread_predictions(model)

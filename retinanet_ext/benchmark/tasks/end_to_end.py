@@ -149,11 +149,10 @@ def run_inference(bench: Benchmark, variant: Variant | None = None) -> None:
     for size in (1, LARGE_BATCH) if variant is None else (1,):
         batch = make_batch(settings, size)
         exact = settings.with_precision("float32")
-        found = [detect(model, batch, exact)() for model in (theirs, ours)]
-        bench.agree(task, compare_detections(task, *found, thresh))
-        works = {
-            side: detect(m, batch, settings) for side, m in ((OURS, ours), (DETECTRON2, theirs))
-        }
+        expected, found = (detect(model, batch, exact)() for model in (theirs, ours))
+        bench.agree(task, compare_detections(task, expected, found, thresh))
+        works: dict[str, Work] = {OURS: detect(ours, batch, settings)}
+        works[DETECTRON2] = detect(theirs, batch, settings)
         if peer is not None:
             images, _ = torchvision_inputs(batch, settings.device)
             works[TORCHVISION] = _torchvision_detect(peer, images, settings)

@@ -27,6 +27,7 @@ from . import chunked
 # Anchors and classes of a tile: long where neighbours in memory are neighbouring locations, wide
 # where they are neighbouring classes; compiled for sm_90, float32 takes 64 registers per thread.
 TILE = {False: (128, 8), True: (64, 16)}
+WARPS = {False: 4, True: 4}
 CLASSES_PER_PROGRAM = 64  # tiles of a program come one after the other and share its labels
 
 
@@ -216,6 +217,7 @@ def _launch(
         CLASSES=min(classes, triton.next_power_of_2(num_classes)),
         CLASSES_PER_PROGRAM=CLASSES_PER_PROGRAM,
         enable_fp_fusion=True,
+        num_warps=WARPS[channels_last],
     )
     return sums
 

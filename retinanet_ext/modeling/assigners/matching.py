@@ -13,6 +13,8 @@ from torch import Tensor
 from ...boxes import in_chunks
 from ...errors import InputError
 
+GPU_PAIRS_AT_ONCE = 2**24  # 200 MiB of scratch: 90 boxes of an image of 800 x 1216 px
+
 
 class ChunkedMatcher:
     """The matches of Detectron2's ``pairwise_iou`` and ``Matcher``, in memory of O(R) for any M.
@@ -90,11 +92,12 @@ class ChunkedMatcher:
         match_labels = self._label_bands(best).masked_fill_(is_best_of_a_box, 1)
         return matched, match_labels.masked_fill_(~overlaps_an_anchor.any(), 0)
 
-    def _pairs_at_once(self, anchors: Tensor) -> int | None:
+    def _pairs_at_once(self, anchors: Tensor) -> int:
         # The CPU is fastest with one ground-truth box at a time, whose row still is in the cache
         # when the next operation reads it; elsewhere every kernel launch costs.
-        on_cpu = anchors.device.type == "cpu"
-        return 1 if self.pairs_at_once is None and on_cpu else self.pairs_at_once
+        if self.pairs_at_once is not None:
+            return self.pairs_at_once
+        return 1 if anchors.device.type == "cpu" else GPU_PAIRS_AT_ONCE
 
     def _label_bands(self, iou: Tensor) -> Tensor:
         labels = torch.full_like(iou, self.labels[0], dtype=torch.int8)

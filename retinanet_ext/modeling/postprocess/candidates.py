@@ -18,6 +18,9 @@ from ...losses.precision import at_least_float32
 # A logit this far under another one cannot round to a score above the other's.
 _LOGIT_MARGIN = 1e-3
 
+# From this threshold on so few scores pass that a list of all of them takes little memory.
+_FEW_PASS = 0.01
+
 # Logits whose maximum decides whether any of them is looked at.
 _BLOCK = 64
 
@@ -56,6 +59,9 @@ def select_candidates(
         topk: at most so many are returned of each image and level.
     """
     limit = score_threshold_to_logit(score_thresh) - _LOGIT_MARGIN
+    same_anchors = len({level.shape[1] for level in logits}) == 1
+    if logits[0].device.type != "cpu" and same_anchors and score_thresh >= _FEW_PASS:
+        return select_at_once(logits, num_classes, score_thresh, topk)
     *starts, image_size = accumulate((math.prod(level.shape[1:]) for level in logits), initial=0)
     values, entries = [], []
     for level, start in zip(logits, starts, strict=True):
@@ -76,6 +82,39 @@ def select_candidates(
     chosen = torch.cat(best)
     image_indices, entry = _divmod(entry[chosen], image_size)
     return Candidates(scores[chosen], image_indices, *_divmod(entry, num_classes))
+
+
+def select_at_once(
+    logits: list[Tensor], num_classes: int, score_thresh: float, topk: int
+) -> Candidates:
+    """:func:`select_candidates` for GPUs: all levels together, in few operations.
+
+    A copy of the logits costs less there than the kernel launches of level after level. The host
+    waits twice, to learn how many logits and how many candidates there are.
+
+    Args:
+        logits: with the same A on all levels.
+    """
+    whole = torch.cat([level.permute(0, 2, 3, 1).flatten(1, 2) for level in logits], dim=1)
+    channels, device = whole.shape[2], whole.device
+    flat = whole.flatten(1)  # (N, R*K)
+    limit = score_threshold_to_logit(score_thresh) - _LOGIT_MARGIN
+    # Not a number in Python: that would be rounded to the logits' precision, perhaps upwards.
+    limits = torch.full((len(flat), 1), limit, device=device)
+    image, entry = (flat > limits).nonzero(as_tuple=True)  # in (N, L, Hi, Wi, A, K)
+    scores = at_least_float32(flat[image, entry]).sigmoid()
+    sizes = [level.shape[2] * level.shape[3] * channels for level in logits]
+    starts = torch.tensor([*accumulate(sizes)], device=device)
+    group = image * len(logits) + torch.searchsorted(starts, entry, right=True)
+    # Of equal scores the first comes first, as in Detectron2's sort.
+    order = scores.sort(descending=True, stable=True).indices
+    order = order[group[order].sort(stable=True).indices]
+    group, scores = group[order], scores[order]
+    groups = torch.arange(len(flat) * len(logits), device=device)
+    rank = torch.arange(len(group), device=device) - torch.searchsorted(group, groups)[group]
+    kept = ((rank < topk) & (scores > score_thresh)).nonzero().flatten()
+    chosen = order[kept]
+    return Candidates(scores[kept], image[chosen], *_divmod(entry[chosen], num_classes))
 
 
 def _find_large(

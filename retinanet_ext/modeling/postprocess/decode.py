@@ -159,11 +159,11 @@ class DenseDecoder:
             ).sigmoid()
             scores = (scores * quality_probs).sqrt()
             finite &= scores.isfinite()
-        image_indices = found.image_indices[finite]
+        kept = finite.nonzero().flatten()
         images = torch.arange(len(image_sizes), device=boxes.device)
-        bounds = [*torch.searchsorted(image_indices, images).tolist(), len(image_indices)]
-        sizes = [stop - start for start, stop in pairwise(bounds)]
-        fields = (x[finite].split(sizes) for x in (boxes, scores, found.classes))
+        starts = torch.searchsorted(found.image_indices[kept], images).tolist()
+        sizes = [stop - start for start, stop in pairwise([*starts, len(kept)])]
+        fields = (x[kept].split(sizes) for x in (boxes, scores, found.classes))
         per_image = zip(image_sizes, *fields, strict=True)
         return [self._suppress(*image) for image in per_image]
 
@@ -213,6 +213,8 @@ def gather_deltas(
         classes: (P,) int64 in [0, K), whose regressor is meant; None: there is one for all.
         num_classes: K; only read with ``classes``.
     """
+    if classes is None and deltas[0].device.type != "cpu":
+        return gather_from_whole(deltas, image_indices, anchor_indices, 4)
     coordinates = torch.arange(4, device=anchor_indices.device)
     if classes is None:
         return _gather(deltas, image_indices, anchor_indices, 4, coordinates)
@@ -247,6 +249,26 @@ def _gather(
         rows = picked if rows is None else picked.where(anchor_indices[:, None] >= start, rows)
         start += size
     assert rows is not None, "a detector has at least one level"
+    return at_least_float32(rows)
+
+
+def gather_from_whole(
+    levels: list[Tensor], image_indices: Tensor, anchor_indices: Tensor, per_anchor: int
+) -> Tensor:
+    """All ``per_anchor`` channels of each pair, at least float32, (P, D), by few operations.
+
+    One copy of all levels; where a kernel launch costs more than that, this is the faster way.
+
+    Args:
+        levels: L tensors (N, A*D, Hi, Wi).
+        image_indices, anchor_indices: as for :func:`gather_deltas`.
+        per_anchor: D.
+    """
+    if len({level.shape[1] for level in levels}) > 1:  # levels differ in A
+        wanted = torch.arange(per_anchor, device=anchor_indices.device)
+        return _gather(levels, image_indices, anchor_indices, per_anchor, wanted)
+    whole = torch.cat([level.permute(0, 2, 3, 1).flatten(1, 2) for level in levels], dim=1)
+    rows = whole.view(len(whole), -1, per_anchor)[image_indices, anchor_indices]
     return at_least_float32(rows)
 
 

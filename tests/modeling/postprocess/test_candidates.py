@@ -9,6 +9,7 @@ import torch
 
 from retinanet_ext.modeling.postprocess.candidates import (
     score_threshold_to_logit,
+    select_at_once,
     select_candidates,
 )
 
@@ -185,3 +186,25 @@ def test_levels_may_differ_in_their_number_of_anchors(memory_format):
     got = set(zip(*(x.tolist() for x in indices), strict=True))
     assert got == expected and len(found.scores) == len(expected)
     torch.testing.assert_close(found.scores, dense[indices])
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("topk", [1, 7, 100_000])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_all_levels_at_once_give_the_same_candidates(dtype, topk: int, memory_format):
+    logits = [x + torch.rand(x.shape, dtype=torch.float64) * 1e-6 for x in random_logits(3)]
+    logits = [x.to(dtype, memory_format=memory_format) for x in logits]
+    logits[0][0, 0, 0, 0] = math.nan
+    logits[1][1] = -9.0  # a level without any
+    expected = select_candidates(logits, K, 0.05, topk)
+    found = select_at_once(logits, K, 0.05, topk)
+    torch.testing.assert_close(found.scores, expected.scores)
+    assert_points_at_its_scores(found._replace(scores=found.scores.float()), logits)
+    if dtype == torch.float64:  # no equal scores
+        for got, wanted in zip(found[1:], expected[1:], strict=True):
+            assert torch.equal(got, wanted)
+
+
+def test_all_levels_at_once_may_find_nothing():
+    logits = [torch.full_like(x, -9.0) for x in random_logits()]
+    assert [len(x) for x in select_at_once(logits, K, 0.05, 10)] == [0] * 4

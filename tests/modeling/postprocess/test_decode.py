@@ -12,7 +12,7 @@ from detectron2.structures import Boxes, ImageList
 from torch import nn
 
 from retinanet_ext.modeling import DenseDecoder, RetinaNetAnchorGenerator
-from retinanet_ext.modeling.postprocess.decode import gather_deltas
+from retinanet_ext.modeling.postprocess.decode import gather_deltas, gather_from_whole
 from retinanet_ext.structures import HeadOutputs
 
 A, K, H, W = 2, 3, 4, 5
@@ -157,14 +157,19 @@ def some_pairs(deltas: list[torch.Tensor], count: int = 200):
     return images, anchors
 
 
+def gather_at_once(deltas, images, anchors):
+    return gather_from_whole(deltas, images, anchors, 4)
+
+
+@pytest.mark.parametrize("gather", [gather_deltas, gather_at_once])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_positive_deltas_and_their_gradients_equal_permute_and_index(memory_format):
+def test_positive_deltas_and_their_gradients_equal_permute_and_index(memory_format, gather):
     _, _, deltas = pyramid(2)
     images, anchors = some_pairs(deltas)
     weight = torch.randn(len(images), 4)
     ours = [x.clone(memory_format=memory_format).requires_grad_() for x in deltas]
     theirs = [x.clone().requires_grad_() for x in deltas]
-    got, expected = gather_deltas(ours, images, anchors), dense_deltas(theirs)
+    got, expected = gather(ours, images, anchors), dense_deltas(theirs)
     assert torch.equal(got, expected[images, anchors])
     (got * weight).sum().backward()
     (expected[images, anchors] * weight).sum().backward()
@@ -173,24 +178,26 @@ def test_positive_deltas_and_their_gradients_equal_permute_and_index(memory_form
         assert a.grad.any()
 
 
-def test_no_positive_still_reaches_every_level():
+@pytest.mark.parametrize("gather", [gather_deltas, gather_at_once])
+def test_no_positive_still_reaches_every_level(gather):
     _, _, deltas = pyramid(2)
     deltas = [x.requires_grad_() for x in deltas]
     none = torch.zeros(0, dtype=torch.int64)
-    rows = gather_deltas(deltas, none, none)
+    rows = gather(deltas, none, none)
     assert rows.shape == (0, 4)
     rows.sum().backward()
     assert all(x.grad is not None and not x.grad.any() for x in deltas)
 
 
-def test_values_of_other_anchors_do_not_leak_into_gradients():
+@pytest.mark.parametrize("gather", [gather_deltas, gather_at_once])
+def test_values_of_other_anchors_do_not_leak_into_gradients(gather):
     _, _, deltas = pyramid(1)
     deltas = [x.requires_grad_() for x in deltas]
     with torch.no_grad():
         for level in deltas:
             level[0, :, 0, 0], level[0, :, -1, -1] = math.nan, math.inf
     anchors = torch.tensor([50, 12 * 16 * A + 30, (12 * 16 + 6 * 8) * A + 7])
-    rows = gather_deltas(deltas, torch.zeros_like(anchors), anchors)
+    rows = gather(deltas, torch.zeros_like(anchors), anchors)
     rows.sum().backward()
     assert rows.isfinite().all()
     assert [x.grad.sum().item() for x in deltas] == [4, 4, 4]
@@ -292,6 +299,8 @@ def test_deltas_of_levels_with_different_numbers_of_anchors_are_gathered(per_cla
     classes = torch.randint(0, regressors, (40,), generator=generator)
     got = gather_deltas(levels, images, anchors, *((classes, K) if per_class else ()))
     assert torch.equal(got, dense[images, anchors, classes])
+    if not per_class:
+        assert torch.equal(gather_at_once(levels, images, anchors), got)
 
 
 def test_parts_of_the_outputs_are_no_detections():

@@ -15,7 +15,13 @@ from torch import nn
 
 from retinanet_ext import validate_cfg
 from retinanet_ext.modeling.speedups import sparse_tower, winograd
-from retinanet_ext.modeling.speedups.settings import FastConv2d, FastNormConv2d, Speedups
+from retinanet_ext.modeling.speedups.settings import (
+    FastConv2d,
+    FastNormConv2d,
+    Speedups,
+    best_channels_last,
+    scale_and_shift,
+)
 from tests.helpers.tiny import tiny_cfg
 
 PLAIN = {
@@ -201,6 +207,45 @@ def test_frozen_norm_folds_beside_a_bias():
     Speedups().prepare(fast)
     x = torch.randn(2, 3, 5, 5)
     torch.testing.assert_close(fast(x), conv(x))
+
+
+def test_kept_constants_follow_every_change_of_the_norm():
+    norm = FrozenBatchNorm2d(4)
+    conv = Conv2d(3, 4, 1, norm=norm)
+    Speedups().prepare(conv)
+
+    def kept() -> list[torch.Tensor]:
+        buffers = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+        found = conv._kept_constants(norm, buffers)
+        for got, expected in zip(found, scale_and_shift(norm), strict=True):
+            assert torch.equal(got, expected)
+        return list(found)
+
+    first = kept()
+    assert kept()[0] is first[0]
+    for buffer in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+        buffer.add_(1.0)
+        kept()
+    norm.load_state_dict(FrozenBatchNorm2d(4).state_dict())
+    kept()
+    norm.weight = torch.full((4,), 3.0)
+    kept()
+    conv.double()
+    assert kept()[0].dtype == torch.float64
+    with torch.inference_mode():
+        norm.bias.add_(1.0)
+        found = kept()
+    assert not found[0].is_inference()
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "expected"),
+    [("cpu", (0, 0), "backbone"), ("cuda", (7, 5), "none"), ("cuda", (8, 0), "all")],
+)
+def test_channels_last_is_what_the_device_is_fast_in(monkeypatch, device, capability, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert best_channels_last(torch.device(device)) == expected
 
 
 def test_model_can_be_copied_and_pickled():

@@ -167,7 +167,8 @@ def test_two_compiled_models_take_turns(gpu: torch.device, compiler: None, mode:
 
 @pytest.mark.slow
 def test_losses_of_a_compiled_model_are_the_callers_to_keep(gpu: torch.device, compiler: None):
-    # As for accumulated gradients: both passes forward, then both backward.
+    # Graphs write into the same memory at every step, gradients too: those of the step before
+    # have to be dropped before the next one begins, as training does.
     plain, compiled = pair(gpu, COMPILE_MODE="reduce-overhead")
     batch = make_batch(K)
     found = []
@@ -176,7 +177,7 @@ def test_losses_of_a_compiled_model_are_the_callers_to_keep(gpu: torch.device, c
         with EventStorage():
             for _ in range(2):
                 sum(model(batch).values()).backward()
-            model.zero_grad()
+                model.zero_grad()
             losses = model(batch)
             values = {name: loss.item() for name, loss in losses.items()}
             sum(losses.values()).backward()
