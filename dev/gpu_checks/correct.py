@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 # Folders of tests that run one after the other; the groups run side by side.
 GROUPS = {
-    "losses": ["losses", "benchmark", "boxes", "console"],
+    "losses": ["losses", "benchmark"],
     "modeling": ["modeling"],
     "rest": [],
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor
@@ -26,29 +25,6 @@ from .report import Job
 
 __all__ = ["measure_parts"]
 
-# Tile (anchors, classes), warps, classes of a program; by whether the logits are channels_last.
-SWEEP = {
-    True: [
-        ((64, 16), 4, 64),
-        ((64, 16), 4, 16),
-        ((64, 16), 8, 16),
-        ((32, 32), 4, 32),
-        ((16, 64), 4, 64),
-        ((16, 128), 8, 128),
-        ((8, 128), 4, 128),
-    ],
-    False: [
-        ((128, 8), 4, 64),
-        ((128, 8), 4, 16),
-        ((128, 8), 4, 8),
-        ((256, 4), 4, 16),
-        ((256, 8), 8, 16),
-        ((512, 4), 4, 16),
-        ((512, 2), 4, 8),
-        ((1024, 2), 8, 8),
-    ],
-}
-
 
 def measure_parts(job: Job) -> None:
     """All of it, in order of importance."""
@@ -64,8 +40,6 @@ def measure_parts(job: Job) -> None:
     with job.guarded("decode"):
         for batch in small_or(job, (1, 8), (1,)):
             compare(job, f"decode, batch {batch}", decode_works(settings_of(job), batch))
-    with job.guarded("sweep of the focal kernel"):
-        sweep_kernel(job)
 
 
 def compare(job: Job, name: str, works: dict[str, Callable[[], Any]], **figures: Any) -> None:
@@ -126,36 +100,6 @@ def measure_loss(job: Job, batch: int, rate: float) -> None:
                 floor=floor,
                 host_seconds=host,
             )
-
-
-def sweep_kernel(job: Job) -> None:
-    """The focal kernel with other tiles, to choose them by."""
-    if job.device != "cuda":
-        return
-    from retinanet_ext.losses.kernels import triton_focal
-
-    settings = settings_of(job, batch=8)
-    case = HeadCase.build(settings, OURS, 8)
-    logits, _ = case.outputs(settings)
-    labels, num_classes = case.targets.labels, case.targets.num_classes
-    for last in (True, False):
-        layout = torch.channels_last if last else torch.contiguous_format
-        for dtype in (torch.float32, torch.bfloat16):
-            levels = [x.to(dtype).contiguous(memory_format=layout) for x in logits]
-            found = []
-            for tile, warps, classes in SWEEP[last]:
-                if not job.has_time("sweep of the focal kernel"):
-                    return
-                with (
-                    mock.patch.dict(triton_focal.TILE, {last: tile}),
-                    mock.patch.dict(triton_focal.WARPS, {last: warps}),
-                    mock.patch.object(triton_focal, "CLASSES_PER_PROGRAM", classes),
-                ):
-                    seconds, _ = device_seconds(job, focal_work(levels, labels, num_classes))
-                found.append((seconds, (*tile, warps, classes)))
-            text = ", ".join(f"{t} {s * 1e3:.3f}" for s, t in sorted(found))
-            name = f"sweep of the focal kernel, {str(dtype)[6:]}, channels_last {last}"
-            job.tell(name, text=f"(rows, classes, warps, classes a program) ms: {text}")
 
 
 def focal_work(levels: list[Tensor], labels: Tensor, num_classes: int) -> Callable[[], Any]:

@@ -132,7 +132,7 @@ speedups.add("WINOGRAD", True)
 # the box loss. Not with COMPILE or AUTOCAST, nor where the head's NORM needs whole maps.
 speedups.add("SPARSE_BOX_SUBNET", True)
 # Where the channels_last memory format is used: "all", "backbone", "none", or "auto" (backbone
-# on the CPU, else none).
+# on the CPU, all on GPUs from Ampere on, none on older ones).
 speedups.add("CHANNELS_LAST", "auto", choices=("auto", "all", "backbone", "none"))
 # torch.compile for backbone and head; each input size is compiled again. COMPILE_MODE is
 # "default", "reduce-overhead" (CUDA graphs) or "max-autotune".

@@ -51,7 +51,7 @@ class SkipBadBatches:
     ) -> tuple[dict[str, float], bool]:
         """This process's numbers by name, and whether those of all processes are finite.
 
-        They are read here at once: the one place where a step waits for the GPU to finish. A
+        They are read here at once, where a step waits for the GPU to finish. A
         finite loss may have gradients that are not, and one step with them loses all weights. Where
         a loss of some process is not finite, gradients tell no more, and are left out.
 

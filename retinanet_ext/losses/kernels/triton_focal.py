@@ -26,9 +26,11 @@ from . import chunked
 
 # Anchors and classes of a tile: long where neighbours in memory are neighbouring locations, wide
 # where they are neighbouring classes; compiled for sm_90, float32 takes 64 registers per thread.
+# The fastest of 15 choices on an H100, as are the classes of a program.
 TILE = {False: (128, 8), True: (64, 16)}
-WARPS = {False: 4, True: 4}
-CLASSES_PER_PROGRAM = 64  # tiles of a program come one after the other and share its labels
+# Tiles of a program come one after the other and share its labels.
+CLASSES_PER_PROGRAM = {False: 8, True: 64}
+WARPS = 4
 
 
 @triton.jit
@@ -189,7 +191,8 @@ def _launch(
     """Run the kernel over one level; return its programs' sums."""
     channels_last = x.stride(1) == 1
     rows, classes = TILE[channels_last]
-    grid = triton.cdiv(labels.numel(), rows), triton.cdiv(num_classes, CLASSES_PER_PROGRAM)
+    per_program = CLASSES_PER_PROGRAM[channels_last]
+    grid = triton.cdiv(labels.numel(), rows), triton.cdiv(num_classes, per_program)
     sums = torch.empty(grid[0] * grid[1], dtype=torch.float32, device=x.device)
     if sums.numel() == 0:
         return sums
@@ -215,9 +218,9 @@ def _launch(
         WITH_GRADIENT=with_gradient,
         ROWS=rows,
         CLASSES=min(classes, triton.next_power_of_2(num_classes)),
-        CLASSES_PER_PROGRAM=CLASSES_PER_PROGRAM,
+        CLASSES_PER_PROGRAM=per_program,
         enable_fp_fusion=True,
-        num_warps=WARPS[channels_last],
+        num_warps=WARPS,
     )
     return sums
 

@@ -193,7 +193,12 @@ def test_compiles_for_gpus(
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from retinanet_ext.losses.kernels.triton_focal import INTERPRETED, TILE, _focal_kernel
+    from retinanet_ext.losses.kernels.triton_focal import (
+        CLASSES_PER_PROGRAM,
+        INTERPRETED,
+        TILE,
+        _focal_kernel,
+    )
 
     if INTERPRETED:
         pytest.skip("TRITON_INTERPRET=1 in the environment: there is no compiler in this process")
@@ -206,7 +211,7 @@ def test_compiles_for_gpus(
         "WITH_GRADIENT": with_gradient,
         "ROWS": rows,
         "CLASSES": classes,
-        "CLASSES_PER_PROGRAM": 64,
+        "CLASSES_PER_PROGRAM": CLASSES_PER_PROGRAM[channels_last],
         **dict.fromkeys(ones, 1),
     }
     names = _focal_kernel.arg_names
