@@ -10,6 +10,7 @@ they are first used:
   into it, and the check of all values. ``add_retinanet_ext_config`` adds the keys to someone's
   config, ``register_config_key`` one of your own; ``find_config``, ``config_names``: the configs
   that come with the package.
+- ``Predictor``: a trained model to be used: pictures in, detections out.
 - ``register_coco_dataset``: a COCO json under a name for ``DATASETS.TRAIN`` and ``TEST``.
 - ``DENSE_HEAD_REGISTRY``, ``ASSIGNER_REGISTRY``, ``CLS_LOSS_REGISTRY``, ``BOX_LOSS_REGISTRY``:
   where components of your own are registered.
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from .data.datasets.register import register_coco_dataset
     from .engine import RetinaNetTrainer, evaluate
     from .errors import ConfigError, TrainingFailed, UserError
+    from .inference import Predictor
     from .modeling import RetinaNetExt
     from .registry import (
         ASSIGNER_REGISTRY,
@@ -52,6 +54,7 @@ __all__ = [
     "CLS_LOSS_REGISTRY",
     "DENSE_HEAD_REGISTRY",
     "ConfigError",
+    "Predictor",
     "RetinaNetExt",
     "RetinaNetTrainer",
     "TrainingFailed",
@@ -78,6 +81,7 @@ _HOME = {
     "ConfigError": "errors",
     "TrainingFailed": "errors",
     "UserError": "errors",
+    "Predictor": "inference",
     "RetinaNetExt": "modeling",
     "RetinaNetTrainer": "engine",
     "evaluate": "engine",
@@ -97,6 +101,7 @@ _ROOMS = (
     "engine",
     "errors",
     "evaluation",
+    "inference",
     "losses",
     "modeling",
     "registry",

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "retinanet_ext"
 
 # A room is a file or folder directly in the package or, in the wings, directly in a wing.
-WINGS = {"data", "engine", "losses", "modeling"}
+WINGS = {"data", "engine", "inference", "losses", "modeling"}
 GROUND_FLOOR = {
     "boxes",
     "compat",
@@ -29,7 +29,7 @@ GROUND_FLOOR = {
 # Room -> the rooms that it may import, beside the ground floor and itself. A wing by name stands
 # for all of its rooms.
 MAY_IMPORT = {
-    "__init__": {"config", "data", "engine", "modeling"},
+    "__init__": {"config", "data", "engine", "inference", "modeling"},
     "__main__": {"cli"},
     "anchor_tools": {"data", "modeling", "visualization"},
     "benchmark": {"config", "data", "engine", "evaluation", "losses", "modeling"},
@@ -40,6 +40,7 @@ MAY_IMPORT = {
         "data",
         "engine",
         "evaluation",
+        "inference",
         "modeling",
         "visualization",
     },
@@ -123,6 +124,21 @@ MAY_IMPORT = {
         "evaluation",
     },
     "evaluation": {"data/loading", "modeling"},
+    "inference/__init__": {"inference"},
+    "inference/class_names": {"data/datasets", "engine/checkpoint"},
+    "inference/detector": {"data/loading"},
+    "inference/pictures": {"data/loading"},
+    "inference/prediction": {"visualization"},
+    "inference/predictor": {
+        "config",
+        "data/loading",
+        "engine/checkpoint",
+        "engine/impossible_model",
+        "engine/setup",
+        "inference",
+    },
+    "inference/reading": {"inference/pictures"},
+    "inference/run_folder": {"config", "engine/checkpoint"},
     "losses/__init__": {"losses"},
     "losses/box": {"losses/precision"},
     "losses/conv_focal": {"losses/focal", "losses/kernels", "losses/precision"},

@@ -23,11 +23,12 @@ from ..engine.checkpoint.checkpointer import SafeCheckpointer
 from ..engine.impossible_model import impossible_model_explained
 from ..engine.setup import resolve_device
 from ..errors import InputError, MissingFileError
+from ..inference.class_names import class_names_of
 from ..structures import RETINANET_ARCHITECTURES
 from ..visualization.draw import draw_detections
 from ..visualization.sheet import contact_sheet, tile_heights
 from .common import check_registered, config_options, load_cfg, positive_int
-from .given_images import class_names_of, list_images
+from .given_images import list_images
 from .pictures import check_picture, count, pick_images
 
 __all__ = ["add_parser", "run"]

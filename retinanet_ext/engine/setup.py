@@ -212,7 +212,7 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> set[str]:
         InputError: the list is not made of pairs, or a value has the wrong type.
     """
     for word in opts:
-        if word.startswith("--"):
+        if str(word).startswith("--"):
             raise InputError(f"{word} must stand before the KEY VALUE pairs on the command line")
     known = {name for name, _ in flatten(cfg)}
     for key in opts[::2]:

@@ -1,0 +1,125 @@
+"""From a file, a Pillow image or an array to pixels in the config's ``INPUT.FORMAT``.
+
+Files are decoded by the reader of training and evaluation, so that a picture has the same pixels
+wherever the model sees it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from detectron2.data.detection_utils import convert_image_to_rgb, convert_PIL_to_numpy
+from PIL import Image, ImageOps
+
+from ..data.loading.bad_images import BadImageError, describe
+from ..data.loading.pixels import DEEP_MODES, eight_bits, read_picture
+from ..errors import InputError
+
+__all__ = ["CHANNELS", "Picture", "read_pixels"]
+
+CHANNELS = ("RGB", "BGR", "RGBA", "BGRA", "L")
+"""What the last axis of an array may be; "L" is a gray picture, which may lack that axis."""
+
+Source = Any
+"""A path, a Pillow image, a uint8 array, or a :class:`Picture`."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Something that holds a picture, and how it is to be read and called.
+
+    Attributes:
+        source: a path, a Pillow image or an array.
+        channels: of an array: one of :data:`CHANNELS`.
+        name: for results and messages; the path where empty.
+        extra: handed through to the results, such as the frame of a video.
+    """
+
+    source: Any
+    channels: str = ""
+    name: str = ""
+    extra: Any = None
+
+    @property
+    def label(self) -> str:
+        """The name, or what there is in its place."""
+        if self.name:
+            return self.name
+        if isinstance(self.source, (str, os.PathLike)):
+            return os.fspath(self.source)
+        return str(getattr(self.source, "filename", "") or "")
+
+
+def read_pixels(picture: Picture, format: str, sixteen_bit: str = "") -> np.ndarray:
+    """The picture's pixels, upright, (H, W, C) uint8 in ``format``.
+
+    Args:
+        picture: what to read.
+        format: ``INPUT.FORMAT``.
+        sixteen_bit: ``INPUT.SIXTEEN_BIT``.
+
+    Raises:
+        BadImageError: a file that cannot be read, in one sentence that names it.
+        InputError: an array or image of a form that cannot be understood without guessing.
+    """
+    source = picture.source
+    if isinstance(source, (str, os.PathLike)):
+        path = os.fspath(source)
+        try:
+            return read_picture(path, format, sixteen_bit)
+        except (OSError, SyntaxError, ValueError, MemoryError) as error:  # what Pillow raises
+            raise BadImageError(describe({"file_name": path}, error)) from error
+    if isinstance(source, Image.Image):
+        return _of_pillow(source, picture.label or "the image", format, sixteen_bit)
+    if isinstance(source, np.ndarray):
+        return _of_array(source, picture, format)
+    raise InputError(
+        f"a picture is a path, a Pillow image or a NumPy array, but this is a "
+        f"{type(source).__name__}"
+    )
+
+
+def to_rgb(pixels: np.ndarray, format: str) -> np.ndarray:
+    """Pixels of :func:`read_pixels` as (H, W, 3) uint8 RGB, to draw on."""
+    return np.ascontiguousarray(convert_image_to_rgb(pixels, format), dtype=np.uint8)
+
+
+def _of_pillow(image: Image.Image, name: str, format: str, sixteen_bit: str) -> np.ndarray:
+    image = ImageOps.exif_transpose(image)
+    if image.mode in DEEP_MODES:
+        image = Image.fromarray(eight_bits(np.asarray(image), image.mode, sixteen_bit, name))
+    return convert_PIL_to_numpy(image, format)
+
+
+def _of_array(array: np.ndarray, picture: Picture, format: str) -> np.ndarray:
+    name = picture.label or "the array"
+    channels = picture.channels
+    if not channels:
+        raise InputError(
+            f"{name}, of shape {array.shape}, does not say what its channels are; pass "
+            f"channels=, one of {', '.join(CHANNELS)} (OpenCV reads BGR, Pillow RGB)"
+        )
+    if channels not in CHANNELS:
+        raise InputError(f"channels is '{channels}'; use one of {', '.join(CHANNELS)}")
+    if array.dtype != np.uint8:
+        raise InputError(
+            f"{name} is of {array.dtype}, but the model takes 0 to 255 in uint8; convert it by a "
+            "rule of your own, such as (x * 255).round().astype('uint8') for values of 0 to 1"
+        )
+    wanted = len(channels)
+    gray = channels == "L"
+    if not (array.ndim == 2 and gray) and not (array.ndim == 3 and array.shape[2] == wanted):
+        form = "(H, W)" if gray else f"(H, W, {wanted})"
+        raise InputError(f"{name} has the shape {array.shape}, but channels {channels} is {form}")
+    if 0 in array.shape:
+        raise InputError(f"{name} has the shape {array.shape}, which holds no pixel")
+    if channels == "BGR":
+        array = array[:, :, ::-1]
+    elif channels == "BGRA":
+        array = array[:, :, [2, 1, 0, 3]]
+    if gray:
+        array = array.reshape(array.shape[:2])
+    return convert_PIL_to_numpy(Image.fromarray(np.ascontiguousarray(array)), format)

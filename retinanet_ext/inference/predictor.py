@@ -1,0 +1,226 @@
+"""A model to be used: pictures in, detections out, one at a time or as a stream."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+
+from ..config import validate_cfg
+from ..data.loading.bad_images import BadImageError
+from ..engine.checkpoint.checkpointer import SafeCheckpointer
+from ..engine.impossible_model import impossible_model_explained
+from ..engine.setup import merge_opts, resolve_device
+from ..errors import InputError, MissingFileError
+from .class_names import class_names_of
+from .detector import Detector, PlainDetector
+from .pictures import Picture, read_pixels, to_rgb
+from .prediction import FailedPicture, Prediction
+from .reading import ReadPicture, default_workers, in_batches, read_ahead
+from .run_folder import cfg_of_run
+
+__all__ = ["Predictor"]
+
+WINDOW = 4
+"""Batches within which pictures are put in another order, so that each has one padded size."""
+
+
+class Predictor:
+    """Detections of pictures with the pixels, sizes and thresholds of the model's evaluation.
+
+    Build it once and use it from as many threads as you like; the model computes for one at a time.
+    What it returns is on the CPU.
+
+        predictor = Predictor.from_run("output/cells")
+        for prediction in predictor.stream(["a.jpg", "b.jpg"], batch_size=8):
+            print(prediction.names, prediction.boxes)
+
+    Attributes:
+        cfg: the config, frozen.
+        model: in evaluation mode.
+        class_names: (K,).
+        detector: what turns pixels into detections.
+    """
+
+    def __init__(self, cfg: CfgNode, *, class_names: Sequence[str] | None = None):
+        """
+        Args:
+            cfg: of the model, with its ``MODEL.WEIGHTS``; left as it is. A GPU that is not there
+                is replaced by the CPU.
+            class_names: default: those in the weights, or of the config's datasets.
+
+        Raises:
+            ConfigError: the config cannot be used.
+            FileNotFoundError: the weights are not there.
+        """
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.SOLVER.AMP.ENABLED = False  # a matter of training
+        weights = cfg.MODEL.WEIGHTS
+        if not weights:
+            raise InputError("MODEL.WEIGHTS is empty; set it to the model's checkpoint")
+        if "://" not in weights and not os.path.isfile(weights):
+            raise MissingFileError(f"MODEL.WEIGHTS is '{weights}', and there is no such file")
+        validate_cfg(cfg)
+        resolve_device(cfg)
+        self.class_names = list(class_names or class_names_of(cfg))
+        cfg.MODEL.WEIGHTS = ""
+        with impossible_model_explained(cfg):
+            self.model = build_model(cfg)
+        SafeCheckpointer(self.model).load(weights)
+        cfg.MODEL.WEIGHTS = weights
+        cfg.freeze()
+        self.cfg = cfg
+        self.model.eval()
+        self.detector: Detector = PlainDetector(cfg, self.model)
+
+    @classmethod
+    def from_run(
+        cls,
+        folder: str | os.PathLike[str],
+        weights: str = "",
+        *,
+        device: str = "",
+        score_thresh: float | None = None,
+        opts: Sequence[Any] = (),
+    ) -> Predictor:
+        """The model of a training.
+
+        Args:
+            folder: its OUTPUT_DIR.
+            weights: "" is the final model, or the newest of a run that has not ended; "best" the
+                one of the best evaluation; else a file.
+            device: "cpu" or "cuda"; default: the config's, or the CPU where that is absent.
+            score_thresh: detections have at least this score; default: the config's
+                ``SCORE_THRESH_TEST``, as in the evaluation.
+            opts: further config keys and values, ``"KEY", value, ...``.
+
+        Raises:
+            FileNotFoundError: names what is not there.
+        """
+        cfg = cfg_of_run(os.fspath(folder), weights)
+        merge_opts(cfg, list(opts))
+        if device:
+            cfg.MODEL.DEVICE = device
+        if score_thresh is not None:
+            if not 0 <= score_thresh <= 1:
+                raise InputError(f"score_thresh is {score_thresh}; it must be between 0 and 1")
+            cfg.MODEL.RETINANET.SCORE_THRESH_TEST = score_thresh
+        return cls(cfg)
+
+    def __call__(self, source: Any, channels: str = "", name: str = "") -> Prediction:
+        """The detections of one picture.
+
+        Args:
+            source: a path, a Pillow image, a uint8 array (H, W, 3), (H, W, 4) or (H, W), or a
+                :class:`Picture`.
+            channels: of an array: "RGB", "BGR", "RGBA", "BGRA" or "L"; never guessed.
+            name: for the result; the path by default.
+
+        Raises:
+            BadImageError: a file that cannot be read.
+            InputError: an array whose meaning would have to be guessed.
+        """
+        picture = source if isinstance(source, Picture) else Picture(source, channels, name)
+        (read,) = read_ahead([picture], self.read, workers=0, ahead=1)
+        if read.error is not None:
+            raise read.error
+        return self._predict([read])[0]
+
+    def stream(
+        self,
+        sources: Iterable[Any],
+        batch_size: int = 1,
+        *,
+        channels: str = "",
+        workers: int | None = None,
+        on_error: str = "raise",
+        window: int = WINDOW,
+    ) -> Iterator[Prediction | FailedPicture]:
+        """The detections of many pictures, in their order, in memory that does not grow.
+
+        Pictures are read while the model computes. Only pictures of one padded size are put in a
+        batch, so that each gets the detections that it gets by itself.
+
+        Args:
+            sources: as of :meth:`__call__`; may be endless.
+            batch_size: at most so many pictures go through the network at once.
+            channels: of arrays.
+            workers: threads that read; default: the cores, 4 at most.
+            on_error: "raise", or "yield" a :class:`FailedPicture` in its place.
+            window: batches that are read before the first comes out; 1 for live sources.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}; it must be at least 1")
+        if on_error not in ("raise", "yield"):
+            raise InputError(f"on_error is '{on_error}'; use raise or yield")
+        pictures = (x if isinstance(x, Picture) else Picture(x, channels) for x in sources)
+        return self._stream(pictures, batch_size, workers, on_error, window)
+
+    def _stream(
+        self,
+        pictures: Iterator[Picture],
+        batch_size: int,
+        workers: int | None,
+        on_error: str,
+        window: int,
+    ) -> Iterator[Prediction | FailedPicture]:
+        workers = default_workers() if workers is None else workers
+        together = batch_size * max(1, window) if batch_size > 1 else 1
+        reads = read_ahead(pictures, self.read, workers, ahead=together + 2 * workers)
+        waiting: dict[int, Prediction | FailedPicture] = {}
+        following = 0
+        for batch in in_batches(reads, self._batch_key, batch_size, together):
+            failed = batch[0]
+            if failed.error is not None:
+                if on_error == "raise":
+                    raise failed.error
+                found: Sequence[Prediction | FailedPicture] = [_failed(failed)]
+            else:
+                found = self._predict(batch)
+            waiting |= {result.index: result for result in found}
+            while following in waiting:
+                yield waiting.pop(following)
+                following += 1
+
+    def read(self, picture: Picture) -> np.ndarray:
+        """Its pixels, upright, (H, W, C) uint8 in ``INPUT.FORMAT``.
+
+        Raises:
+            BadImageError: a file that cannot be read.
+        """
+        node = self.cfg.INPUT
+        pixels = read_pixels(picture, node.FORMAT, node.get("SIXTEEN_BIT", ""))
+        if 0 in pixels.shape:
+            raise BadImageError(f"{picture.label or 'the picture'} has no pixels")
+        return pixels
+
+    def _batch_key(self, read: ReadPicture) -> Any:
+        return None if read.pixels is None else self.detector.batch_key(read.pixels)
+
+    def _predict(self, batch: Sequence[ReadPicture]) -> list[Prediction]:
+        start = time.perf_counter()
+        pictures = [read.pixels for read in batch if read.pixels is not None]
+        found = self.detector(pictures)
+        model = (time.perf_counter() - start) / len(batch) * 1e3
+        return [
+            Prediction(
+                read.picture.label,
+                read.index,
+                instances,
+                self.class_names,
+                to_rgb(pixels, self.cfg.INPUT.FORMAT),
+                read.picture.extra,
+                {"read": round(read.seconds * 1e3, 3), "model": round(model, 3)},
+            )
+            for read, pixels, instances in zip(batch, pictures, found, strict=True)
+        ]
+
+
+def _failed(read: ReadPicture) -> FailedPicture:
+    return FailedPicture(read.picture.label, read.index, read.reason, read.picture.extra)
