@@ -16,6 +16,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ...errors import FileError, InputError, UserError, did_you_mean, listed
 from ..formats import BoxTable, Source, default_cache_dir, detect, read_cached
+from .bad_pictures import require_pictures, without_bad_pictures
 from .class_rules import ClassRules, class_map, resolve_class_names
 from .split import split_images
 
@@ -135,6 +136,9 @@ def register_extra_datasets(cfg: CfgNode, names: Iterable[str] | None = None) ->
     for entry in asked:
         table, resolved = tables[entry.name], class_names[entry.name]
         images = _images(entry, table, cfg)
+        trains = entry.name in cfg.DATASETS.TRAIN
+        skips = cfg.DATALOADER.ON_ERROR == "skip" and (trains or bool(entry.split))
+        images = without_bad_pictures(entry.name, table, images, skips, trains or bool(entry.split))
         new_class = class_map(table, rules, resolved)
         dataset = ExtraDataset(
             entry.name, table, resolved, new_class, images, entry.source.annotations
@@ -178,7 +182,9 @@ def _read(entry: Entry, cfg: CfgNode, known: dict[Source, BoxTable]) -> BoxTable
     try:
         source = detect(entry.source)
         if source not in known:  # the two parts of a split are read together
-            known[source] = _usable(read_cached(source, cache_dir), source.annotations)
+            table = read_cached(source, cache_dir)
+            require_pictures(table, source.annotations, source.images)
+            known[source] = _usable(table, source.annotations)
     except (ValueError, OSError) as error:
         raise _kind_of(error)(f"dataset '{entry.name}': {error}") from error
     return known[source]
