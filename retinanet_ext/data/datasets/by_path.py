@@ -115,7 +115,8 @@ def register_extra_datasets(cfg: CfgNode, names: Iterable[str] | None = None) ->
         cfg: reads DATASETS.EXTRA, CLASSES, DROP_CLASSES, MERGE_CLASSES, VAL_FRACTION, SPLIT_SEED,
             CACHE_DIR.
         names: the datasets wanted; by default DATASETS.TRAIN and DATASETS.TEST. The others of EXTRA
-            are read only for their class names, where a wanted one lists none.
+            are read only for their class names: where a wanted one lists none, and those of
+            DATASETS.TRAIN, whose classes the model has, if they are there.
 
     Returns:
         The wanted names that are in DATASETS.EXTRA.
@@ -132,7 +133,13 @@ def register_extra_datasets(cfg: CfgNode, names: Iterable[str] | None = None) ->
     tables = {entry.name: _read(entry, cfg, sources) for entry in asked}
     if not rules.keep and not all(table.declared for table in tables.values()):
         tables |= {e.name: _read(e, cfg, sources) for e in entries if e.name not in tables}
-    class_names = resolve_class_names(tables, rules) if asked else {}
+    first = [name for name in cfg.DATASETS.TRAIN if name not in tables]
+    for entry in (x for x in entries if x.name in first and asked and not rules.keep):
+        try:
+            tables[entry.name] = _read(entry, cfg, sources)
+        except UserError as error:  # where a model is only evaluated, they may be elsewhere
+            logger.info("classes are not compared with '%s': %s", entry.name, error)
+    class_names = resolve_class_names(tables, rules, cfg.DATASETS.TRAIN) if asked else {}
     for entry in asked:
         table, resolved = tables[entry.name], class_names[entry.name]
         images = _images(entry, table, cfg)

@@ -270,8 +270,8 @@ def find_images(path: str, names: list[str], folder: str = "") -> Place:
         return Place(folder)
     if place is None:
         raise MissingFileError(
-            f"{path}: image {names[0]} is in none of {', '.join(map(str, folders))}, and neither is "
-            f"any of {len(names)}; say where, as {path}:IMAGE_DIR or IMAGES"
+            f"{path}: image {names[0]} is in none of {', '.join(map(str, folders))}, nor is any of "
+            f"the {len(names)}; say where, as {path}:IMAGE_DIR or IMAGES"
         )
     if place.dropped:
         say_found(path, names, place)

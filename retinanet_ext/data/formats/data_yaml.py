@@ -97,8 +97,10 @@ def _from_class_list(path: Path) -> dict[str, Any]:
     names = [line.strip() for line in read_text(path).splitlines()]
     content: dict[str, Any] = {"names": [name for name in names if name]}
     for part, words in PART_NAMES.items():
-        lists = [path.parent / f"{word}.txt" for word in words]
-        content |= {part: x.name for x in lists if x.is_file()}
+        lists = (f"{word}.txt" for word in words)
+        found = next((name for name in lists if (path.parent / name).is_file()), None)
+        if found:
+            content[part] = found
     if not any(content.get(part) for part in PART_NAMES):
         folder = subfolder(path.parent, "images", *LABEL_FOLDERS[1:])
         content["train"] = folder.name if folder else "."

@@ -18,8 +18,8 @@ __all__ = ["FORMATS", "detect", "part_of", "split_folders"]
 FORMATS = ("coco", "voc", "yolo", "csv")
 LOOKED_FOR = (
     "COCO: FILE.json, or a folder with one json; VOC: a folder with *.xml or Annotations/*.xml, or "
-    "ImageSets/Main/LIST.txt; YOLO: data.yaml, its folder, or labels/ with classes.txt; CSV: FILE.csv, or a "
-    "folder with one; or such a folder in each of train/ and val/"
+    "ImageSets/Main/LIST.txt; YOLO: data.yaml, its folder, or labels/ with classes.txt; CSV: "
+    "FILE.csv, or a folder with one; or such a folder in each of train/ and val/"
 )
 SMALL_JSON = 2**20  # bytes
 SUFFIXES = {".json": "coco", ".csv": "csv", ".yaml": "yolo", ".yml": "yolo", ".xml": "voc"}
@@ -97,8 +97,8 @@ def _seen(path: Path) -> str:
     """What a folder holds that comes near to a format."""
     if path.is_dir() and subfolder(path, "labels"):
         return (
-            ", though it has labels as YOLO does: nothing names the classes; write a data.yaml with "
-            "'train: images' and 'names: [...]' into it"
+            ", though it has labels/ as YOLO does: no file names the classes; put a data.yaml into "
+            "it, with 'train: images' and 'names: [...]'"
         )
     return ""
 

@@ -61,8 +61,8 @@ def read_voc(source: Source, inputs: Inputs) -> BoxTable:
         path, missing = lost[0]
         where = _image_folder(source, folder, parent)
         raise MissingFileError(
-            f"{path}: there is no {missing} in {where}, nor a picture of any other xml in {folder}; "
-            "name the folder of the images, as ANNOTATIONS:IMAGE_DIR or IMAGES"
+            f"{path}: there is no {missing} in {where}, nor any other picture of an xml; name the "
+            "folder of the images, as ANNOTATIONS:IMAGE_DIR or IMAGES"
         )
     if zeros:
         logger.warning(
@@ -226,8 +226,8 @@ def _decoded(path: Path, data: bytes) -> str:
         text = data.decode(encoding)
     except (LookupError, ValueError):
         raise InputError(
-            f"{path}: declares the encoding '{encoding}', which its bytes are not in or Python does "
-            "not know; save it as UTF-8, and declare that"
+            f"{path}: declares the encoding '{encoding}', which Python does not know or its bytes "
+            "are not in; save it as UTF-8, and declare that"
         ) from None
     return text[text.index("?>") + 2 :]  # of a text, no encoding may be declared
 

@@ -50,7 +50,7 @@ def read_picture(file_name: str, format: str | None = None, sixteen_bit: str = "
 
 
 def why_unreadable(error: Exception) -> str:
-    """What Pillow, or the system, says of a picture, in words that help, without the file's name."""
+    """What Pillow or the system says of a picture, in words that help, without the file's name."""
     if isinstance(error, Image.DecompressionBombError):
         return (
             f"has more than the {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels that Pillow decodes; "
