@@ -29,6 +29,7 @@ from ..data.doctor import (
     read_images,
     report_as_json,
     to_coco,
+    why_refused,
     write_json,
 )
 from ..data.formats.places import tail
@@ -93,7 +94,15 @@ def run(args: argparse.Namespace) -> int:
         files = (x for table in tables if not table.no_images for x in table.files)
         facts |= read_images(files, cfg.INPUT.SIXTEEN_BIT)
     levels, divisor = _anchors(cfg, bool(args.config_file))
-    report = examine(tables, _input_size(cfg), levels, facts, divisor)
+    loaded = {id(source.table): source for source in sources}
+    report = examine(
+        tables,
+        _input_size(cfg),
+        levels,
+        facts,
+        divisor,
+        lambda table: why_refused(loaded[id(table)]),
+    )
     print(format_report(report))
     if args.json:
         write_json(args.json, report_as_json(report))

@@ -80,6 +80,7 @@ def examine(
     levels: Sequence[AnchorLevel] = (),
     facts: Mapping[str, ImageFacts] | None = None,
     divisor: int = 32,
+    refusal: Callable[[DatasetTable], str] | None = None,
 ) -> Report:
     """Check one dataset, or the training and the validation set, in this order.
 
@@ -89,6 +90,8 @@ def examine(
         levels: the anchors; none: they are not checked.
         facts: see :func:`find_faults`.
         divisor: resized images are padded to multiples of it.
+        refusal: why training would refuse a dataset, "" if it would not; asked of those in which
+            the checks have found no error.
     """
     report = Report()
     steps: list[tuple[DatasetTable, Callable[[], list[Fault]]]] = []
@@ -106,6 +109,8 @@ def examine(
     for number, table in enumerate(tables):
         steps.append((table, lambda t=table: find_faults(t, facts)))  # type: ignore[misc]
         steps.append((table, lambda t=table, n=number: statistics(t, n == 0)))  # type: ignore[misc]
+        if refusal is not None:
+            steps.append((table, lambda t=table: _refused(report, t, refusal)))  # type: ignore[misc]
     if len(tables) > 1:
         steps.append((tables[0], lambda: compare_tables(tables[0], tables[1], facts)))
     hidden = not sys.stderr.isatty()
@@ -113,6 +118,16 @@ def examine(
         _add(report, table, step())
     report.findings.sort(key=lambda x: x.severity != "error")
     return report
+
+
+def _refused(
+    report: Report, table: DatasetTable, refusal: Callable[[DatasetTable], str]
+) -> list[Fault]:
+    found = [code for name, code in report.counts if name == table.name]
+    if any(CODES[code][0] == "error" for code in found):
+        return []  # which may be the same in other words
+    why = refusal(table)
+    return [Fault.of_dataset("refused", why)] if why else []
 
 
 def _add(report: Report, table: DatasetTable, faults: list[Fault]) -> None:

@@ -9,18 +9,17 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ...errors import InputError, MissingFileError, did_you_mean
+from ...errors import InputError, MissingFileError, UserError, did_you_mean
 from ...protocols import LazyDataset
 from ..datasets.by_path import extra_entries, register_extra_datasets
 from ..datasets.command_line import source_of, split_flag
 from ..datasets.register import load_class_names
 from ..formats import Source, detect, read_cached
-from ..formats.coco import find_images
-from ..formats.places import Place
+from ..formats.places import Place, find_images
 from .images import ImageFacts
 from .table import DatasetTable, from_coco_json, from_dataset_dicts
 
-__all__ = ["LoadedTable", "load_table"]
+__all__ = ["LoadedTable", "load_table", "why_refused"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +102,21 @@ def _coco(name: str, json_file: str, image_root: str, by_name: bool = True) -> L
         table, files=files, knows_folder=not missing, no_images=missing, classes_by_name=by_name
     )
     return LoadedTable(table, json_file, "" if missing else place.folder, place.dropped)
+
+
+def why_refused(loaded: LoadedTable) -> str:
+    """What the reader of training says of a COCO json that it cannot read; "" where it can.
+
+    The checks read it in their own way, which stops at no fault. Other formats they cannot read
+    otherwise, and a registered dataset is Detectron2's to read.
+    """
+    if not (loaded.json_file and loaded.table.classes_by_name):
+        return ""
+    try:
+        read_cached(Source(loaded.json_file, loaded.image_root, "coco"), "")
+    except (UserError, OSError) as error:
+        return str(error).removeprefix(f"{loaded.json_file}: ")
+    return ""
 
 
 def _registered(name: str, dataset: str) -> LoadedTable:
