@@ -16,7 +16,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ...errors import FileError, InputError, UserError, did_you_mean, listed
 from ..formats import BoxTable, Source, default_cache_dir, detect, read_cached
-from .bad_pictures import require_pictures, without_bad_pictures
+from .bad_pictures import note_unopened, require_pictures, without_bad_pictures
 from .class_rules import ClassRules, class_map, resolve_class_names
 from .split import split_images
 from .usable import usable_table
@@ -87,6 +87,10 @@ class ExtraDataset:
 
     def require_files(self) -> None:
         """Nothing is missing: the annotations have been read already."""
+
+    def pictures(self) -> list[str]:
+        """Paths of its images."""
+        return [self.table.file_names[i] for i in self.images]
 
     def is_whole_json(self) -> bool:
         """Whether this is a COCO json as it is, which then is the evaluation's ground truth."""
@@ -207,6 +211,8 @@ def _images(entry: Entry, table: BoxTable, cfg: CfgNode) -> list[int]:
     if entry.split:
         images = split_images(table.file_names, entry.split, node.VAL_FRACTION, node.SPLIT_SEED)
     trains = entry.name in node.TRAIN or bool(entry.split)
+    if entry.split == "val" and cfg.DATALOADER.ON_ERROR == "skip":  # evaluation skips nothing
+        note_unopened(table, images)
     return without_bad_pictures(entry.name, table, images, cfg.DATALOADER.ON_ERROR, trains)
 
 
