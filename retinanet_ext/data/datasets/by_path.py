@@ -14,29 +14,17 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ...errors import FileError, InputError, UserError, did_you_mean, listed
+from ...errors import FileError, InputError, UserError, listed
 from ..formats import BoxTable, Source, default_cache_dir, detect, read_cached
 from .bad_pictures import note_unopened, require_pictures, without_bad_pictures
 from .class_rules import ClassRules, class_map, resolve_class_names
+from .entries import Entry, extra_entries
 from .split import split_images
 from .usable import usable_table
 
-__all__ = ["ExtraDataset", "absolute", "extra_entries", "register_extra_datasets"]
-
-FIELDS = ("NAME", "ANNOTATIONS", "IMAGES", "FORMAT", "CLASSES", "SUBSET", "SPLIT", "ONE_BASED")
-SUBSETS = ("", "train", "val", "test")
-SPLITS = ("", "train", "val")
+__all__ = ["ExtraDataset", "register_extra_datasets"]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One entry of ``DATASETS.EXTRA``; ``split``: "train" or "val" for a fraction of the images."""
-
-    name: str
-    source: Source
-    split: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,19 +86,6 @@ class ExtraDataset:
         return same and bool(self.table.category_ids) and len(self.images) == len(self.table)
 
 
-def extra_entries(cfg: CfgNode) -> list[Entry]:
-    """Read ``DATASETS.EXTRA``; relative paths start from the current folder.
-
-    Raises:
-        ValueError: an entry is not a dict with these fields; names the field.
-    """
-    entries = [_entry(row, i) for i, row in enumerate(cfg.DATASETS.EXTRA)]
-    for i, entry in enumerate(entries):
-        if entry.name in [other.name for other in entries[:i]]:
-            raise InputError(f"DATASETS.EXTRA has two entries with NAME '{entry.name}'")
-    return entries
-
-
 def register_extra_datasets(cfg: CfgNode, names: Iterable[str] | None = None) -> list[str]:
     """Read the datasets of ``DATASETS.EXTRA`` that are asked for, and register them.
 
@@ -154,35 +129,6 @@ def register_extra_datasets(cfg: CfgNode, names: Iterable[str] | None = None) ->
         )
         _register(dataset)
     return [entry.name for entry in asked]
-
-
-def _entry(row: Any, number: int) -> Entry:
-    where = f"DATASETS.EXTRA, entry {number}"
-    if not isinstance(row, dict) or not row.get("NAME") or not row.get("ANNOTATIONS"):
-        raise InputError(
-            f"{where} is {row!r}, but must be {{NAME: ..., ANNOTATIONS: ...}}, with IMAGES and "
-            "others as needed"
-        )
-    for key, value in row.items():
-        if key not in FIELDS:
-            raise InputError(
-                f"{where} has the field '{key}'.{did_you_mean(str(key), FIELDS)} Known: "
-                f"{', '.join(FIELDS)}"
-            )
-        if not isinstance(value, bool if key == "ONE_BASED" else str):
-            raise InputError(f"{where}: {key} is {value!r}, which has the wrong type")
-    for key, known in (("SUBSET", SUBSETS), ("SPLIT", SPLITS)):
-        if row.get(key, "") not in known:
-            raise InputError(f"{where}: {key} is '{row[key]}'; use one of {', '.join(known[1:])}")
-    source = Source(
-        annotations=absolute(row["ANNOTATIONS"]),
-        images=absolute(row.get("IMAGES", "")),
-        format=row.get("FORMAT", ""),
-        classes=absolute(row.get("CLASSES", "")),
-        subset=row.get("SUBSET", ""),
-        one_based=row.get("ONE_BASED", True),
-    )
-    return Entry(row["NAME"], source, row.get("SPLIT", ""))
 
 
 def _read(entry: Entry, cfg: CfgNode, known: dict[Source, BoxTable]) -> BoxTable:
@@ -252,8 +198,3 @@ def _log(dataset: ExtraDataset) -> None:
         len(dataset.names),
         listed(dataset.names),
     )
-
-
-def absolute(path: str) -> str:
-    """Absolute path, so that a change of the current folder does no harm; "" stays."""
-    return os.path.abspath(os.path.expanduser(path)) if path else ""
