@@ -14,27 +14,17 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ...errors import FileError, InputError, UserError, did_you_mean, listed
+from ...errors import FileError, InputError, UserError, listed
 from ..formats import BoxTable, Source, default_cache_dir, detect, read_cached
+from .bad_pictures import note_unopened, require_pictures, without_bad_pictures
 from .class_rules import ClassRules, class_map, resolve_class_names
+from .entries import Entry, extra_entries
 from .split import split_images
+from .usable import usable_table
 
-__all__ = ["ExtraDataset", "absolute", "extra_entries", "register_extra_datasets"]
-
-FIELDS = ("NAME", "ANNOTATIONS", "IMAGES", "FORMAT", "CLASSES", "SUBSET", "SPLIT", "ONE_BASED")
-SUBSETS = ("", "train", "val", "test")
-SPLITS = ("", "train", "val")
+__all__ = ["ExtraDataset", "register_extra_datasets"]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One entry of ``DATASETS.EXTRA``; ``split``: "train" or "val" for a fraction of the images."""
-
-    name: str
-    source: Source
-    split: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,23 +76,14 @@ class ExtraDataset:
     def require_files(self) -> None:
         """Nothing is missing: the annotations have been read already."""
 
+    def pictures(self) -> list[str]:
+        """Paths of its images."""
+        return [self.table.file_names[i] for i in self.images]
+
     def is_whole_json(self) -> bool:
         """Whether this is a COCO json as it is, which then is the evaluation's ground truth."""
         same = self.new_class == list(range(len(self.names)))
         return same and bool(self.table.category_ids) and len(self.images) == len(self.table)
-
-
-def extra_entries(cfg: CfgNode) -> list[Entry]:
-    """Read ``DATASETS.EXTRA``; relative paths start from the current folder.
-
-    Raises:
-        ValueError: an entry is not a dict with these fields; names the field.
-    """
-    entries = [_entry(row, i) for i, row in enumerate(cfg.DATASETS.EXTRA)]
-    for i, entry in enumerate(entries):
-        if entry.name in [other.name for other in entries[:i]]:
-            raise InputError(f"DATASETS.EXTRA has two entries with NAME '{entry.name}'")
-    return entries
 
 
 def register_extra_datasets(cfg: CfgNode, names: Iterable[str] | None = None) -> list[str]:
@@ -114,7 +95,8 @@ def register_extra_datasets(cfg: CfgNode, names: Iterable[str] | None = None) ->
         cfg: reads DATASETS.EXTRA, CLASSES, DROP_CLASSES, MERGE_CLASSES, VAL_FRACTION, SPLIT_SEED,
             CACHE_DIR.
         names: the datasets wanted; by default DATASETS.TRAIN and DATASETS.TEST. The others of EXTRA
-            are read only for their class names, where a wanted one lists none.
+            are read only for their class names: where a wanted one lists none, and those of
+            DATASETS.TRAIN, whose classes the model has, if they are there.
 
     Returns:
         The wanted names that are in DATASETS.EXTRA.
@@ -131,7 +113,13 @@ def register_extra_datasets(cfg: CfgNode, names: Iterable[str] | None = None) ->
     tables = {entry.name: _read(entry, cfg, sources) for entry in asked}
     if not rules.keep and not all(table.declared for table in tables.values()):
         tables |= {e.name: _read(e, cfg, sources) for e in entries if e.name not in tables}
-    class_names = resolve_class_names(tables, rules) if asked else {}
+    first = [name for name in cfg.DATASETS.TRAIN if name not in tables]
+    for entry in (x for x in entries if x.name in first and asked and not rules.keep):
+        try:
+            tables[entry.name] = _read(entry, cfg, sources)
+        except UserError as error:  # where a model is only evaluated, they may be elsewhere
+            logger.info("classes are not compared with '%s': %s", entry.name, error)
+    class_names = resolve_class_names(tables, rules, cfg.DATASETS.TRAIN) if asked else {}
     for entry in asked:
         table, resolved = tables[entry.name], class_names[entry.name]
         images = _images(entry, table, cfg)
@@ -143,55 +131,18 @@ def register_extra_datasets(cfg: CfgNode, names: Iterable[str] | None = None) ->
     return [entry.name for entry in asked]
 
 
-def _entry(row: Any, number: int) -> Entry:
-    where = f"DATASETS.EXTRA, entry {number}"
-    if not isinstance(row, dict) or not row.get("NAME") or not row.get("ANNOTATIONS"):
-        raise InputError(
-            f"{where} is {row!r}, but must be {{NAME: ..., ANNOTATIONS: ...}}, with IMAGES and "
-            "others as needed"
-        )
-    for key, value in row.items():
-        if key not in FIELDS:
-            raise InputError(
-                f"{where} has the field '{key}'.{did_you_mean(str(key), FIELDS)} Known: "
-                f"{', '.join(FIELDS)}"
-            )
-        if not isinstance(value, bool if key == "ONE_BASED" else str):
-            raise InputError(f"{where}: {key} is {value!r}, which has the wrong type")
-    for key, known in (("SUBSET", SUBSETS), ("SPLIT", SPLITS)):
-        if row.get(key, "") not in known:
-            raise InputError(f"{where}: {key} is '{row[key]}'; use one of {', '.join(known[1:])}")
-    source = Source(
-        annotations=absolute(row["ANNOTATIONS"]),
-        images=absolute(row.get("IMAGES", "")),
-        format=row.get("FORMAT", ""),
-        classes=absolute(row.get("CLASSES", "")),
-        subset=row.get("SUBSET", ""),
-        one_based=row.get("ONE_BASED", True),
-    )
-    return Entry(row["NAME"], source, row.get("SPLIT", ""))
-
-
 def _read(entry: Entry, cfg: CfgNode, known: dict[Source, BoxTable]) -> BoxTable:
     cache_dir = cfg.DATASETS.CACHE_DIR
     cache_dir = {"": default_cache_dir(), "none": ""}.get(cache_dir, cache_dir)
     try:
         source = detect(entry.source)
         if source not in known:  # the two parts of a split are read together
-            known[source] = _usable(read_cached(source, cache_dir), source.annotations)
+            table = read_cached(source, cache_dir)
+            require_pictures(table, source.annotations, source.images)
+            known[source] = usable_table(table, source.annotations)
     except (ValueError, OSError) as error:
         raise _kind_of(error)(f"dataset '{entry.name}': {error}") from error
     return known[source]
-
-
-def _usable(table: BoxTable, annotations: str) -> BoxTable:
-    """The boxes that can be learned and found; says once what was changed of the others."""
-    usable, changes = table.within_images()
-    if why := changes.why_impossible(table.show_box):
-        raise InputError(f"{annotations}: {why}")
-    if said := changes.describe(table.show_box):
-        logger.warning("%s: %s", annotations, said)
-    return usable
 
 
 def _kind_of(error: Exception) -> type[UserError]:
@@ -202,10 +153,13 @@ def _kind_of(error: Exception) -> type[UserError]:
 
 
 def _images(entry: Entry, table: BoxTable, cfg: CfgNode) -> list[int]:
-    if not entry.split:
-        return list(range(len(table)))
-    node = cfg.DATASETS
-    return split_images(table.file_names, entry.split, node.VAL_FRACTION, node.SPLIT_SEED)
+    node, images = cfg.DATASETS, list(range(len(table)))
+    if entry.split:
+        images = split_images(table.file_names, entry.split, node.VAL_FRACTION, node.SPLIT_SEED)
+    trains = entry.name in node.TRAIN or bool(entry.split)
+    if entry.split == "val" and cfg.DATALOADER.ON_ERROR == "skip":  # evaluation skips nothing
+        note_unopened(table, images)
+    return without_bad_pictures(entry.name, table, images, cfg.DATALOADER.ON_ERROR, trains)
 
 
 def _require_free(name: str) -> None:
@@ -244,8 +198,3 @@ def _log(dataset: ExtraDataset) -> None:
         len(dataset.names),
         listed(dataset.names),
     )
-
-
-def absolute(path: str) -> str:
-    """Absolute path, so that a change of the current folder does no harm; "" stays."""
-    return os.path.abspath(os.path.expanduser(path)) if path else ""

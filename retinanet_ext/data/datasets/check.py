@@ -16,6 +16,8 @@ from ...console import SHOWN
 from ...errors import InputError, MissingFileError, did_you_mean, listed
 from ...protocols import LazyDataset
 from ...structures import RETINANET_ARCHITECTURES
+from .bad_pictures import require_all_pictures
+from .own_dicts import check_own_datasets
 from .register import load_class_names
 from .usable import check_boxes
 
@@ -27,7 +29,8 @@ logger = logging.getLogger(__name__)
 def check_datasets(cfg: CfgNode) -> None:
     """Check the datasets of ``cfg`` and log how many objects of each class there are to train on.
 
-    ``DATASETS.TRAIN`` and ``DATASETS.TEST`` may be empty. Only training datasets are loaded whole.
+    ``DATASETS.TRAIN`` and ``DATASETS.TEST`` may be empty. Training datasets are loaded whole, and
+    of the others those that only a user's function knows.
 
     Raises:
         ValueError: see ``check_num_classes`` and ``check_dataset_dicts``.
@@ -36,6 +39,10 @@ def check_datasets(cfg: CfgNode) -> None:
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         _check_registered(name)
         _check_files(name)
+    for name in cfg.DATASETS.TEST:
+        if pictures := getattr(DatasetCatalog[name], "pictures", None):
+            require_all_pictures(name, pictures())
+    check_own_datasets(cfg)
     # Loaded first: it puts the class names into the metadata, where check_num_classes finds them.
     loaded = [(name, DatasetCatalog.get(name)) for name in cfg.DATASETS.TRAIN]
     check_num_classes(cfg)
@@ -74,14 +81,17 @@ def check_num_classes(cfg: CfgNode) -> None:
         if class_names is None:
             logger.info("Dataset '%s' has no thing_classes; its classes are not checked.", name)
             continue
-        if cfg.MODEL.META_ARCHITECTURE in RETINANET_ARCHITECTURES:
-            _check_number(cfg.MODEL.RETINANET.NUM_CLASSES, name, class_names)
-        if first is None:
+        if first is None:  # of what differs from the first one, no number would be right
             first = name, class_names
+            if cfg.MODEL.META_ARCHITECTURE in RETINANET_ARCHITECTURES:
+                only_test = name not in cfg.DATASETS.TRAIN
+                _check_number(cfg.MODEL.RETINANET.NUM_CLASSES, name, class_names, only_test)
         elif first[1] != class_names:
             raise InputError(
                 f"datasets '{first[0]}' and '{name}' have different classes: "
-                f"{_difference(first[1], class_names)}; the order counts too"
+                f"{_difference(first[1], class_names)}; the order counts too: list the same "
+                "categories in both, also those without objects, or name the files by --train and "
+                "--val, which match classes by name"
             )
 
 
@@ -191,12 +201,14 @@ def _image_of(record: dict[str, Any]) -> str:
     return f"{record.get('file_name', record.get('image_id', '?'))}"
 
 
-def _check_number(num_classes: int, name: str, class_names: list[str]) -> None:
+def _check_number(num_classes: int, name: str, class_names: list[str], only_test: bool) -> None:
     if num_classes != len(class_names):
+        fix = f"set MODEL.RETINANET.NUM_CLASSES to {len(class_names)}"
+        if only_test and num_classes > len(class_names):  # the model is there, and has its classes
+            fix = "list all classes of the model, in its order, in DATASETS.CLASSES"
         raise InputError(
             f"MODEL.RETINANET.NUM_CLASSES is {num_classes} but dataset '{name}' has "
-            f"{len(class_names)} classes ({listed(class_names)}); set "
-            f"MODEL.RETINANET.NUM_CLASSES to {len(class_names)}"
+            f"{len(class_names)} classes ({listed(class_names)}); {fix}"
         )
 
 

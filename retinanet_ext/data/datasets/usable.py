@@ -12,8 +12,11 @@ from detectron2.utils.logger import log_first_n
 
 from ...boxes import BoxChanges, within_images
 from ...errors import InputError
+from ..formats import BoxTable
 
-__all__ = ["check_boxes", "keep_usable_boxes"]
+__all__ = ["check_boxes", "keep_usable_boxes", "usable_table"]
+
+logger = logging.getLogger(__name__)
 
 MODES = (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
 
@@ -49,6 +52,24 @@ def check_boxes(name: str, dicts: Sequence[dict[str, Any]]) -> BoxChanges | None
     if said := changes.describe(show):
         log_first_n(logging.WARNING, f"dataset '{name}': {said}", key="message")
     return changes
+
+
+def usable_table(table: BoxTable, annotations: str) -> BoxTable:
+    """The boxes that can be learned and found; says once what was changed of the others.
+
+    Args:
+        table: as read.
+        annotations: what was read, for messages.
+
+    Raises:
+        ValueError: as :func:`check_boxes`.
+    """
+    usable, changes = table.within_images()
+    if why := changes.why_impossible(table.show_box):
+        raise InputError(f"{annotations}: {why}")
+    if said := changes.describe(table.show_box):
+        logger.warning("%s: %s", annotations, said)
+    return usable
 
 
 def keep_usable_boxes(name: str, dicts: list[dict[str, Any]]) -> list[dict[str, Any]]:

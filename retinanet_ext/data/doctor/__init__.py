@@ -9,7 +9,7 @@ from .coco_file import to_coco, write_json
 from .findings import CODES, Fault, Finding
 from .fix import Change, clean
 from .images import ImageFacts, read_images
-from .sources import LoadedTable, load_table
+from .sources import LoadedTable, load_table, why_refused
 from .statistics import InputSize
 from .table import DatasetTable, from_coco_content, from_coco_json, from_dataset_dicts
 
@@ -34,5 +34,6 @@ __all__ = [
     "read_images",
     "report_as_json",
     "to_coco",
+    "why_refused",
     "write_json",
 ]

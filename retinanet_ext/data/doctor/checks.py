@@ -61,14 +61,16 @@ def find_faults(table: DatasetTable, facts: Mapping[str, ImageFacts] | None = No
     """Everything wrong with one dataset's lists, boxes and files; only faults that occur.
 
     Args:
-        facts: what ``read_images`` found in its files, if they were read; without it, files of a
-            table that knows their folder are only looked for.
+        facts: what ``read_images`` found in its files, by path; files without an entry, of a table
+            that knows their folder, are only looked for.
     """
-    faults = [*check_lists(table), *check_boxes(table)]
-    if facts is not None:
-        faults += [*check_images(table, facts), duplicate_images(table, facts)]
+    facts = facts or {}
+    faults = [*check_lists(table, facts), *check_boxes(table)]
+    faults += [*check_images(table, facts), duplicate_images(table, facts)]
+    if table.no_images:
+        faults.append(Fault.of_dataset("no_images", table.no_images))
     elif table.knows_folder:
-        faults.append(missing_files(table))
+        faults.append(missing_files(table, facts))
     return [fault for fault in faults if len(fault.rows)]
 
 
@@ -78,6 +80,7 @@ def examine(
     levels: Sequence[AnchorLevel] = (),
     facts: Mapping[str, ImageFacts] | None = None,
     divisor: int = 32,
+    refusal: Callable[[DatasetTable], str] | None = None,
 ) -> Report:
     """Check one dataset, or the training and the validation set, in this order.
 
@@ -87,6 +90,8 @@ def examine(
         levels: the anchors; none: they are not checked.
         facts: see :func:`find_faults`.
         divisor: resized images are padded to multiples of it.
+        refusal: why training would refuse a dataset, "" if it would not; asked of those in which
+            the checks have found no error.
     """
     report = Report()
     steps: list[tuple[DatasetTable, Callable[[], list[Fault]]]] = []
@@ -104,6 +109,8 @@ def examine(
     for number, table in enumerate(tables):
         steps.append((table, lambda t=table: find_faults(t, facts)))  # type: ignore[misc]
         steps.append((table, lambda t=table, n=number: statistics(t, n == 0)))  # type: ignore[misc]
+        if refusal is not None:
+            steps.append((table, lambda t=table: _refused(report, t, refusal)))  # type: ignore[misc]
     if len(tables) > 1:
         steps.append((tables[0], lambda: compare_tables(tables[0], tables[1], facts)))
     hidden = not sys.stderr.isatty()
@@ -111,6 +118,16 @@ def examine(
         _add(report, table, step())
     report.findings.sort(key=lambda x: x.severity != "error")
     return report
+
+
+def _refused(
+    report: Report, table: DatasetTable, refusal: Callable[[DatasetTable], str]
+) -> list[Fault]:
+    found = [code for name, code in report.counts if name == table.name]
+    if any(CODES[code][0] == "error" for code in found):
+        return []  # which may be the same in other words
+    why = refusal(table)
+    return [Fault.of_dataset("refused", why)] if why else []
 
 
 def _add(report: Report, table: DatasetTable, faults: list[Fault]) -> None:

@@ -17,6 +17,8 @@ Severity = Literal["error", "warning"]
 # Code of each fault -> its severity and what it means. An error spoils a training or its metrics;
 # a warning is to be looked at.
 CODES: dict[str, tuple[Severity, str]] = {
+    "refused": ("error", "training refuses the dataset"),
+    "no_images": ("error", "none of the images was found"),
     "missing_image": ("error", "no file for an image of the list"),
     "unreadable_image": ("error", "the file is no image that can be decoded"),
     "truncated_image": ("error", "the end of the image file is missing"),
@@ -26,6 +28,8 @@ CODES: dict[str, tuple[Severity, str]] = {
     "exif_rotation": ("error", "boxes were drawn before the rotation in the file's EXIF tag"),
     "exif_unsure": ("warning", "an EXIF orientation that leaves the size as it is"),
     "box_malformed": ("error", "a bbox is not four numbers"),
+    "box_as_text": ("warning", "numbers of a bbox are written as texts"),
+    "wrong_flag": ("error", "iscrowd or ignore is neither 0 nor 1"),
     "box_not_finite": ("error", "NaN or infinity in a bbox"),
     "box_inverted": ("error", "x2 < x1 or y2 < y1"),
     "box_no_area": ("error", "width or height is 0"),

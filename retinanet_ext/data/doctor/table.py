@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from detectron2.utils.file_io import PathManager
 
 from ...errors import InputError, MissingFileError
 from ..formats.table import paused_gc
-from .columns import box_columns, positions, size_or_nan
+from .columns import box_columns, flag_or_fault, positions, size_or_nan
 
 __all__ = ["DatasetTable", "from_coco_content", "from_coco_json", "from_dataset_dicts"]
 
@@ -34,6 +34,8 @@ class DatasetTable:
         bboxes: (M, 4) float64 as recorded; NaN in each row of ``malformed``.
         is_xywh: (M,) bool, how ``bboxes`` is meant: XYWH, or else XYXY, both in pixels.
         malformed: (M,) bool, a bbox that is not four numbers or not in a mode known here.
+        as_text: (M,) bool, a bbox whose numbers are written as texts.
+        wrong_flags: what is wrong with ``iscrowd`` or ``ignore``, by row.
         image_of: (M,) int64, the first image with the box's image id; -1 where there is none.
         class_of: (M,) int64 index into ``class_names``; -1 for an unknown category.
         is_crowd: (M,) bool, ``iscrowd`` or ``ignore``: takes no part in counts.
@@ -41,6 +43,10 @@ class DatasetTable:
         class_names, category_ids: K each, in the order of the ids.
         needs_ids: whether each annotation must have an id of its own, as in a COCO json.
         knows_folder: whether ``files`` are meant to be there; False for only a json.
+        no_images: why none of the files was found; "" if some were, or nobody looked.
+        classes_by_name: whether training and validation set are matched by the names of classes;
+            else by their order.
+        file_names: N names as recorded; "" where there is none.
     """
 
     name: str
@@ -51,6 +57,8 @@ class DatasetTable:
     bboxes: np.ndarray
     is_xywh: np.ndarray
     malformed: np.ndarray
+    as_text: np.ndarray
+    wrong_flags: dict[int, str]
     image_of: np.ndarray
     class_of: np.ndarray
     is_crowd: np.ndarray
@@ -61,6 +69,9 @@ class DatasetTable:
     category_ids: list[Any]
     needs_ids: bool = False
     knows_folder: bool = True
+    no_images: str = ""
+    classes_by_name: bool = False
+    file_names: list[str] = field(default_factory=list)
 
     @cached_property
     def xyxy(self) -> np.ndarray:
@@ -93,6 +104,7 @@ class _Annotation(NamedTuple):
     bbox: Any
     is_crowd: bool
     mode: int = int(BoxMode.XYWH_ABS)
+    wrong_flag: str = ""
 
 
 def from_coco_json(
@@ -114,7 +126,7 @@ def from_coco_json(
         raise MissingFileError(f"annotation file '{json_file}' does not exist")
     with paused_gc():
         try:
-            with PathManager.open(json_file, "r", encoding="utf-8") as file:
+            with PathManager.open(json_file, "r", encoding="utf-8-sig") as file:
                 content = json.load(file, object_hook=_shrink)
         except ValueError as error:
             raise InputError(f"'{json_file}' is no json file: {error}") from error
@@ -132,12 +144,14 @@ def from_coco_content(
     categories = [x for x in content["categories"] if isinstance(x, dict)]
     root = os.fspath(image_root) or os.path.dirname(json_file)
     names = [x.get("file_name") for x in images]
+    names = [x.replace("\\", "/") if isinstance(x, str) else "" for x in names]
     with contextlib.suppress(TypeError):  # ids of several types have no order
         categories.sort(key=lambda x: x.get("id", 0))
     return _build_table(
         name=name or json_file,
         source=json_file,
-        files=[os.path.join(root, x) if isinstance(x, str) and x else "" for x in names],
+        files=[os.path.join(root, x) if x else "" for x in names],
+        file_names=names,
         image_ids=[x.get("id") for x in images],
         sizes=[(x.get("width"), x.get("height")) for x in images],
         annotations=[_compact(x) for x in content["annotations"]],
@@ -194,9 +208,10 @@ def _compact(found: Any) -> _Annotation:
         return found
     if not isinstance(found, dict):
         return _Annotation(None, None, None, None, False)
-    crowd = bool(found.get("iscrowd", 0) or found.get("ignore", 0))
+    crowd, wrong = flag_or_fault(found)
     bbox, category = found.get("bbox"), found.get("category_id")
-    return _Annotation(found.get("id"), found.get("image_id"), category, bbox, crowd)
+    id_, image_id = found.get("id"), found.get("image_id")
+    return _Annotation(id_, image_id, category, bbox, crowd, wrong_flag=wrong)
 
 
 def _build_table(
@@ -207,7 +222,7 @@ def _build_table(
     sizes: list[tuple[Any, Any]],
     **columns: Any,
 ) -> DatasetTable:
-    bboxes, malformed = box_columns([x.bbox for x in annotations])
+    bboxes, malformed, as_text = box_columns([x.bbox for x in annotations])
     modes = np.fromiter((x.mode for x in annotations), np.int64, len(annotations))
     is_xywh = modes == int(BoxMode.XYWH_ABS)
     malformed |= ~is_xywh & (modes != int(BoxMode.XYXY_ABS))
@@ -218,6 +233,8 @@ def _build_table(
         bboxes=bboxes,
         is_xywh=is_xywh,
         malformed=malformed,
+        as_text=as_text & ~malformed,
+        wrong_flags={i: x.wrong_flag for i, x in enumerate(annotations) if x.wrong_flag},
         image_of=positions(image_ids, [x.image_id for x in annotations]),
         class_of=positions(category_ids, [x.category_id for x in annotations]),
         is_crowd=np.fromiter((x.is_crowd for x in annotations), bool, len(annotations)),

@@ -7,11 +7,11 @@ import logging
 import math
 import os
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
-from ...errors import InputError, MissingFileError, listed
+from ...errors import InputError, listed
 from .builder import TableBuilder
+from .places import find_images
 from .table import BoxTable, Inputs, Source
 from .text import parse_flag, parse_name, parse_number, unique_names
 
@@ -19,7 +19,7 @@ __all__ = ["read_coco"]
 
 logger = logging.getLogger(__name__)
 
-PROBED_IMAGES = 5
+PROBED_IMAGES = 5  # to see whether a folder has moved
 MAX_ID = 2**63 - 1  # of a table; larger ones are numbered anew
 SIDES = ("height", "width")
 
@@ -41,7 +41,7 @@ def read_coco(source: Source, inputs: Inputs) -> BoxTable:
     categories = _categories(content, path)
     names = unique_names([c["name"] for c in categories], f"{path}, categories")
     class_of = {c["id"]: i for i, c in enumerate(categories)}
-    folder = source.images or find_images(Path(path), [x["file_name"] for x in images])
+    place = find_images(path, [x["file_name"] for x in images], source.images)
     builder = TableBuilder(names, inputs)
     own_ids = all(type(x["id"]) is int and abs(x["id"]) <= MAX_ID for x in images)
     index: dict[Any, int] = {}
@@ -55,7 +55,7 @@ def read_coco(source: Source, inputs: Inputs) -> BoxTable:
             continue
         first_of[name] = x["id"]
         index[x["id"]] = builder.add_image(
-            os.path.join(folder, x["file_name"]),
+            place.path(x["file_name"]),
             x["height"],
             x["width"],
             x["id"] if own_ids else None,
@@ -239,27 +239,4 @@ def _is_ground_truth(content: dict[str, Any]) -> bool:
         and all(
             type(x.get(side)) is int and x[side] > 0 for x in content["images"] for side in SIDES
         )
-    )
-
-
-def find_images(path: Path, names: list[str]) -> str:
-    """The folder that the first file names start from, among the usual ones."""
-    split = path.stem.removeprefix("instances_")
-    root, beside = path.parent.parent, path.parent
-    folders = [
-        beside,
-        beside / "images",
-        beside / split,
-        beside / path.stem,
-        root,
-        root / "images",
-        root / split,
-        root / "images" / split,
-    ]
-    for folder in folders:
-        if any((folder / name).is_file() for name in names[:PROBED_IMAGES]):
-            return str(folder)
-    looked = ", ".join(str(folder) for folder in dict.fromkeys(folders))
-    raise MissingFileError(
-        f"{path}: image {names[0]} is in none of {looked}; say where, as {path}:IMAGE_DIR or IMAGES"
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ...errors import InputError, MissingFileError
 from .builder import TableBuilder
+from .places import Place, find_place, say_found
 from .table import BoxTable, Inputs, Source
 from .text import parse_number, read_class_file, read_rows
 
@@ -32,33 +33,33 @@ def read_csv(source: Source, inputs: Inputs) -> BoxTable:
 
     Raises:
         ValueError: names file, line and fault.
-        FileNotFoundError: an image is missing; names file and line.
+        FileNotFoundError: no image is there. Single ones are :attr:`BoxTable.bad`.
     """
     path = source.annotations
     names = read_class_file(source.classes, inputs) if source.classes else None
     builder = TableBuilder(names, inputs)
-    folder = source.images or os.path.dirname(path)
-    columns: list[int] | None = None
+    rows = list(read_rows(path, inputs))
+    columns = list(range(len(COLUMNS)))
+    if rows and (header := _header(rows[0][1], f"{path}, line {rows[0][0]}")):
+        columns = header
+        del rows[0]
+    place = _place([(i, x[columns[0]]) for i, x in rows if columns[0] < len(x)], source)
     images: dict[str, int] = {}
-    for line, fields in read_rows(path, inputs):
+    for line, fields in rows:
         where = f"{path}, line {line}"
-        if columns is None:
-            header = _header(fields, where)
-            columns = header or list(range(len(COLUMNS)))
-            if header:
-                continue
         if len(fields) == 1 and columns[0] == 0:  # a path, and no object
             fields = fields + [""] * max(columns)
         if len(fields) <= max(columns):
             raise InputError(f"{where}: has {len(fields)} fields; a row is {CONVENTION}")
         name, *corners, label = (fields[column] for column in columns)
-        image = os.path.normpath(os.path.join(folder, name))
+        image = os.path.normpath(place.path(name))
         if not name:
             raise InputError(f"{where}: has no path; a row is {CONVENTION}")
         if image not in images:
-            if not Path(image).is_file():
-                raise MissingFileError(f"{where}: there is no image {image}")
-            images[image] = builder.add_image(image)
+            if Path(image).is_file():
+                images[image] = builder.add_image(image)
+            else:
+                images[image] = builder.add_bad_image(image, f"does not exist (line {line})")
         if not any(corners) and not label:
             continue
         if not label:
@@ -70,7 +71,33 @@ def read_csv(source: Source, inputs: Inputs) -> BoxTable:
         builder.add_box(images[image], box, builder.class_index(label, where))
     if not images:
         raise InputError(f"{path}: has no rows of {CONVENTION}")
+    _require_some(list(images), rows[0][0], path)
     return builder.build()
+
+
+def _place(paths: list[tuple[int, str]], source: Source) -> Place:
+    """Where the images are: the rows may have been written on another machine.
+
+    Args:
+        paths: line and path of each row.
+        source: its ``images`` are the only folder that is looked into, if there are any.
+    """
+    folder = source.images or os.path.dirname(source.annotations)
+    names = list(dict.fromkeys(name for _, name in paths if name))
+    others = [] if source.images else [os.path.join(folder, "images")]
+    place = find_place(names, [folder, *others]) or Place(folder)
+    if place != Place(folder):
+        say_found(source.annotations, names, place)
+    return place
+
+
+def _require_some(images: list[str], line: int, path: str) -> None:
+    """Raise FileNotFoundError where none of ``images`` is there; ``line`` names the first."""
+    if not any(map(os.path.isfile, images)):
+        raise MissingFileError(
+            f"{path}, line {line}: there is no image {images[0]}, nor any other that its rows "
+            f"name; name the folder that they start from, as {path}:IMAGE_DIR or IMAGES"
+        )
 
 
 def _header(fields: list[str], where: str) -> list[int] | None:
