@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from ..data.doctor import (
     to_coco,
     write_json,
 )
+from ..data.formats.json_file import read_json
 from ..errors import ExistsError, InputError
 from .common import config_options, load_cfg
 from .outputs import check_free, check_writable
@@ -165,8 +165,7 @@ def _check_outputs_are_not_sources(outputs: list[str], sources: list[LoadedTable
 
 def _write_fixed(output: str, source: LoadedTable, val: DatasetTable | None, facts: Any) -> str:
     if source.json_file:
-        with open(source.json_file, encoding="utf-8") as file:
-            content = json.load(file)
+        content = read_json(source.json_file)
     else:
         content = to_coco(source.table)
     root = source.image_root if source.json_file else os.sep  # the paths of to_coco are absolute

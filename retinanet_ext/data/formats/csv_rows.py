@@ -39,6 +39,7 @@ def read_csv(source: Source, inputs: Inputs) -> BoxTable:
     builder = TableBuilder(names, inputs)
     folder = source.images or os.path.dirname(path)
     columns: list[int] | None = None
+    most = len(COLUMNS)
     images: dict[str, int] = {}
     for line, fields in read_rows(path, inputs):
         where = f"{path}, line {line}"
@@ -46,11 +47,17 @@ def read_csv(source: Source, inputs: Inputs) -> BoxTable:
             header = _header(fields, where)
             columns = header or list(range(len(COLUMNS)))
             if header:
+                most = len(fields)
                 continue
         if len(fields) == 1 and columns[0] == 0:  # a path, and no object
             fields = fields + [""] * max(columns)
         if len(fields) <= max(columns):
             raise InputError(f"{where}: has {len(fields)} fields; a row is {CONVENTION}")
+        if any(fields[most:]):  # a decimal comma is one way to them, and moves all that follow
+            raise InputError(
+                f"{where}: has {len(fields)} fields, but {most} columns; a comma within a field "
+                "needs quotes, and numbers have a decimal point"
+            )
         name, *corners, label = (fields[column] for column in columns)
         image = os.path.normpath(os.path.join(folder, name))
         if not name:
@@ -79,6 +86,9 @@ def _header(fields: list[str], where: str) -> list[int] | None:
     found = [next((lower.index(x) for x in names if x in lower), None) for names in COLUMNS]
     if all(index is None for index in found[1:5]):
         return None
+    for names, index in zip(COLUMNS, found, strict=True):
+        if index is not None and lower.count(lower[index]) > 1:
+            raise InputError(f"{where}: names the column {lower[index]} twice ({names[0]})")
     missing = [names[0] for names, index in zip(COLUMNS, found, strict=True) if index is None]
     if missing:
         raise InputError(f"{where}: names columns, but none for {', '.join(missing)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,7 +12,7 @@ from ...errors import InputError, MissingFileError
 from .builder import TableBuilder
 from .images import is_hidden, is_image
 from .table import BoxTable, Inputs, Source
-from .text import parse_flag, parse_number, read_class_file
+from .text import parse_flag, parse_number, parse_size, read_class_file
 
 __all__ = ["read_voc"]
 
@@ -133,19 +134,58 @@ def _read_file(
     """Add one image; return whether a coordinate is below 1."""
     height, width = (_length(root, tag, path) for tag in ("height", "width"))
     index, below = builder.add_image(image, height, width), False
+    _check_places(root, path)
     for number, element in enumerate(root.findall("object"), 1):
         where = f"{path}, object {number}"
-        label = (element.findtext("name") or "").strip()
-        bounds = element.find("bndbox")
-        if not label or bounds is None:
-            raise InputError(f"{where}: has no {'bndbox' if label else 'name'}")
-        x1, y1, x2, y2 = (parse_number(bounds.findtext(tag), where, tag) for tag in CORNERS)
+        of_object = _children(element, where)
+        label, bounds = (of_object["name"].text or "").strip(), of_object["bndbox"]
+        if not label:
+            raise InputError(f"{where}: its name is empty")
+        corners = _children(bounds, where, CORNERS)
+        x1, y1, x2, y2 = (parse_number(corners[tag].text, where, tag) for tag in CORNERS)
         below |= one_based and min(x1, y1) < 1
         shift = 1 if one_based else 0
         difficult = parse_flag(element.findtext("difficult"), where, "difficult")
         box = (x1 - shift, y1 - shift, x2, y2)
         builder.add_box(index, box, builder.class_index(label, where), difficult)
     return below
+
+
+def _children(
+    element: ElementTree.Element, where: str, needed: Sequence[str] = ("name", "bndbox")
+) -> dict[str, ElementTree.Element]:
+    """What is in an element, by tag; each of ``needed`` once, since of two neither can be trusted.
+
+    Raises:
+        ValueError: one of ``needed`` is missing or there twice.
+    """
+    found = {}
+    for child in element:
+        if child.tag in found and child.tag in needed:
+            raise InputError(f"{where}: has <{child.tag}> twice; remove the wrong one")
+        found[child.tag] = child
+    missing = [tag for tag in needed if tag not in found]
+    if missing:
+        raise InputError(f"{where}: has no {missing[0]}")
+    return found
+
+
+def _check_places(root: ElementTree.Element, path: Path) -> None:
+    """No object and no box may be where they are not looked for, and be lost without a word.
+
+    Raises:
+        ValueError: a tag is in another case or namespace, or inside of something else.
+    """
+    objects = root.findall("object")
+    right = {"object": len(objects), "bndbox": 0}
+    right["bndbox"] = sum(len(x.findall("bndbox")) + len(x.findall("part/bndbox")) for x in objects)
+    tags = [str(x.tag).rpartition("}")[2].lower() for x in root.iter()]
+    for tag, number in right.items():
+        if tags.count(tag) > number:
+            raise InputError(
+                f"{path}: {tags.count(tag) - number} <{tag}> are not where VOC has them, directly "
+                "in <annotation> and in lower case, without a namespace (a <bndbox> in an <object>)"
+            )
 
 
 def _parse(path: Path, inputs: Inputs) -> ElementTree.Element:
@@ -157,7 +197,7 @@ def _parse(path: Path, inputs: Inputs) -> ElementTree.Element:
         raise InputError(f"{path}: holds a document type definition, which is not read; remove it")
     try:
         root = ElementTree.fromstring(data)
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
         raise InputError(f"{path} is not xml: {error}") from error
     if root.tag != "annotation":
         raise InputError(f"{path} is not VOC xml: it starts with <{root.tag}>, not <annotation>")
@@ -167,4 +207,4 @@ def _parse(path: Path, inputs: Inputs) -> ElementTree.Element:
 def _length(root: ElementTree.Element, tag: str, path: Path) -> int:
     """Recorded height or width; 0 where there is none, and the image is to be asked."""
     text = root.findtext(f"size/{tag}")
-    return int(parse_number(text, f"{path}", tag)) if text and text.strip() else 0
+    return parse_size(text, f"{path}", tag) if text and text.strip() else 0
