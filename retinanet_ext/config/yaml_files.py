@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import yaml
 
 from ..errors import ConfigError, InputError
+from ..untrusted import compose_yaml
 
 __all__ = ["check_yaml_files"]
 
@@ -29,8 +30,7 @@ def check_yaml_files(path: str, _above: tuple[str, ...] = ()) -> None:
             f"config file '{path}' is its own _BASE_, directly or by way of others; take the line "
             "_BASE_ out of one of them"
         )
-    with open(path, encoding="utf-8") as file:
-        node = yaml.compose(file, Loader=yaml.SafeLoader)
+    node = compose_yaml(path)
     if not isinstance(node, yaml.MappingNode):
         what = "is empty" if node is None else "holds no keys with values"
         raise InputError(

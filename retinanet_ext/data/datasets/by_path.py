@@ -16,6 +16,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ...errors import FileError, InputError, UserError, did_you_mean, listed
 from ..formats import BoxTable, Source, default_cache_dir, detect, read_cached
+from .bad_pictures import require_pictures, without_bad_pictures
 from .class_rules import ClassRules, class_map, resolve_class_names
 from .split import split_images
 
@@ -114,7 +115,8 @@ def register_extra_datasets(cfg: CfgNode, names: Iterable[str] | None = None) ->
         cfg: reads DATASETS.EXTRA, CLASSES, DROP_CLASSES, MERGE_CLASSES, VAL_FRACTION, SPLIT_SEED,
             CACHE_DIR.
         names: the datasets wanted; by default DATASETS.TRAIN and DATASETS.TEST. The others of EXTRA
-            are read only for their class names, where a wanted one lists none.
+            are read only for their class names: where a wanted one lists none, and those of
+            DATASETS.TRAIN, whose classes the model has, if they are there.
 
     Returns:
         The wanted names that are in DATASETS.EXTRA.
@@ -131,10 +133,22 @@ def register_extra_datasets(cfg: CfgNode, names: Iterable[str] | None = None) ->
     tables = {entry.name: _read(entry, cfg, sources) for entry in asked}
     if not rules.keep and not all(table.declared for table in tables.values()):
         tables |= {e.name: _read(e, cfg, sources) for e in entries if e.name not in tables}
-    class_names = resolve_class_names(tables, rules) if asked else {}
+    first = [name for name in cfg.DATASETS.TRAIN if name not in tables]
+    for entry in (x for x in entries if x.name in first and asked and not rules.keep):
+        try:
+            tables[entry.name] = _read(entry, cfg, sources)
+        except UserError as error:  # where a model is only evaluated, they may be elsewhere
+            logger.info("classes are not compared with '%s': %s", entry.name, error)
+    if asked and not any(table.class_names for table in tables.values()):
+        first_read = asked[0].source.annotations
+        raise InputError(f"{first_read}: has no object, and so no class; there is nothing to learn")
+    class_names = resolve_class_names(tables, rules, cfg.DATASETS.TRAIN) if asked else {}
     for entry in asked:
         table, resolved = tables[entry.name], class_names[entry.name]
         images = _images(entry, table, cfg)
+        trains = entry.name in cfg.DATASETS.TRAIN
+        skips = cfg.DATALOADER.ON_ERROR == "skip" and (trains or bool(entry.split))
+        images = without_bad_pictures(entry.name, table, images, skips, trains or bool(entry.split))
         new_class = class_map(table, rules, resolved)
         dataset = ExtraDataset(
             entry.name, table, resolved, new_class, images, entry.source.annotations
@@ -178,7 +192,9 @@ def _read(entry: Entry, cfg: CfgNode, known: dict[Source, BoxTable]) -> BoxTable
     try:
         source = detect(entry.source)
         if source not in known:  # the two parts of a split are read together
-            known[source] = _usable(read_cached(source, cache_dir), source.annotations)
+            table = read_cached(source, cache_dir)
+            require_pictures(table, source.annotations, source.images)
+            known[source] = _usable(table, source.annotations)
     except (ValueError, OSError) as error:
         raise _kind_of(error)(f"dataset '{entry.name}': {error}") from error
     return known[source]

@@ -74,14 +74,17 @@ def check_num_classes(cfg: CfgNode) -> None:
         if class_names is None:
             logger.info("Dataset '%s' has no thing_classes; its classes are not checked.", name)
             continue
-        if cfg.MODEL.META_ARCHITECTURE in RETINANET_ARCHITECTURES:
-            _check_number(cfg.MODEL.RETINANET.NUM_CLASSES, name, class_names)
-        if first is None:
+        if first is None:  # of what differs from the first one, no number would be right
             first = name, class_names
+            if cfg.MODEL.META_ARCHITECTURE in RETINANET_ARCHITECTURES:
+                only_test = name not in cfg.DATASETS.TRAIN
+                _check_number(cfg.MODEL.RETINANET.NUM_CLASSES, name, class_names, only_test)
         elif first[1] != class_names:
             raise InputError(
                 f"datasets '{first[0]}' and '{name}' have different classes: "
-                f"{_difference(first[1], class_names)}; the order counts too"
+                f"{_difference(first[1], class_names)}; the order counts too: list the same "
+                "categories in both, also those without objects, or name the files by --train and "
+                "--val, which match classes by name"
             )
 
 
@@ -129,9 +132,12 @@ def _no_objects(loaded: Sequence[tuple[str, list[dict[str, Any]]]]) -> InputErro
         if boxes
         else "no image has a box that can be used"
     )
+    names = [name for name, _ in loaded]
+    files = [getattr(DatasetCatalog[name], "annotations", "") for name in names]
+    shown = [f"{name} ({file})" if file else name for name, file in zip(names, files, strict=True)]
     return InputError(
-        f"there is no object to train on in {listed([name for name, _ in loaded])}: {seen}; look "
-        "at the annotations with check-data"
+        f"there is no object to train on in {listed(shown)}: {seen}; look at the annotations with "
+        "check-data"
     )
 
 
@@ -191,12 +197,14 @@ def _image_of(record: dict[str, Any]) -> str:
     return f"{record.get('file_name', record.get('image_id', '?'))}"
 
 
-def _check_number(num_classes: int, name: str, class_names: list[str]) -> None:
+def _check_number(num_classes: int, name: str, class_names: list[str], only_test: bool) -> None:
     if num_classes != len(class_names):
+        fix = f"set MODEL.RETINANET.NUM_CLASSES to {len(class_names)}"
+        if only_test and num_classes > len(class_names):  # the model is there, and has its classes
+            fix = "list all classes of the model, in its order, in DATASETS.CLASSES"
         raise InputError(
             f"MODEL.RETINANET.NUM_CLASSES is {num_classes} but dataset '{name}' has "
-            f"{len(class_names)} classes ({listed(class_names)}); set "
-            f"MODEL.RETINANET.NUM_CLASSES to {len(class_names)}"
+            f"{len(class_names)} classes ({listed(class_names)}); {fix}"
         )
 
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from detectron2.config import CfgNode
 
 from ...errors import InputError, did_you_mean, listed
@@ -70,15 +71,19 @@ class ClassRules:
         return [name for name in new if name not in self.drop]
 
 
-def resolve_class_names(tables: Mapping[str, BoxTable], rules: ClassRules) -> dict[str, list[str]]:
-    """The classes of each dataset.
+def resolve_class_names(
+    tables: Mapping[str, BoxTable], rules: ClassRules, first: Sequence[str] = ()
+) -> dict[str, list[str]]:
+    """The classes of each dataset: the same for all, matched by name.
 
-    ``rules.keep`` if it names any. Otherwise a dataset that lists its classes has those. The others
-    (VOC, CSV) share one list: that of the first dataset that has one, or else all their names,
-    sorted, so that a class without objects in one of them does not move the rest.
+    ``rules.keep`` if it names any. Otherwise the list of the first dataset that has one (VOC and
+    CSV have none), or else all names, sorted, so that a class without objects in one of them does
+    not move the rest. A dataset may lack classes of that list, have them in another order, and list
+    others that it has no objects of.
 
     Args:
         tables: dataset name -> its annotations.
+        first: names of the datasets whose list counts before that of others: those of training.
 
     Raises:
         ValueError: a rule names a class that is not there, no class is left, or a dataset has
@@ -86,9 +91,11 @@ def resolve_class_names(tables: Mapping[str, BoxTable], rules: ClassRules) -> di
     """
     _check_rules_fit(tables, rules)
     names = {name: rules.new_names(table.class_names) for name, table in tables.items()}
-    declared = {name: names[name] for name, table in tables.items() if table.declared}
+    order = [name for name in first if name in tables]
+    order += [name for name in tables if name not in order]
+    declared = {name: names[name] for name in order if tables[name].declared}
     shared = next(iter(declared.values()), sorted(set().union(*names.values())))
-    resolved = {name: list(rules.keep) or declared.get(name, shared) for name in tables}
+    resolved = {name: list(rules.keep or shared) for name in tables}
     for name, new in names.items():
         if not resolved[name]:
             raise InputError(
@@ -99,12 +106,26 @@ def resolve_class_names(tables: Mapping[str, BoxTable], rules: ClassRules) -> di
         if missing and rules.keep:
             logger.info("Dataset '%s': left out, not in CLASSES: %s", name, ", ".join(missing))
         elif missing:
-            raise InputError(
-                f"dataset '{name}' has objects of class '{missing[0]}', which is not among the "
-                f"classes of '{next(iter(declared))}' ({listed(resolved[name])}); rename it "
-                "by DATASETS.MERGE_CLASSES, or leave it out by DATASETS.DROP_CLASSES"
+            used = _used_names(tables[name], rules)
+            if found := [x for x in missing if x in used or not tables[name].declared]:
+                raise InputError(
+                    f"dataset '{name}' has objects of class '{found[0]}', which is not among the "
+                    f"classes of '{next(iter(declared))}' ({listed(resolved[name])}); rename it by "
+                    "DATASETS.MERGE_CLASSES, leave it out by DATASETS.DROP_CLASSES, or list all "
+                    "classes in DATASETS.CLASSES"
+                )
+            logger.info(
+                "Dataset '%s': left out, as '%s' does not list them and there are no objects: %s",
+                name,
+                next(iter(declared)),
+                listed(missing),
             )
     return resolved
+
+
+def _used_names(table: BoxTable, rules: ClassRules) -> set[str]:
+    """The classes, after merging, that have boxes."""
+    return {rules.new_name(table.class_names[i]) for i in np.unique(table.classes).tolist()}
 
 
 def class_map(table: BoxTable, rules: ClassRules, class_names: Sequence[str]) -> list[int]:
@@ -124,10 +145,13 @@ def _check_rules_fit(tables: Mapping[str, BoxTable], rules: ClassRules) -> None:
         for name in named:
             if name in known:
                 continue
-            if all(table.declared for table in tables.values()) or not set(named) & known:
+            like = did_you_mean(name, known)
+            all_listed = all(table.declared for table in tables.values())
+            # A set to evaluate may lack classes of the model, all of which CLASSES lists.
+            if (all_listed and (like or key != "CLASSES")) or not set(named) & known:
                 raise InputError(
                     f"DATASETS.{key} names class '{name}', which is in no dataset of "
-                    f"DATASETS.EXTRA.{did_you_mean(name, known)} Known: {', '.join(sorted(known))}"
+                    f"DATASETS.EXTRA.{like} Known: {', '.join(sorted(known))}"
                 )
             logger.warning("DATASETS.%s names class '%s', which no object has", key, name)
 

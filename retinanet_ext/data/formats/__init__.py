@@ -1,9 +1,9 @@
 """Annotation formats: COCO json, Pascal VOC xml, YOLO txt and CSV, all read into one table."""
 
 from .cache import default_cache_dir, read_cached
-from .detect import FORMATS, detect
+from .data_yaml import yolo_subsets
+from .detect import FORMATS, detect, split_folders
 from .table import BoxTable, Inputs, Source
-from .yolo import yolo_subsets
 
 __all__ = [
     "FORMATS",
@@ -13,5 +13,6 @@ __all__ = [
     "default_cache_dir",
     "detect",
     "read_cached",
+    "split_folders",
     "yolo_subsets",
 ]

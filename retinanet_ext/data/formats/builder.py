@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -31,6 +31,7 @@ class TableBuilder:
         self._images: list[tuple[str, int, int]] = []
         self._rows: list[list[tuple[Sequence[float], int, bool]]] = []
         self._ids: list[int] = []
+        self._bad: dict[str, str] = {}
 
     def add_image(
         self, path: str, height: int = 0, width: int = 0, image_id: int | None = None
@@ -40,6 +41,11 @@ class TableBuilder:
         self._rows.append([])
         self._ids.append(len(self._ids) + 1 if image_id is None else image_id)
         return len(self._images) - 1
+
+    def add_bad_image(self, path: str, why: str, height: int = 0, width: int = 0) -> int:
+        """Add an image that cannot be read, and why; see :attr:`BoxTable.bad`."""
+        self._bad.setdefault(path, why)
+        return self.add_image(path, height, width)
 
     def class_index(self, name: str, where: str) -> int:
         """Index of a class; one that is not in a list of classes raises, with ``where``."""
@@ -55,8 +61,15 @@ class TableBuilder:
         self._rows[image].append((box, index, crowd))
 
     def build(self, category_ids: Sequence[int] = (), normalised: bool = False) -> BoxTable:
-        """The table; ``normalised`` boxes are multiplied by the size of their image."""
+        """The table; ``normalised`` boxes are multiplied by the size of their image.
+
+        Those of an image that cannot be read are left out then: they are nowhere.
+        """
         sizes = self._sizes()
+        if normalised and self._bad:
+            for image, (path, _, _) in enumerate(self._images):
+                if path in self._bad:
+                    self._rows[image] = []
         names, order = list(self._index), None
         if not self.declared:
             order = np.argsort(np.argsort(names)) if names else None
@@ -78,12 +91,14 @@ class TableBuilder:
             classes=classes if order is None else order[classes],
             crowd=np.array([row[2] for row in flat], bool),
             category_ids=list(category_ids),
+            bad=self._bad,
         )
 
     def _sizes(self) -> np.ndarray:
         unknown = [path for path, height, width in self._images if height <= 0 or width <= 0]
         for path in unknown:
             self._inputs.add(path)
-        read: Mapping[str, tuple[int, int]] = read_sizes(unknown)
+        read, bad = read_sizes([path for path in unknown if path not in self._bad])
+        self._bad |= bad
         sizes = [read.get(path, (height, width)) for path, height, width in self._images]
         return np.array(sizes, np.int64).reshape(-1, 2)

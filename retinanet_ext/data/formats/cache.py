@@ -21,7 +21,7 @@ from .yolo import read_yolo
 
 __all__ = ["default_cache_dir", "read_cached"]
 
-VERSION = 2  # of what is stored; a change of a reader's results needs a new one
+VERSION = 3  # of what is stored; a change of a reader's results needs a new one
 READERS: dict[str, Callable[[Source, Inputs], BoxTable]] = {
     "coco": read_coco,
     "voc": read_voc,

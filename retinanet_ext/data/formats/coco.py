@@ -12,6 +12,7 @@ from typing import Any
 from ...errors import InputError, MissingFileError, listed
 from .builder import TableBuilder
 from .json_file import read_json
+from .places import Place, find_place, say_found
 from .table import BoxTable, Inputs, Source
 from .text import parse_flag, parse_name, parse_number, parse_size, unique_names
 
@@ -19,7 +20,7 @@ __all__ = ["read_coco"]
 
 logger = logging.getLogger(__name__)
 
-PROBED_IMAGES = 5
+PROBED_IMAGES = 5  # to see whether a folder has moved
 MAX_ID = 2**63 - 1  # of a table; larger ones are numbered anew
 SIDES = ("height", "width")
 
@@ -41,7 +42,7 @@ def read_coco(source: Source, inputs: Inputs) -> BoxTable:
     categories = _categories(content, path)
     names = unique_names([c["name"] for c in categories], f"{path}, categories")
     class_of = {c["id"]: i for i, c in enumerate(categories)}
-    folder = source.images or find_images(Path(path), [x["file_name"] for x in images])
+    place = find_images(path, [x["file_name"] for x in images], source.images)
     builder = TableBuilder(names, inputs)
     own_ids = all(type(x["id"]) is int and abs(x["id"]) <= MAX_ID for x in images)
     index: dict[Any, int] = {}
@@ -57,7 +58,7 @@ def read_coco(source: Source, inputs: Inputs) -> BoxTable:
             continue
         first_of[name] = x
         index[x["id"]] = builder.add_image(
-            os.path.join(folder, x["file_name"]),
+            place.path(x["file_name"]),
             x["height"],
             x["width"],
             x["id"] if own_ids else None,
@@ -261,24 +262,36 @@ def _is_ground_truth(content: dict[str, Any]) -> bool:
     )
 
 
-def find_images(path: Path, names: list[str]) -> str:
-    """The folder that the first file names start from, among the usual ones."""
-    split = path.stem.removeprefix("instances_")
-    root, beside = path.parent.parent, path.parent
-    folders = [
+def find_images(path: str, names: list[str], folder: str = "") -> Place:
+    """Where the images of a json are: in ``folder``, or else in one of the usual ones beside it.
+
+    Raises:
+        FileNotFoundError: none of them is there, and no folder is given; says what was looked for.
+    """
+    split = Path(path).stem.removeprefix("instances_")
+    root, beside = Path(path).parent.parent, Path(path).parent
+    usual = [
         beside,
         beside / "images",
         beside / split,
-        beside / path.stem,
+        beside / Path(path).stem,
         root,
         root / "images",
         root / split,
         root / "images" / split,
     ]
-    for folder in folders:
-        if any((folder / name).is_file() for name in names[:PROBED_IMAGES]):
-            return str(folder)
-    looked = ", ".join(str(folder) for folder in dict.fromkeys(folders))
-    raise MissingFileError(
-        f"{path}: image {names[0]} is in none of {looked}; say where, as {path}:IMAGE_DIR or IMAGES"
-    )
+    folders = [Path(folder)] if folder else list(dict.fromkeys(usual))
+    place = find_place(names, folders)
+    if place is None:
+        rest = (Place(os.fspath(x)) for x in folders)
+        place = next((x for x in rest if any(os.path.isfile(x.path(name)) for name in names)), None)
+    if place is None and folder:
+        return Place(folder)
+    if place is None:
+        raise MissingFileError(
+            f"{path}: image {names[0]} is in none of {', '.join(map(str, folders))}, nor is any of "
+            f"the {len(names)}; say where, as {path}:IMAGE_DIR or IMAGES"
+        )
+    if place.dropped:
+        say_found(path, names, place)
+    return place

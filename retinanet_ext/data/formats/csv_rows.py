@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ...errors import InputError, MissingFileError
 from .builder import TableBuilder
+from .places import Place, find_place, say_found
 from .table import BoxTable, Inputs, Source
 from .text import parse_number, read_class_file, read_rows
 
@@ -32,24 +33,22 @@ def read_csv(source: Source, inputs: Inputs) -> BoxTable:
 
     Raises:
         ValueError: names file, line and fault.
-        FileNotFoundError: an image is missing; names file and line.
+        FileNotFoundError: no image is there. Single ones are :attr:`BoxTable.bad`.
     """
     path = source.annotations
     names = read_class_file(source.classes, inputs) if source.classes else None
     builder = TableBuilder(names, inputs)
-    folder = source.images or os.path.dirname(path)
-    columns: list[int] | None = None
-    most = len(COLUMNS)
+    rows = list(read_rows(path, inputs))
+    columns, most = list(range(len(COLUMNS))), len(COLUMNS)
+    if rows and (header := _header(rows[0][1], f"{path}, line {rows[0][0]}")):
+        columns, most = header, len(rows[0][1])
+        del rows[0]
+    place = _place([(i, x[columns[0]]) for i, x in rows if columns[0] < len(x)], source)
     images: dict[str, int] = {}
-    for line, fields in read_rows(path, inputs):
+    for line, fields in rows:
         where = f"{path}, line {line}"
-        if columns is None:
-            header = _header(fields, where)
-            columns = header or list(range(len(COLUMNS)))
-            if header:
-                most = len(fields)
-                continue
         if len(fields) == 1 and columns[0] == 0:  # a path, and no object
+            _refuse_delimiter(fields[0], where)
             fields = fields + [""] * max(columns)
         if len(fields) <= max(columns):
             raise InputError(f"{where}: has {len(fields)} fields; a row is {CONVENTION}")
@@ -59,13 +58,15 @@ def read_csv(source: Source, inputs: Inputs) -> BoxTable:
                 "needs quotes, and numbers have a decimal point"
             )
         name, *corners, label = (fields[column] for column in columns)
-        image = os.path.normpath(os.path.join(folder, name))
+        image = os.path.normpath(place.path(name))
         if not name:
             raise InputError(f"{where}: has no path; a row is {CONVENTION}")
         if image not in images:
-            if not Path(image).is_file():
-                raise MissingFileError(f"{where}: there is no image {image}")
-            images[image] = builder.add_image(image)
+            if Path(image).is_file():
+                images[image] = builder.add_image(image)
+            else:
+                why = f"does not exist ({os.path.basename(path)}, line {line})"
+                images[image] = builder.add_bad_image(image, why)
         if not any(corners) and not label:
             continue
         if not label:
@@ -78,6 +79,41 @@ def read_csv(source: Source, inputs: Inputs) -> BoxTable:
     if not images:
         raise InputError(f"{path}: has no rows of {CONVENTION}")
     return builder.build()
+
+
+def _place(paths: list[tuple[int, str]], source: Source) -> Place:
+    """Where the images are: the rows may have been written on another machine.
+
+    Args:
+        paths: line and path of each row.
+        source: its ``images`` are the only folder that is looked into, if there are any.
+
+    Raises:
+        FileNotFoundError: none of the images is there.
+    """
+    folder = source.images or os.path.dirname(source.annotations)
+    names = list(dict.fromkeys(name for _, name in paths if name))
+    others = [] if source.images else [os.path.join(folder, "images")]
+    place = find_place(names, [folder, *others]) or Place(folder)
+    if place != Place(folder):
+        say_found(source.annotations, names, place)
+    elif names and not any(os.path.isfile(place.path(name)) for name in names):
+        line, first = next(row for row in paths if row[1])
+        raise MissingFileError(
+            f"{source.annotations}, line {line}: there is no image "
+            f"{os.path.normpath(place.path(first))}, nor any other that its rows name; name the "
+            f"folder that they start from, as {source.annotations}:IMAGE_DIR or IMAGES"
+        )
+    return place
+
+
+def _refuse_delimiter(field: str, where: str) -> None:
+    for delimiter in ";\t| ":
+        if field.count(delimiter) >= len(COLUMNS) - 1:
+            raise InputError(
+                f"{where}: has fields between {delimiter!r}, but must have them between commas: "
+                f"{CONVENTION}"
+            )
 
 
 def _header(fields: list[str], where: str) -> list[int] | None:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+import re
 from pathlib import Path
 
 from ...errors import InputError, MissingFileError, did_you_mean
+from .images import is_hidden
+from .places import CLASS_LISTS, LABEL_FOLDERS, PART_NAMES, XML_FOLDERS, subfolder
 from .table import Source
 
-__all__ = ["FORMATS", "detect"]
+__all__ = ["FORMATS", "detect", "part_of", "split_folders"]
 
 FORMATS = ("coco", "voc", "yolo", "csv")
 LOOKED_FOR = (
     "COCO: FILE.json, or a folder with one json; VOC: a folder with *.xml or Annotations/*.xml, or "
-    "ImageSets/Main/LIST.txt; YOLO: data.yaml, or its folder; CSV: FILE.csv, or a folder with one"
+    "ImageSets/Main/LIST.txt; YOLO: data.yaml, its folder, or labels/ with classes.txt; CSV: "
+    "FILE.csv, or a folder with one; or such a folder in each of train/ and val/"
 )
+SMALL_JSON = 2**20  # bytes
 SUFFIXES = {".json": "coco", ".csv": "csv", ".yaml": "yolo", ".yml": "yolo", ".xml": "voc"}
 
 
@@ -38,8 +45,12 @@ def detect(source: Source) -> Source:
     found = _in_folder(path) if path.is_dir() else _of_file(path)
     if source.format:
         found = {source.format: found.get(source.format, [path])}
+    elif source.subset and (one := _of_part(found, source.subset)):
+        found = one
+    if not found and source.subset in (parts := split_folders(path)):
+        return detect(dataclasses.replace(source, annotations=str(parts[source.subset])))
     if not found:
-        raise InputError(f"{path} is in no known format. Looked for {LOOKED_FOR}")
+        raise InputError(f"{path} is in no known format{_seen(path)}. Looked for {LOOKED_FOR}")
     choices = [(kind, file) for kind, files in found.items() for file in files]
     if len(choices) > 1:
         names = ", ".join(f"{file} ({kind})" for kind, file in choices[:4])
@@ -48,11 +59,57 @@ def detect(source: Source) -> Source:
     return dataclasses.replace(source, format=kind, annotations=str(file))
 
 
+def split_folders(path: str | os.PathLike[str]) -> dict[str, Path]:
+    """Folders of "train", "val" and "test", each with annotations of its own, as tools export them.
+
+    They are looked for in ``path`` and in its folder ``images``. Without one for validation, that
+    of the test is taken.
+    """
+    root = Path(path)
+    for base in (root, subfolder(root, "images")):
+        found: dict[str, Path] = {}
+        for part, names in PART_NAMES.items():
+            folder = subfolder(base, *names) if base else None
+            if folder and _in_folder(folder):
+                found[part] = folder
+        if "train" in found:
+            if "test" in found:
+                found.setdefault("val", found["test"])
+            return found
+    return {}
+
+
+def part_of(stem: str) -> str:
+    """Whether a file name speaks of "train", "val" or "test"; "" if of none or of several."""
+    words = set(re.findall("[a-z]+", stem.lower()))
+    found = [part for part, names in PART_NAMES.items() if words & set(names)]
+    return found[0] if len(found) == 1 else ""
+
+
+def _of_part(found: dict[str, list[Path]], subset: str) -> dict[str, list[Path]]:
+    """Of several files of one format, such as train.json and val.json, the one of ``subset``."""
+    (kind, files), *others = found.items() if found else [("", [])]
+    chosen = [file for file in files if part_of(file.stem) == subset]
+    return {kind: chosen} if not others and len(files) > 1 and len(chosen) == 1 else {}
+
+
+def _seen(path: Path) -> str:
+    """What a folder holds that comes near to a format."""
+    if path.is_dir() and subfolder(path, "labels"):
+        return (
+            ", though it has labels/ as YOLO does: no file names the classes; put a data.yaml into "
+            "it, with 'train: images' and 'names: [...]'"
+        )
+    return ""
+
+
 def _of_file(path: Path) -> dict[str, list[Path]]:
     if path.suffix.lower() == ".txt" and "ImageSets" in path.parts:
         return {"voc": [path]}
     if path.suffix.lower() == ".xml":  # one of many: the folder is meant
         return {"voc": [path.parent]}
+    if path.name in CLASS_LISTS:
+        return {"yolo": [path]}
     kind = SUFFIXES.get(path.suffix.lower())
     return {kind: [path]} if kind else {}
 
@@ -60,15 +117,51 @@ def _of_file(path: Path) -> dict[str, list[Path]]:
 def _in_folder(path: Path) -> dict[str, list[Path]]:
     """Format -> what can be read as it. Folders of data must not be searched as a whole."""
     found: dict[str, list[Path]] = {}
-    if any(next(folder.glob("*.xml"), None) for folder in (path, path / "Annotations")):
+    if any(_has_xml(folder) for folder in (path, subfolder(path, *XML_FOLDERS)) if folder):
         found["voc"] = [path]
     yamls = [p for name in ("data.yaml", "data.yml") if (p := path / name).is_file()]
     if yamls:
         found["yolo"] = yamls
     for kind in ("json", "csv"):
-        files = sorted(path.glob(f"*.{kind}"))
+        files = [x for x in sorted(path.glob(f"*.{kind}")) if not is_hidden(x.name)]
         if kind == "json" and not files:
             files = sorted(path.glob("annotations/*.json"))
         if files:
             found["coco" if kind == "json" else kind] = files
+    if "yolo" not in found and (lists := _class_lists(path)):
+        found["yolo"] = lists
+    if not found and (others := [x for x in sorted(path.glob("*.y*ml")) if _has_names(x)]):
+        found["yolo"] = others
+    if "coco" in found and (len(found) > 1 or len(found["coco"]) > 1):  # tools leave notes beside
+        found["coco"] = [x for x in found["coco"] if _may_be_coco(x)]
+        found = {kind: files for kind, files in found.items() if files}
     return found
+
+
+def _has_xml(folder: Path) -> bool:
+    return any(
+        x.name.lower().endswith(".xml") and not is_hidden(x.name) for x in os.scandir(folder)
+    )
+
+
+def _class_lists(path: Path) -> list[Path]:
+    """A list of class names beside YOLO labels, for which no data.yaml was written."""
+    files = [path / name for name in CLASS_LISTS if (path / name).is_file()]
+    return files[:1] if files and subfolder(path, *LABEL_FOLDERS) else []
+
+
+def _has_names(path: Path) -> bool:
+    """Whether a yaml lists class names, as a data.yaml of another name does."""
+    with open(path, "rb") as file:
+        return re.search(rb"^names\s*:", file.read(SMALL_JSON), re.MULTILINE) is not None
+
+
+def _may_be_coco(path: Path) -> bool:
+    """Whether a json has images; large ones are not looked into."""
+    if path.stat().st_size > SMALL_JSON:
+        return True
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return True  # to be told what is wrong with it
+    return isinstance(content, dict) and "images" in content

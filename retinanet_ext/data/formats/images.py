@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image
 
-from ...errors import InputError, MissingFileError
+from ...errors import InputError, MissingFileError, UserError
+from ..loading.pixels import why_unreadable
 
 __all__ = ["IMAGE_SUFFIXES", "image_size", "is_hidden", "is_image", "read_sizes"]
 
@@ -53,20 +54,38 @@ def image_size(path: str) -> tuple[int, int]:
         FileNotFoundError: there is no such file.
         ValueError: the file is no image.
     """
+    if not os.path.isfile(path) and os.path.exists(path):
+        raise InputError(f"image {path} is a folder, device or pipe, but must be a file")
     try:
         with Image.open(path) as image:
             width, height = image.size
             sideways = image.getexif().get(EXIF_ORIENTATION) in SIDEWAYS
     except FileNotFoundError:
         raise MissingFileError(f"image {path} does not exist") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"image {path} cannot be read: {error}") from error
+    except Exception as error:  # Pillow's decoders raise many kinds
+        raise InputError(f"image {path} {why_unreadable(error)}") from error
     return (width, height) if sideways else (height, width)
 
 
-def read_sizes(paths: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Size of each image; several at once, as most of the time is waiting for the disk."""
-    if not paths:
-        return {}
+def read_sizes(paths: Sequence[str]) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
+    """Size of each image; several at once, as most of the time is waiting for the disk.
+
+    Returns:
+        (height, width) by path, and for those that cannot be read, by path too, why.
+    """
+    sizes: dict[str, tuple[int, int]] = {}
+    bad: dict[str, str] = {}
     with ThreadPoolExecutor(8) as pool:
-        return dict(zip(paths, pool.map(image_size, paths), strict=True))
+        for path, found in zip(paths, pool.map(_size_or_reason, paths), strict=True):
+            if isinstance(found, str):
+                bad[path] = found
+            else:
+                sizes[path] = found
+    return sizes, bad
+
+
+def _size_or_reason(path: str) -> tuple[int, int] | str:
+    try:
+        return image_size(path)
+    except UserError as error:
+        return str(error).removeprefix(f"image {path} ")

@@ -76,6 +76,8 @@ class BoxTable:
         crowd: (M,) bool, neither object nor background: COCO's iscrowd, VOC's difficult.
         category_ids: K ids of a COCO json that can be the ground truth of an evaluation as it is;
             empty for any other.
+        bad: images that are not there or cannot be read, by path, and why, as in "does not exist";
+            only those that a reader has looked at. Their sizes are 0 where nothing records them.
     """
 
     class_names: list[str]
@@ -88,6 +90,7 @@ class BoxTable:
     classes: np.ndarray
     crowd: np.ndarray
     category_ids: list[int] = field(default_factory=list)
+    bad: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.file_names)
@@ -159,6 +162,7 @@ class BoxTable:
             "declared": self.declared,
             "file_names": self.file_names,
             "category_ids": self.category_ids,
+            "bad": self.bad,
             "inputs": inputs,
         }
         arrays = {name: getattr(self, name) for name in _ARRAYS}
@@ -191,5 +195,9 @@ def paused_gc() -> Iterator[None]:
 
 
 def _state(path: str) -> tuple[int, int]:
-    state = os.stat(path)
+    """What changes with the file; (0, -1) while it is not there."""
+    try:
+        state = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return 0, -1
     return state.st_mtime_ns, state.st_size

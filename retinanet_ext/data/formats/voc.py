@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -11,6 +12,8 @@ from xml.etree import ElementTree
 from ...errors import InputError, MissingFileError
 from .builder import TableBuilder
 from .images import is_hidden, is_image
+from .places import XML_FOLDERS, subfolder
+from .plain_text import read_bytes, read_text
 from .table import BoxTable, Inputs, Source
 from .text import parse_flag, parse_number, parse_size, read_class_file
 
@@ -18,7 +21,7 @@ __all__ = ["read_voc"]
 
 logger = logging.getLogger(__name__)
 
-IMAGE_FOLDERS = ("JPEGImages", "images", "Images")
+IMAGE_FOLDERS = ("JPEGImages", "images", "image", "imgs")  # in any case
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -31,7 +34,8 @@ def read_voc(source: Source, inputs: Inputs) -> BoxTable:
 
     Raises:
         ValueError: names the file and what is wrong in it.
-        FileNotFoundError: an xml or an image is missing.
+        FileNotFoundError: an xml of the list is missing, or all images are. Single images that are
+            not there are :attr:`BoxTable.bad`.
     """
     folder, parent = _folders(Path(source.annotations))
     inputs.add(folder)
@@ -39,18 +43,28 @@ def read_voc(source: Source, inputs: Inputs) -> BoxTable:
     images = _images(_image_folder(source, folder, parent), inputs)
     builder = TableBuilder(names, inputs)
     zeros = []
+    lost: list[tuple[Path, str]] = []
     xml_of: dict[str, Path] = {}
     for path in _xml_files(Path(source.annotations), folder, inputs):
         root = _parse(path, inputs)
-        image = _image_of(path, root, images)
+        image, missing = _image_of(path, root, images)
         if image in xml_of:
             raise InputError(
                 f"{path} and {xml_of[image]} both belong to the picture {image}; remove one, or "
                 "give each the name of its picture"
             )
         xml_of[image] = path
-        if _read_file(path, root, image, builder, source.one_based):
+        if missing:
+            lost.append((path, missing))
+        if _read_file(path, root, image, missing, builder, source.one_based):
             zeros.append(path)
+    if lost and len(lost) == len(xml_of):
+        path, missing = lost[0]
+        where = _image_folder(source, folder, parent)
+        raise MissingFileError(
+            f"{path}: there is no {missing} in {where}, nor any other picture of an xml; name the "
+            "folder of the images, as ANNOTATIONS:IMAGE_DIR or IMAGES"
+        )
     if zeros:
         logger.warning(
             "%s: %d files have a coordinate below 1 (first %s), so they do not count pixels from 1 "
@@ -66,9 +80,9 @@ def _folders(path: Path) -> tuple[Path, Path]:
     """Folder of the xml files, and the one that holds it."""
     if path.is_file():  # ROOT/ImageSets/Main/LIST.txt
         root = path.parents[2] if len(path.parents) > 2 else path.parent
-        return root / "Annotations", root
-    if (path / "Annotations").is_dir():
-        return path / "Annotations", path
+        return subfolder(root, *XML_FOLDERS) or root / "Annotations", root
+    if found := subfolder(path, *XML_FOLDERS):
+        return found, path
     return path, path.parent
 
 
@@ -78,9 +92,10 @@ def _xml_files(path: Path, folder: Path, inputs: Inputs) -> list[Path]:
         return sorted(path for path in found if path.suffix.lower() == ".xml")
     inputs.add(path)
     files = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if line.strip():
-            files.append(folder / f"{line.split()[0]}.xml")
+            choices = [folder / f"{name}.xml" for name in _names_in(line)]
+            files.append(next((file for file in choices if file.is_file()), choices[0]))
             if not files[-1].is_file():
                 raise MissingFileError(f"{path}, line {number}: there is no {files[-1]}")
     distinct = list(dict.fromkeys(files))
@@ -95,11 +110,30 @@ def _xml_files(path: Path, folder: Path, inputs: Inputs) -> list[Path]:
     return distinct
 
 
+def _names_in(line: str) -> list[str]:
+    """What a line of a list may mean, without suffix: all of it, or all but the flag of a class.
+
+    Names may hold spaces, and folders and suffixes may stand around them.
+    """
+    name = line.strip().strip("\"'").replace("\\", "/")
+    found = []
+    for text in (name, _FLAG_OF_CLASS.sub("", name)):
+        stem, suffix = os.path.splitext(os.path.basename(text))
+        known = suffix.lower() == ".xml" or is_image(f"x{suffix}")
+        found += [os.path.basename(text), *([stem] if known else [])]
+    return list(dict.fromkeys(found))
+
+
+_FLAG_OF_CLASS = re.compile(r"\s+(-1|0|1)$")
+
+
 def _image_folder(source: Source, folder: Path, root: Path) -> Path:
     if source.images:
         return Path(source.images)
-    found = [root / name for name in IMAGE_FOLDERS if (root / name).is_dir()]
-    return found[0] if found else folder
+    beside = subfolder(root, *IMAGE_FOLDERS)
+    if beside is None or any(is_image(entry.name) for entry in os.scandir(folder)):
+        return folder  # pictures and xml in one folder
+    return beside
 
 
 def _images(folder: Path, inputs: Inputs) -> dict[str, str]:
@@ -113,27 +147,40 @@ def _images(folder: Path, inputs: Inputs) -> dict[str, str]:
     return {Path(p).stem: p for p in paths} | {Path(p).name: p for p in paths}
 
 
-def _image_of(path: Path, root: ElementTree.Element, images: dict[str, str]) -> str:
+def _image_of(path: Path, root: ElementTree.Element, images: dict[str, str]) -> tuple[str, str]:
     """The picture of an xml file: the one of its own name, else the one that it names inside.
 
     People copy and rename files and forget what is written in them.
+
+    Returns:
+        Its path, and "" or, where it is not there, what was looked for.
     """
     name = os.path.basename((root.findtext("filename") or "").strip().replace("\\", "/"))
     named = images.get(name)
     if named is not None and Path(named).stem == path.stem:
-        return named  # of a.jpg and a.png
+        return named, ""  # of a.jpg and a.png
     image = images.get(path.stem) or named or images.get(Path(name).stem)
-    if image is None:
-        raise MissingFileError(f"{path}: there is no image '{name}' or '{path.stem}.*' beside it")
-    return image
+    if image is not None:
+        return image, ""
+    folder = os.path.dirname(next(iter(images.values())))
+    return os.path.join(folder, name or path.stem), f"image '{name}' or '{path.stem}.*'"
 
 
 def _read_file(
-    path: Path, root: ElementTree.Element, image: str, builder: TableBuilder, one_based: bool
+    path: Path,
+    root: ElementTree.Element,
+    image: str,
+    missing: str,
+    builder: TableBuilder,
+    one_based: bool,
 ) -> bool:
     """Add one image; return whether a coordinate is below 1."""
     height, width = (_length(root, tag, path) for tag in ("height", "width"))
-    index, below = builder.add_image(image, height, width), False
+    if missing:
+        index = builder.add_bad_image(image, f"does not exist ({path.name})", height, width)
+    else:
+        index = builder.add_image(image, height, width)
+    below = False
     _check_places(root, path)
     for number, element in enumerate(root.findall("object"), 1):
         where = f"{path}, object {number}"
@@ -190,18 +237,51 @@ def _check_places(root: ElementTree.Element, path: Path) -> None:
 
 def _parse(path: Path, inputs: Inputs) -> ElementTree.Element:
     inputs.add(path)
-    data = path.read_bytes()
+    data = read_bytes(path)
     # Annotations need no entities, and those of a hostile file can fill the memory (Expat limits
     # them itself from 2.4.1 on). Without the zeros, this also finds them in UTF-16.
-    if b"<!DOCTYPE" in data.replace(b"\0", b"").upper():
+    text = _decoded(path, data)
+    if b"<!DOCTYPE" in data.replace(b"\0", b"").upper() or "<!DOCTYPE" in text.upper():
         raise InputError(f"{path}: holds a document type definition, which is not read; remove it")
     try:
-        root = ElementTree.fromstring(data)
-    except (ElementTree.ParseError, LookupError, ValueError) as error:
-        raise InputError(f"{path} is not xml: {error}") from error
+        root = ElementTree.fromstring(text or data)
+    except ElementTree.ParseError as error:
+        raise InputError(f"{path} is not xml: {error}{_hint(data)}") from error
     if root.tag != "annotation":
         raise InputError(f"{path} is not VOC xml: it starts with <{root.tag}>, not <annotation>")
     return root
+
+
+def _decoded(path: Path, data: bytes) -> str:
+    """The text of an xml in an encoding that Expat does not know, such as gbk; "" of others.
+
+    Raises:
+        ValueError: Python does not know it either, or the bytes are not in it.
+    """
+    declared = _DECLARATION.match(data)
+    encoding = declared.group(1).decode() if declared else "utf-8"
+    if encoding.lower() in ("utf-8", "utf8", "utf-16", "us-ascii", "ascii", "iso-8859-1"):
+        return ""  # also with a byte order mark
+    try:
+        text = data.decode(encoding)
+    except (LookupError, ValueError):
+        raise InputError(
+            f"{path}: declares the encoding '{encoding}', which Python does not know or its bytes "
+            "are not in; save it as UTF-8, and declare that"
+        ) from None
+    return text[text.index("?>") + 2 :]  # of a text, no encoding may be declared
+
+
+_DECLARATION = re.compile(rb"""\s*<\?xml[^>]*\bencoding\s*=\s*["']([\w.:-]+)["'][^>]*\?>""")
+
+
+def _hint(data: bytes) -> str:
+    """What to do where the encoding is at fault."""
+    try:
+        data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8")
+    except UnicodeDecodeError:
+        return "; it declares no encoding and is not in UTF-8: save it as UTF-8"
+    return ""
 
 
 def _length(root: ElementTree.Element, tag: str, path: Path) -> int:

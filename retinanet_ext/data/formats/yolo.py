@@ -4,47 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ...errors import InputError, MissingFileError, listed, one_line
+from ...errors import InputError, MissingFileError, listed
 from .builder import TableBuilder
-from .data_yaml_loader import DataYamlLoader
-from .images import is_hidden, is_image
+from .data_yaml import load_data_yaml, yolo_images
+from .images import is_hidden
+from .plain_text import read_text
 from .table import BoxTable, Inputs, Source
 from .text import parse_name, parse_number, unique_names
 
-__all__ = ["load_data_yaml", "read_yolo", "yolo_subsets"]
+__all__ = ["read_yolo"]
 
-SUBSETS = ("train", "val", "test")
 logger = logging.getLogger(__name__)
 
 MOST_DIGITS = 18  # of the number of a class
 TOLERANCE = 0.01  # tools write coordinates slightly above 1
-
-
-def load_data_yaml(path: str) -> dict[str, Any]:
-    """Content of a data.yaml, in which no Python object can hide.
-
-    Raises:
-        ValueError: the file is not yaml, or lists no class names.
-    """
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = yaml.load(file, DataYamlLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{path} is not safe yaml: {one_line(error)}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("names"), (list, dict)):
-        raise InputError(f"{path} is not a YOLO data.yaml: it has no 'names'")
-    return content
-
-
-def yolo_subsets(path: str) -> list[str]:
-    """Which of train, val and test a data.yaml lists images for."""
-    content = load_data_yaml(path)
-    return [name for name in SUBSETS if content.get(name)]
 
 
 def read_yolo(source: Source, inputs: Inputs) -> BoxTable:
@@ -69,7 +44,7 @@ def read_yolo(source: Source, inputs: Inputs) -> BoxTable:
     keypoints = _keypoint_numbers(content, path)
     if "nc" in content and content["nc"] != len(pairs):
         raise InputError(f"{path}: nc is {content['nc']}, but there are {len(pairs)} names")
-    images, whole = _images(source, content, inputs)
+    images, whole = yolo_images(source, content, inputs)
     labelled = 0
     used: dict[str, set[str]] = {}
     owner: dict[str, str] = {}
@@ -119,53 +94,6 @@ def _warn_of_left_over_labels(path: str, used: dict[str, set[str]]) -> None:
         )
 
 
-def _images(source: Source, content: dict[str, Any], inputs: Inputs) -> tuple[list[str], bool]:
-    """The pictures, and whether they are all that their folders hold."""
-    path = source.annotations
-    given = [name for name in SUBSETS if content.get(name)]
-    subset = source.subset or (given[0] if len(given) == 1 else "")
-    if source.images:
-        places = [Path(source.images)]
-    elif subset in given:
-        entries = content[subset]
-        root = Path(path).parent / str(content.get("path") or "")
-        entries = entries if isinstance(entries, list) else [entries]
-        places = [_place(str(entry), root, Path(path)) for entry in entries]
-    else:
-        raise InputError(
-            f"{path} has lists {', '.join(given) or 'of nothing'}, and SUBSET is '{subset}'; set "
-            "it to one of them"
-        )
-    found = [image for place in places for image in _images_of(place, inputs)]
-    if not found:
-        raise MissingFileError(f"{path}: no image in {', '.join(map(str, places))}")
-    return list(dict.fromkeys(found)), all(place.is_dir() for place in places)
-
-
-def _place(entry: str, root: Path, path: Path) -> Path:
-    # Roboflow writes ../train/images for a folder that is beside the yaml.
-    choices = [root / entry, path.parent / entry, path.parent / entry.removeprefix("../")]
-    for place in choices:
-        if place.exists():
-            return Path(os.path.normpath(place))
-    looked = ", ".join(dict.fromkeys(os.path.normpath(place) for place in choices))
-    raise MissingFileError(f"{path}: '{entry}' is none of {looked}")
-
-
-def _images_of(place: Path, inputs: Inputs) -> list[str]:
-    """Images below a folder, or those that a text file lists, one per line."""
-    inputs.add(place)
-    if place.is_dir():
-        found = []
-        for folder, folders, files in os.walk(place):
-            folders[:] = [name for name in folders if not is_hidden(name)]
-            inputs.add(folder)
-            found += [os.path.join(folder, name) for name in files if is_image(name)]
-        return sorted(found)
-    lines = [line.strip() for line in place.read_text(encoding="utf-8").splitlines()]
-    return list(dict.fromkeys(os.path.normpath(place.parent / line) for line in lines if line))
-
-
 def _label_file(image: str) -> str:
     head, found, tail = image.rpartition(f"{os.sep}images{os.sep}")
     stem = os.path.splitext(f"{head}{os.sep}labels{os.sep}{tail}" if found else image)[0]
@@ -184,17 +112,16 @@ def _read_labels(
     keypoints: int,
 ) -> None:
     inputs.add(path)
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            fields = line.split()
-            if not fields:
-                continue
-            where = f"{path}, line {number}"
-            builder.add_box(
-                image,
-                _box(_without_keypoints(fields[1:], keypoints, where), where),
-                class_of[_class_number(fields[0], class_of, where)],
-            )
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        fields = line.split()
+        if not fields:
+            continue
+        where = f"{path}, line {number}"
+        builder.add_box(
+            image,
+            _box(_without_keypoints(fields[1:], keypoints, where), where),
+            class_of[_class_number(fields[0], class_of, where)],
+        )
 
 
 def _class_number(text: str, class_of: dict[int, int], where: str) -> int:

@@ -9,12 +9,12 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 from detectron2.utils.file_io import PathManager
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ...compat import with_globals
-from ...errors import InputError
+from ...errors import InputError, one_line
 
-__all__ = ["DEEP_MODES", "PictureMapper", "eight_bits", "read_picture"]
+__all__ = ["DEEP_MODES", "PictureMapper", "eight_bits", "read_picture", "why_unreadable"]
 
 DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 """Pillow's modes of more than 8 bits, which its conversion to RGB clips to 0..255."""
@@ -34,15 +34,33 @@ def read_picture(file_name: str, format: str | None = None, sixteen_bit: str = "
         (H, W, C) uint8, turned as EXIF says; as in ``read_image``.
 
     Raises:
-        ValueError: pixels of more than 8 bits, and no rule for them or one that does not fit.
+        ValueError: pixels of more than 8 bits, and no rule for them or one that does not fit; or
+            more pixels than Pillow decodes.
         OSError: what Pillow says of the file.
     """
-    with PathManager.open(file_name, "rb") as file, Image.open(file) as image:
-        if image.mode in DEEP_MODES:
-            pixels = np.asarray(ImageOps.exif_transpose(image))
-            shallow = eight_bits(pixels, image.mode, sixteen_bit, file_name)
-            return utils.convert_PIL_to_numpy(Image.fromarray(shallow), format)
-    return utils.read_image(file_name, format=format)
+    try:
+        with PathManager.open(file_name, "rb") as file, Image.open(file) as image:
+            if image.mode in DEEP_MODES:
+                pixels = np.asarray(ImageOps.exif_transpose(image))
+                shallow = eight_bits(pixels, image.mode, sixteen_bit, file_name)
+                return utils.convert_PIL_to_numpy(Image.fromarray(shallow), format)
+        return utils.read_image(file_name, format=format)
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{file_name}: {why_unreadable(error)}") from None
+
+
+def why_unreadable(error: Exception) -> str:
+    """What Pillow or the system says of a picture, in words that help, without the file's name."""
+    if isinstance(error, Image.DecompressionBombError):
+        return (
+            f"has more than the {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels that Pillow decodes; "
+            "cut it into tiles, or make it smaller"
+        )
+    if isinstance(error, UnidentifiedImageError):
+        return "cannot be read: it is no kind of picture that Pillow knows"
+    if isinstance(error, FileNotFoundError):
+        return "does not exist"
+    return f"cannot be read: {one_line(error)}"
 
 
 def eight_bits(pixels: np.ndarray, mode: str, rule: str, file_name: str) -> np.ndarray:

@@ -187,15 +187,90 @@ def test_a_name_of_someone_else_is_refused(tmp_path):
         register_extra_datasets(config(row("mine", "/x")))
 
 
-def test_several_jsons_of_one_dataset_must_have_the_same_classes(tmp_path):
+def test_classes_of_several_jsons_are_matched_by_name(tmp_path):
+    pictures = some_pictures()
     rows = [
-        row("a", write("coco", tmp_path / "a", some_pictures(), NAMES)),
-        row("b", write("coco", tmp_path / "b", some_pictures(), NAMES[::-1])),
+        row("a", write("coco", tmp_path / "a", pictures, NAMES)),
+        row("b", write("coco", tmp_path / "b", pictures, NAMES[::-1])),
     ]
     cfg = config(*rows, train=("a", "b"))
     register_extra_datasets(cfg)
-    with pytest.raises(ValueError, match=r"'a' and 'b' have different classes"):
+    check_datasets(cfg)
+    first, second = (
+        [
+            [(x["bbox"], x["category_id"]) for x in d["annotations"]]
+            for d in DatasetCatalog.get(name)
+        ]
+        for name in "ab"
+    )
+    assert first == second
+    assert MetadataCatalog.get("b").thing_classes == NAMES
+
+
+def without(class_name, pictures):
+    """The same pictures without the boxes of a class."""
+    return [
+        Picture(p.name, p.width, p.height, [box for box in p.boxes if box[0] != class_name])
+        for p in pictures
+    ]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_validation_set_may_lack_a_class_of_the_training_set(kind, tmp_path):
+    pictures = some_pictures()
+    rows = [
+        row("b", write(kind, tmp_path / "b", without("ant", pictures), ["bee", "cat"])),
+        row("a", write(kind, tmp_path / "a", pictures, NAMES)),
+    ]
+    cfg = config(*rows, train=("a",), test=("b",))
+    cfg.MODEL.RETINANET.NUM_CLASSES = 3
+    register_extra_datasets(cfg)
+    check_datasets(cfg)
+    assert load_class_names("a") == load_class_names("b") == NAMES
+    found = {x["category_id"] for d in DatasetCatalog.get("b") for x in d["annotations"]}
+    assert found == {1, 2}
+    # Only evaluated, it has the same classes: those of the training set, which is still there.
+    DatasetCatalog.clear(), MetadataCatalog.clear()
+    register_extra_datasets(cfg, ["b"])
+    assert load_class_names("b") == NAMES and "a" not in DatasetCatalog
+
+
+def test_a_class_that_only_validation_has_is_left_out_or_named_with_a_fix_that_works(tmp_path):
+    pictures = some_pictures()
+    full = write("coco", tmp_path / "b", pictures, NAMES)
+    less = write("coco", tmp_path / "a", without("ant", pictures), ["bee", "cat"])
+    cfg = config(row("a", less), row("b", full), train=("a",), test=("b",))
+    with pytest.raises(ValueError, match=r"'b' has objects of class 'ant', .* of 'a' \(bee, cat\)"):
+        register_extra_datasets(cfg)
+    for key, names, classes in (
+        ("DROP_CLASSES", ["ant"], ["bee", "cat"]),
+        ("CLASSES", NAMES, NAMES),
+        ("MERGE_CLASSES", [["bee", "ant"]], ["bee", "cat"]),
+    ):
+        fixed = cfg.clone()
+        fixed.DATASETS[key] = names
+        fixed.MODEL.RETINANET.NUM_CLASSES = len(classes)
+        register_extra_datasets(fixed)
+        check_datasets(fixed)
+        assert load_class_names("a") == load_class_names("b") == classes
+    # Without objects of it, the list of the validation set does not matter.
+    unused = write("coco", tmp_path / "c", without("ant", pictures), NAMES)
+    cfg = config(row("a", less), row("c", unused), train=("a",), test=("c",))
+    register_extra_datasets(cfg)
+    assert load_class_names("c") == ["bee", "cat"]
+
+
+def test_a_set_that_lacks_a_class_can_be_evaluated_where_training_data_are_not(tmp_path):
+    less = write("coco", tmp_path / "b", without("ant", some_pictures()), ["bee", "cat"])
+    cfg = config(row("b", less), train=(), test=("b",))
+    cfg.MODEL.RETINANET.NUM_CLASSES = 3
+    register_extra_datasets(cfg)
+    with pytest.raises(ValueError, match=r"NUM_CLASSES is 3 but .*'b' has 2 .*DATASETS\.CLASSES"):
         check_datasets(cfg)
+    cfg.DATASETS.CLASSES = NAMES
+    register_extra_datasets(cfg)
+    check_datasets(cfg)
+    assert load_class_names("b") == NAMES
 
 
 def test_the_number_of_classes_is_compared_with_the_config(tmp_path):

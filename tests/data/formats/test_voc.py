@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import pytest
 
@@ -125,10 +126,14 @@ def test_errors_name_file_object_and_fault(root, old, new, words):
         read(root)
 
 
-def test_a_missing_image_is_named(root):
+def test_a_missing_image_is_noted_and_without_all_of_them_nothing_is_read(root):
     (root / "JPEGImages" / "a.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"a\.xml: there is no image 'a\.png'"):
+    table = read(root)
+    assert table.bad == {str(root / "JPEGImages" / "a.png"): "does not exist (a.xml)"}
+    assert [os.path.basename(x) for x in table.file_names] == ["a.png", "b.png"]
+    (root / "JPEGImages" / "b.png").rename(root / "JPEGImages" / "of_no_xml.png")
+    with pytest.raises(FileNotFoundError, match=r"a\.xml: there is no image 'a\.png'.*any other"):
         read(root)
-    (root / "JPEGImages" / "b.png").unlink()
+    (root / "JPEGImages" / "of_no_xml.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"no image in .*JPEGImages; say where"):
         read(root)

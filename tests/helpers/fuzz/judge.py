@@ -21,7 +21,7 @@ from retinanet_ext.data.datasets.by_path import register_extra_datasets
 from retinanet_ext.data.datasets.check import check_datasets
 from retinanet_ext.data.datasets.command_line import NAMES, name_datasets
 from retinanet_ext.data.loading.bad_images import BadImageError, LoadOrFail
-from retinanet_ext.errors import UserError
+from retinanet_ext.errors import UserError, shown_error
 from tests.helpers.fuzz.case import Case
 from tests.helpers.fuzz.truth import Box, Truth
 
@@ -137,7 +137,11 @@ def judge(case: Case, cfg: CfgNode) -> tuple[str, Any]:
         of_picture = isinstance(error, BadImageError)
         wrong = wrong_message(case, message, places=not of_picture)
     except Exception as error:
-        return f"TRACEBACK {shown(error)}", None
+        sentence = shown_error(error)
+        if sentence is None:
+            return f"TRACEBACK {shown(error)}", None
+        message = str(sentence)
+        wrong = wrong_message(case, message, places=False)
     else:
         return _wrong_result(case, found, said), found
     if not case.may_refuse:

@@ -155,6 +155,8 @@ def file_name(case: Case, rng: random.Random) -> None:
 @late("voc")
 @late("voc")
 def structure(case: Case, rng: random.Random) -> None:
+    if not case.accepted:
+        return  # what is at fault may go
     picture, place, path, root, element = _vary(case, rng)
     bounds, options = _bounds(element), []
     kind = rng.choice(
@@ -286,6 +288,8 @@ def xml_text(case: Case, rng: random.Random) -> None:
 
 @late("voc")
 def xml_file(case: Case, rng: random.Random) -> None:
+    if not case.accepted:
+        return  # what is at fault may go
     picture, _, path, _, _ = _vary(case, rng)
     kind = rng.choice(["renamed", "removed", "folder", "loop", "upper", "extra"])
     options: list[Option] = []

@@ -128,6 +128,8 @@ def row(case: Case, rng: random.Random) -> None:
 
 @late("yolo")
 def lines(case: Case, rng: random.Random) -> None:
+    if not case.accepted:
+        return  # what is at fault may go
     picture, place, rows, _ = _vary(case, rng)
     where = labels_of(case, picture).name
     kind = rng.choice(["blank", "comment", "twice", "removed", "comma", "empty", "header"])
@@ -169,6 +171,8 @@ def lines(case: Case, rng: random.Random) -> None:
 @late("yolo")
 def label_file(case: Case, rng: random.Random) -> None:
     """A file that cannot be a label file, or is in no place for one."""
+    if not case.accepted:
+        return  # it may be the faulty file that goes
     picture, _ = case.pick(rng)
     path = labels_of(case, picture)
     kind = rng.choice(["folder", "loop", "dangling", "upper", "extra", "other suffix"])

@@ -1,0 +1,77 @@
+"""Pictures that are not there or cannot be read, met while the annotations are read.
+
+YOLO and CSV do not record the sizes of pictures, so each is opened early. A bad one is then left
+out or ends the run, by the same rules as one that the training meets later.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+
+from ...errors import InputError, MissingFileError, UserError
+from ..formats import BoxTable
+from ..loading.bad_images import MAX_BAD_SHARE, MIN_BAD_FILES
+
+__all__ = ["require_pictures", "without_bad_pictures"]
+
+logger = logging.getLogger(__name__)
+
+
+def require_pictures(table: BoxTable, annotations: str, images: str = "") -> None:
+    """Check that at least one picture of a dataset is there.
+
+    Args:
+        table: the dataset.
+        annotations, images: what was named, for the message.
+
+    Raises:
+        FileNotFoundError: none is.
+    """
+    names = table.file_names
+    if names and not any(os.path.isfile(name) for name in names):
+        where = (
+            f", as {annotations}:IMAGE_DIR or IMAGES" if not images else f" in place of {images}"
+        )
+        raise MissingFileError(
+            f"{annotations}: none of its {len(names)} pictures is there; looked for {names[0]} and "
+            f"so on; name the folder that the file names start from{where}"
+        )
+
+
+def without_bad_pictures(
+    name: str, table: BoxTable, images: Sequence[int], skips: bool, trains: bool
+) -> list[int]:
+    """The indices of ``images`` whose pictures can be read, as far as that is known.
+
+    Args:
+        name: of the dataset, for messages.
+        table: its annotations.
+        images: indices into it.
+        skips: whether bad pictures are left out, with a warning; else there may be none.
+        trains: whether ``DATALOADER.ON_ERROR`` has a say, for messages.
+
+    Raises:
+        ValueError, FileNotFoundError: there are bad ones, or with ``skips`` too many: all, or more
+            than ``MAX_BAD_SHARE`` and at least ``MIN_BAD_FILES``.
+    """
+    bad = [i for i in images if table.file_names[i] in table.bad]
+    if not bad:
+        return list(images)
+    first = table.file_names[bad[0]]
+    count = "picture" if len(bad) == 1 else "pictures"
+    seen = f"{len(bad)} {count} of {len(images)} cannot be used, first {first}: {table.bad[first]}"
+    kind: type[UserError] = InputError if os.path.exists(first) else MissingFileError
+    if not skips:
+        fix = "fix or remove it" if len(bad) == 1 else "fix or remove them (check-data lists all)"
+        hint = ", or set DATALOADER.ON_ERROR to skip" if trains else ": evaluation leaves none out"
+        raise kind(f"dataset '{name}': {seen}; {fix}{hint}")
+    too_many = len(bad) >= MIN_BAD_FILES and len(bad) > MAX_BAD_SHARE * len(images)
+    if too_many or len(bad) == len(images):
+        raise kind(
+            f"dataset '{name}': {seen}; too many to be left out, as DATALOADER.ON_ERROR says (more "
+            f"than {MAX_BAD_SHARE:.0%}); fix or remove them (check-data lists all)"
+        )
+    logger.warning("dataset '%s': %s; left out, as DATALOADER.ON_ERROR says", name, seen)
+    return [i for i in images if table.file_names[i] not in table.bad]
