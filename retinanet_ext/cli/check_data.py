@@ -27,7 +27,7 @@ from ..data.doctor import (
     to_coco,
     write_json,
 )
-from ..data.formats.json_file import read_json
+from ..data.formats.plain_text import read_json
 from ..errors import ExistsError, InputError
 from .common import config_options, load_cfg
 from .outputs import check_free, check_writable

@@ -14,7 +14,7 @@ from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
 from ...errors import InputError, MissingFileError
-from ..formats.json_file import read_json
+from ..formats.plain_text import read_json
 from ..formats.table import paused_gc
 from .columns import box_columns, positions, size_or_nan
 

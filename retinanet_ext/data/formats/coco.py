@@ -11,8 +11,8 @@ from typing import Any
 
 from ...errors import InputError, MissingFileError, listed
 from .builder import TableBuilder
-from .json_file import read_json
 from .places import Place, find_place, say_found
+from .plain_text import read_json
 from .table import BoxTable, Inputs, Source
 from .text import parse_flag, parse_name, parse_number, parse_size, unique_names
 

@@ -12,7 +12,6 @@ import yaml
 
 from ...errors import InputError, MissingFileError, one_line
 from ...untrusted import YAML_BYTES, compose_yaml
-from .data_yaml_loader import DataYamlLoader
 from .images import is_hidden, is_image
 from .places import (
     CLASS_LISTS,
@@ -170,3 +169,42 @@ def _images_of(place: Path, root: Path, path: Path, inputs: Inputs) -> list[str]
     if found_in != Place(os.fspath(place.parent)):
         say_found(os.fspath(place), names, found_in)
     return [os.path.normpath(found_in.path(name)) for name in names]
+
+
+class DataYamlLoader(yaml.SafeLoader):
+    """``yaml.SafeLoader`` that keeps what yaml would change or lose without a word.
+
+    A number in another spelling than Python's (``010`` is eight to yaml, ``1_0`` ten, ``1:30``
+    ninety) and a date stay texts. A key that stands twice raises, where yaml takes the last one.
+    """
+
+
+def _int(loader: DataYamlLoader, node: yaml.ScalarNode) -> Any:
+    number = loader.construct_yaml_int(node)
+    return number if str(number) == node.value else str(node.value)
+
+
+def _text(loader: DataYamlLoader, node: yaml.ScalarNode) -> str:
+    return str(node.value)
+
+
+def _mapping(loader: DataYamlLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    known: dict[Any, yaml.Node] = {}
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+            continue
+        name = key.tag, key.value
+        if name in known:
+            raise yaml.constructor.ConstructorError(
+                "while reading keys and values",
+                node.start_mark,
+                f"found the key '{key.value}' twice",
+                key.start_mark,
+            )
+        known[name] = key
+    return loader.construct_mapping(node, deep=True)
+
+
+DataYamlLoader.add_constructor("tag:yaml.org,2002:int", _int)
+DataYamlLoader.add_constructor("tag:yaml.org,2002:timestamp", _text)
+DataYamlLoader.add_constructor("tag:yaml.org,2002:map", _mapping)
