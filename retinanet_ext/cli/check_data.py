@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
 from detectron2.layers import ShapeSpec
 
 from ..anchor_tools.levels import anchor_levels, levels_of
 from ..boxes import AnchorLevel
+from ..data.datasets.by_path import extra_entries
+from ..data.datasets.command_line import has_own_val, split_flag
 from ..data.doctor import (
     DatasetTable,
     InputSize,
@@ -27,6 +30,7 @@ from ..data.doctor import (
     to_coco,
     write_json,
 )
+from ..data.formats.places import tail
 from ..data.formats.plain_text import read_json
 from ..errors import ExistsError, InputError
 from .common import config_options, load_cfg
@@ -84,10 +88,10 @@ def run(args: argparse.Namespace) -> int:
     sources = [load_table(*x, cfg, args.classes) for x in _specs(args, cfg)]
     tables = [source.table for source in sources]
     _check_outputs_are_not_sources(outputs, sources)
-    facts = None
+    facts = {path: fact for source in sources for path, fact in source.facts.items()}
     if args.images:
-        files = (x for table in tables for x in table.files)
-        facts = read_images(files, cfg.INPUT.SIXTEEN_BIT)
+        files = (x for table in tables if not table.no_images for x in table.files)
+        facts |= read_images(files, cfg.INPUT.SIXTEEN_BIT)
     levels, divisor = _anchors(cfg, bool(args.config_file))
     report = examine(tables, _input_size(cfg), levels, facts, divisor)
     print(format_report(report))
@@ -103,6 +107,8 @@ def run(args: argparse.Namespace) -> int:
 def _specs(args: argparse.Namespace, cfg: CfgNode) -> list[tuple[str, str]]:
     """(what it is called, what names it) of one or two datasets."""
     given = [(name, getattr(args, name)) for name in ("train", "val") if getattr(args, name)]
+    if args.train and not args.val and _has_own_val(args.train, cfg):
+        given.append(("val", args.train))
     if given:
         return given
     if not args.config_file:
@@ -119,6 +125,14 @@ def _specs(args: argparse.Namespace, cfg: CfgNode) -> list[tuple[str, str]]:
     if not specs:
         raise InputError(f"'{args.config_file}' has no DATASETS; give --train or --val")
     return specs
+
+
+def _has_own_val(spec: str, cfg: CfgNode) -> bool:
+    """Whether ``--train`` holds the validation set that a training would take, too."""
+    known = [x.name for x in extra_entries(cfg)]
+    if spec in known or spec in DatasetCatalog or not os.path.exists(split_flag(spec)[0]):
+        return False
+    return has_own_val(spec)
 
 
 def _input_size(cfg: CfgNode) -> InputSize:
@@ -166,6 +180,9 @@ def _check_outputs_are_not_sources(outputs: list[str], sources: list[LoadedTable
 def _write_fixed(output: str, source: LoadedTable, val: DatasetTable | None, facts: Any) -> str:
     if source.json_file:
         content = read_json(source.json_file)
+        for image in content["images"]:
+            if isinstance(image, dict) and isinstance(image.get("file_name"), str):
+                image["file_name"] = tail(image["file_name"], source.dropped)
     else:
         content = to_coco(source.table)
     root = source.image_root if source.json_file else os.sep  # the paths of to_coco are absolute

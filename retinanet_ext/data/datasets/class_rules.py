@@ -145,7 +145,7 @@ def _check_rules_fit(tables: Mapping[str, BoxTable], rules: ClassRules) -> None:
         for name in named:
             if name in known:
                 continue
-            like = did_you_mean(name, known)
+            like = did_you_mean(name, known - set(named) if key == "CLASSES" else known)
             all_listed = all(table.declared for table in tables.values())
             # A set to evaluate may lack classes of the model, all of which CLASSES lists.
             if (all_listed and (like or key != "CLASSES")) or not set(named) & known:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 from typing import Any
 
 from detectron2.config import CfgNode
 
-from ...errors import InputError
+from ...errors import InputError, UserError
 from ..formats import Source, detect, yolo_subsets
 from .by_path import absolute
 
-__all__ = ["NAMES", "name_datasets", "split_flag"]
+__all__ = ["NAMES", "has_own_val", "name_datasets", "source_of", "split_flag"]
 
 NAMES = {"train": "custom_train", "val": "custom_val"}
 
@@ -21,8 +23,9 @@ def name_datasets(
 ) -> None:
     """Write what ``--train`` and ``--val`` say into ``DATASETS.EXTRA``, ``TRAIN`` and ``TEST``.
 
-    Without ``val``, validation images are the "val" list of a YOLO data.yaml, or else a fraction of
-    ``DATASETS.VAL_FRACTION``. The config then says all that is needed to do the same again.
+    Without ``val``, validation images are those that ``train`` has itself (:func:`has_own_val`), or
+    else a fraction of ``DATASETS.VAL_FRACTION``. The config then says all that is needed to do the
+    same again.
 
     Args:
         cfg: is changed.
@@ -37,6 +40,8 @@ def name_datasets(
         rows["train"] = _row(train, "train", classes)
     if val is not None:
         rows["val"] = _row(val, "val", classes)
+    elif train is not None and has_own_val(train):
+        rows["val"] = _row(train, "val", classes)
     elif train is not None:
         rows |= _divided(rows["train"], cfg.DATASETS.VAL_FRACTION)
     elif classes is not None:
@@ -69,26 +74,61 @@ def split_flag(value: str) -> tuple[str, str]:
     return parts[0], parts[1] if len(parts) == 2 else ""
 
 
+def source_of(flag: str, part: str, classes: str = "") -> Source:
+    """What ``--train`` or ``--val`` names, ready to be read.
+
+    Args:
+        flag: ``ANNOTATIONS[:IMAGE_DIR]``.
+        part: "train" or "val", for what holds both: a YOLO data.yaml, a folder of such folders, a
+            folder with a file for each.
+        classes: file of class names for formats that list none.
+
+    Raises:
+        ValueError, OSError: the annotations are not there, or of no known format.
+    """
+    annotations, images = split_flag(flag)
+    source = Source(absolute(annotations), absolute(images), classes=absolute(classes), subset=part)
+    source = detect(source)
+    if source.format != "yolo":
+        return dataclasses.replace(source, subset="")
+    listed = yolo_subsets(source.annotations)
+    return dataclasses.replace(source, subset=part if part in listed or not listed else listed[0])
+
+
+def has_own_val(flag: str) -> bool:
+    """Whether what ``--train`` names holds a validation set, too.
+
+    That is the "val" list of a YOLO data.yaml, and in a folder the folder or file of that name.
+
+    Raises:
+        ValueError, OSError: see :func:`source_of`.
+    """
+    if split_flag(flag)[1]:  # all of these images are meant
+        return False
+    train, val = source_of(flag, "train"), None
+    if train.format == "yolo":
+        return train.subset == "train" and "val" in yolo_subsets(train.annotations)
+    with contextlib.suppress(UserError):
+        val = source_of(flag, "val")
+    return val is not None and val.annotations != train.annotations
+
+
 def _row(flag: str, part: str, classes: str | None) -> dict[str, Any]:
     """An entry of ``DATASETS.EXTRA`` with absolute paths."""
-    annotations, images = split_flag(flag)
-    source = detect(Source(absolute(annotations), absolute(images)))
+    source = source_of(flag, part, classes or "")
     row = {"NAME": NAMES[part], "ANNOTATIONS": source.annotations, "FORMAT": source.format}
-    if source.images:
-        row["IMAGES"] = source.images
-    if classes:
-        row["CLASSES"] = absolute(classes)
-    if source.format == "yolo":
-        listed = yolo_subsets(source.annotations)
-        row["SUBSET"] = part if part in listed or not listed else listed[0]
+    for key, value in (
+        ("IMAGES", source.images),
+        ("CLASSES", source.classes),
+        ("SUBSET", source.subset),
+    ):
+        if value:
+            row[key] = value
     return row
 
 
 def _divided(row: dict[str, Any], fraction: float) -> dict[str, dict[str, Any]]:
     """The entries of a training and a validation part, from one for both."""
-    own_lists = row["FORMAT"] == "yolo" and "IMAGES" not in row
-    if own_lists and "val" in yolo_subsets(row["ANNOTATIONS"]) and row["SUBSET"] == "train":
-        return {"train": row, "val": {**row, "NAME": NAMES["val"], "SUBSET": "val"}}
     if fraction == 0:
         return {"train": row}
     return {part: {**row, "NAME": NAMES[part], "SPLIT": part} for part in ("train", "val")}

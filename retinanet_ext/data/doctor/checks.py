@@ -61,14 +61,16 @@ def find_faults(table: DatasetTable, facts: Mapping[str, ImageFacts] | None = No
     """Everything wrong with one dataset's lists, boxes and files; only faults that occur.
 
     Args:
-        facts: what ``read_images`` found in its files, if they were read; without it, files of a
-            table that knows their folder are only looked for.
+        facts: what ``read_images`` found in its files, by path; files without an entry, of a table
+            that knows their folder, are only looked for.
     """
-    faults = [*check_lists(table), *check_boxes(table)]
-    if facts is not None:
-        faults += [*check_images(table, facts), duplicate_images(table, facts)]
+    facts = facts or {}
+    faults = [*check_lists(table, facts), *check_boxes(table)]
+    faults += [*check_images(table, facts), duplicate_images(table, facts)]
+    if table.no_images:
+        faults.append(Fault.of_dataset("no_images", table.no_images))
     elif table.knows_folder:
-        faults.append(missing_files(table))
+        faults.append(missing_files(table, facts))
     return [fault for fault in faults if len(fault.rows)]
 
 

@@ -17,6 +17,7 @@ Severity = Literal["error", "warning"]
 # Code of each fault -> its severity and what it means. An error spoils a training or its metrics;
 # a warning is to be looked at.
 CODES: dict[str, tuple[Severity, str]] = {
+    "no_images": ("error", "none of the images was found"),
     "missing_image": ("error", "no file for an image of the list"),
     "unreadable_image": ("error", "the file is no image that can be decoded"),
     "truncated_image": ("error", "the end of the image file is missing"),

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from ...errors import listed
 from .findings import Fault
+from .images import ImageFacts
 from .table import DatasetTable
 
 __all__ = ["check_lists", "missing_files", "repeated"]
 
 
-def check_lists(table: DatasetTable) -> list[Fault]:
-    """Faults of ids, categories and recorded sizes and names."""
+def check_lists(table: DatasetTable, facts: Mapping[str, ImageFacts]) -> list[Fault]:
+    """Faults of ids, categories and recorded sizes and names.
+
+    A size that is not known because ``facts`` say that the image cannot be read is none.
+    """
+    unread = np.array([x in facts and bool(facts[x].problem) for x in table.files], dtype=bool)
     again = repeated(table.image_ids)
     same_file = repeated(os.path.normpath(x) if x else None for x in table.files)
     for row in again:  # one entry is one fault
@@ -42,7 +47,7 @@ def check_lists(table: DatasetTable) -> list[Fault]:
         Fault.where(
             "missing_size",
             "image",
-            np.isnan(table.sizes).any(axis=1),
+            np.isnan(table.sizes).any(axis=1) & ~unread,
             lambda i: f"no width or height recorded (image id {table.image_ids[i]!r})",
         ),
         Fault.where(
@@ -87,11 +92,16 @@ def check_lists(table: DatasetTable) -> list[Fault]:
     ]
 
 
-def missing_files(table: DatasetTable) -> Fault:
-    """Images that are not there; each folder is listed once, which is quick for many files."""
+def missing_files(table: DatasetTable, facts: Mapping[str, ImageFacts]) -> Fault:
+    """Images without ``facts`` that are not there.
+
+    Each folder is listed once, which is quick for many files.
+    """
     found: dict[str, set[str]] = {}
     missing = []
     for row, path in enumerate(table.files):
+        if path in facts:
+            continue
         folder, name = os.path.split(path)
         if folder not in found:
             try:

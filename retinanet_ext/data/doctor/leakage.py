@@ -43,7 +43,16 @@ def compare_tables(
         return f"{where} in '{val.name}' too"
 
     faults = [Fault("leakage", "image", np.array(list(leaks), dtype=np.int64), message)]
-    if train.class_names != val.class_names:
+    if train.classes_by_name and val.classes_by_name:
+        used = {val.class_names[i] for i in np.unique(val.class_of[val.class_of >= 0]).tolist()}
+        if only_val := [x for x in val.class_names if x in used and x not in train.class_names]:
+            text = (
+                f"'{val.name}' has objects of {listed(only_val)}, which its "
+                f"{len(train.class_names)} classes ({listed(train.class_names)}) lack; rename them "
+                "by DATASETS.MERGE_CLASSES, or leave them out by DATASETS.DROP_CLASSES"
+            )
+            faults.append(Fault.of_dataset("different_classes", text))
+    elif train.class_names != val.class_names:
         text = (
             f"its {len(train.class_names)} classes ({listed(train.class_names)}) are not the "
             f"{len(val.class_names)} of '{val.name}' ({listed(val.class_names)}); the order of "

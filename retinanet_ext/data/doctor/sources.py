@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -12,11 +11,13 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ...errors import InputError, MissingFileError, did_you_mean
 from ...protocols import LazyDataset
-from ..datasets.by_path import absolute, extra_entries, register_extra_datasets
-from ..datasets.command_line import split_flag
+from ..datasets.by_path import extra_entries, register_extra_datasets
+from ..datasets.command_line import source_of, split_flag
 from ..datasets.register import load_class_names
-from ..formats import Source, detect, read_cached, yolo_subsets
-from ..formats.coco import PROBED_IMAGES, find_images
+from ..formats import Source, detect, read_cached
+from ..formats.coco import find_images
+from ..formats.places import Place
+from .images import ImageFacts
 from .table import DatasetTable, from_coco_json, from_dataset_dicts
 
 __all__ = ["LoadedTable", "load_table"]
@@ -24,11 +25,17 @@ __all__ = ["LoadedTable", "load_table"]
 
 @dataclasses.dataclass(frozen=True)
 class LoadedTable:
-    """A table and the COCO json that it is made of; ``json_file`` is "" for other formats."""
+    """A table and the COCO json that it is made of; ``json_file`` is "" for other formats.
+
+    ``facts`` are of the images that the reader could not read; ``dropped`` says how the json's file
+    names begin below ``image_root``, see :func:`retinanet_ext.data.formats.places.tail`.
+    """
 
     table: DatasetTable
     json_file: str = ""
     image_root: str = ""
+    dropped: int = 0
+    facts: dict[str, ImageFacts] = dataclasses.field(default_factory=dict)
 
 
 def load_table(name: str, spec: str, cfg: CfgNode, classes: str = "") -> LoadedTable:
@@ -52,44 +59,50 @@ def load_table(name: str, spec: str, cfg: CfgNode, classes: str = "") -> LoadedT
             source = detect(entry.source)
             if source.format == "coco" and not entry.split:
                 return _coco(name, source.annotations, source.images)
+            if not entry.split:
+                return _read(name, source)
             register_extra_datasets(cfg, [spec])
             return _registered(name, spec)
     if spec in DatasetCatalog:
         return _registered(name, spec)
-    annotations, images = split_flag(spec)
-    if not os.path.exists(annotations):
+    if not os.path.exists(split_flag(spec)[0]):
         raise MissingFileError(
             f"--{name} is '{spec}', which is neither there as ANNOTATIONS[:IMAGE_DIR] nor a "
             f"registered dataset.{did_you_mean(spec, DatasetCatalog.list())}"
         )
-    source = detect(Source(absolute(annotations), absolute(images), classes=absolute(classes)))
+    source = source_of(spec, name, classes)
     if source.format == "coco":
         return _coco(name, source.annotations, source.images)
-    if source.format == "yolo":
-        listed = yolo_subsets(source.annotations)
-        subset = name if name in listed or not listed else listed[0]
-        source = dataclasses.replace(source, subset=subset)
+    return _read(name, source)
+
+
+def _read(name: str, source: Source) -> LoadedTable:
     table = read_cached(source, "")
     dicts: list[dict[str, Any]] = table.records()
-    return LoadedTable(from_dataset_dicts(dicts, table.class_names, name, source.annotations))
+    facts = {
+        path: ImageFacts("unreadable" if os.path.isfile(path) else "missing", f"the file {why}")
+        for path, why in table.bad.items()
+    }
+    checked = from_dataset_dicts(dicts, table.class_names, name, source.annotations)
+    return LoadedTable(dataclasses.replace(checked, classes_by_name=True), facts=facts)
 
 
-def _coco(name: str, json_file: str, image_root: str) -> LoadedTable:
+def _coco(name: str, json_file: str, image_root: str, by_name: bool = True) -> LoadedTable:
+    """The table of a json; its images where the reader of training finds them."""
     table = from_coco_json(json_file, image_root, name)
-    if image_root:
-        return LoadedTable(table, json_file, image_root)
-    beside = os.path.join(os.path.dirname(json_file), "")  # where the table has them
-    names = [x.removeprefix(beside) for x in table.files]
-    probed = [x for x in names if x][:PROBED_IMAGES]
+    names = [x for x in table.file_names if x]
+    place, missing = Place(image_root or os.path.dirname(json_file)), ""
     try:
-        folder = find_images(Path(json_file), probed) if probed else ""
-    except FileNotFoundError:
-        folder = ""
-    if not folder:
-        return LoadedTable(table, json_file)  # annotations without images can be checked, too
-    files = [os.path.join(folder, x) if x else "" for x in names]
-    table = dataclasses.replace(table, files=files, knows_folder=True)
-    return LoadedTable(table, json_file, folder)
+        place = find_images(json_file, names, image_root) if names else place
+    except MissingFileError as error:  # annotations without images can be checked, too
+        missing = str(error)
+    files = [place.path(x) if x else "" for x in table.file_names]
+    if not missing and names and not any(map(os.path.isfile, files)):
+        missing = f"none of the {len(names)} images is there; looked for {place.path(names[0])}"
+    table = dataclasses.replace(
+        table, files=files, knows_folder=not missing, no_images=missing, classes_by_name=by_name
+    )
+    return LoadedTable(table, json_file, "" if missing else place.folder, place.dropped)
 
 
 def _registered(name: str, dataset: str) -> LoadedTable:
@@ -99,7 +112,7 @@ def _registered(name: str, dataset: str) -> LoadedTable:
     metadata = MetadataCatalog.get(dataset)
     json_file, image_root = metadata.get("json_file"), metadata.get("image_root")
     if json_file and image_root and metadata.get("evaluator_type") == "coco":
-        return _coco(name, json_file, image_root)
+        return _coco(name, json_file, image_root, by_name=False)
     dicts = DatasetCatalog.get(dataset)
     class_names = load_class_names(dataset)
     if class_names is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -41,6 +41,10 @@ class DatasetTable:
         class_names, category_ids: K each, in the order of the ids.
         needs_ids: whether each annotation must have an id of its own, as in a COCO json.
         knows_folder: whether ``files`` are meant to be there; False for only a json.
+        no_images: why none of the files was found; "" if some were, or nobody looked.
+        classes_by_name: whether training and validation set are matched by the names of classes;
+            else by their order.
+        file_names: N names as recorded; "" where there is none.
     """
 
     name: str
@@ -61,6 +65,9 @@ class DatasetTable:
     category_ids: list[Any]
     needs_ids: bool = False
     knows_folder: bool = True
+    no_images: str = ""
+    classes_by_name: bool = False
+    file_names: list[str] = field(default_factory=list)
 
     @cached_property
     def xyxy(self) -> np.ndarray:
@@ -128,12 +135,14 @@ def from_coco_content(
     categories = [x for x in content["categories"] if isinstance(x, dict)]
     root = os.fspath(image_root) or os.path.dirname(json_file)
     names = [x.get("file_name") for x in images]
+    names = [x.replace("\\", "/") if isinstance(x, str) else "" for x in names]
     with contextlib.suppress(TypeError):  # ids of several types have no order
         categories.sort(key=lambda x: x.get("id", 0))
     return _build_table(
         name=name or json_file,
         source=json_file,
-        files=[os.path.join(root, x) if isinstance(x, str) and x else "" for x in names],
+        files=[os.path.join(root, x) if x else "" for x in names],
+        file_names=names,
         image_ids=[x.get("id") for x in images],
         sizes=[(x.get("width"), x.get("height")) for x in images],
         annotations=[_compact(x) for x in content["annotations"]],

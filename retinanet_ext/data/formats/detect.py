@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import re
 from pathlib import Path
+
+from detectron2.utils.logger import log_first_n
 
 from ...errors import InputError, MissingFileError, did_you_mean
 from .images import is_hidden
@@ -47,7 +50,9 @@ def detect(source: Source) -> Source:
         found = {source.format: found.get(source.format, [path])}
     elif source.subset and (one := _of_part(found, source.subset)):
         found = one
+        _say(path, next(iter(one.values()))[0], source.subset)
     if not found and source.subset in (parts := split_folders(path)):
+        _say(path, parts[source.subset], source.subset)
         return detect(dataclasses.replace(source, annotations=str(parts[source.subset])))
     if not found:
         raise InputError(f"{path} is in no known format{_seen(path)}. Looked for {LOOKED_FOR}")
@@ -91,6 +96,10 @@ def _of_part(found: dict[str, list[Path]], subset: str) -> dict[str, list[Path]]
     (kind, files), *others = found.items() if found else [("", [])]
     chosen = [file for file in files if part_of(file.stem) == subset]
     return {kind: chosen} if not others and len(files) > 1 and len(chosen) == 1 else {}
+
+
+def _say(path: Path, taken: Path, subset: str) -> None:
+    log_first_n(logging.WARNING, f"{path}: taking {taken} for '{subset}'", key="message")
 
 
 def _seen(path: Path) -> str:
