@@ -16,7 +16,8 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 
 from ..console import SHOWN
-from ..data.datasets.read_once import release_datasets
+from ..data.datasets.own_dicts import check_own_datasets
+from ..data.datasets.read_once import hold_datasets, release_datasets
 from ..data.datasets.register import class_names_of
 from ..data.loading.stream import TrainStream
 from ..errors import TrainingFailed
@@ -81,11 +82,13 @@ class RetinaNetTrainer(BuildsParts):
         self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
 
+        if hold_datasets(cfg.DATASETS.TRAIN):  # nobody has set up, and looked at them
+            check_own_datasets(cfg)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         loader = self.build_train_loader(cfg)
-        release_datasets()  # those that set-up has read
+        release_datasets()
         self.run_seed = loader.seed if isinstance(loader, TrainStream) else draw_run_seed(cfg)
         self._reporter = NonFiniteReporter(cfg, self.run_seed)
         self._trainer = build_train_step(cfg, wrap_ddp(model), loader, optimizer, self._reporter)

@@ -120,6 +120,10 @@ class COCODetectionEvaluator(COCOEvaluator):
             if not comm.is_main_process():
                 return None
             predictions = list(itertools.chain(*gathered))
+        for prediction in predictions:  # an id of NumPy is the same number, but not to json
+            for row in (prediction, *prediction.get("instances", ())):
+                if hasattr(row["image_id"], "item"):
+                    row["image_id"] = row["image_id"].item()
         # A sampler that pads its last batch repeats images; COCO would count false positives.
         first = {p["image_id"]: p for p in reversed(predictions)}
         if len(first) < len(predictions):

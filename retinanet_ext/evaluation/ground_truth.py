@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import convert_to_coco_json
+from detectron2.data.datasets.coco import convert_to_coco_dict
 from detectron2.utils.file_io import PathManager
 from pycocotools.coco import COCO
 
 from ..boxes import within_images
 from ..compat import forget_metadata
 from ..errors import ConfigError, InputError, did_you_mean
+from ..files import written_whole
 
 __all__ = ["class_table", "complete_annotations", "ground_truth_json"]
 
@@ -58,7 +59,7 @@ def ground_truth_json(dataset_name: str, output_dir: str | None) -> Iterator[lis
         content = _content_hash(dicts, metadata)
         path = os.path.join(folder, f"{dataset_name}_coco_format_{content}.json")
         if not PathManager.exists(path):
-            convert_to_coco_json(dataset_name, path)
+            _write_json(convert_to_coco_dict(dataset_name), path)
         forget_metadata(metadata, "json_file")
         try:
             metadata.json_file = path
@@ -174,6 +175,13 @@ def _content_hash(dicts: list[dict], metadata: Any) -> str:
     for chunk in json.JSONEncoder(default=_plain).iterencode(content):
         digest.update(chunk.encode())
     return digest.hexdigest()[:12]
+
+
+def _write_json(content: dict[str, Any], path: str) -> None:
+    """What Detectron2's ``convert_to_coco_json`` does, with numbers of NumPy, too."""
+    PathManager.mkdirs(os.path.dirname(path))
+    with written_whole(path) as new, open(new, "w", encoding="utf-8") as file:
+        json.dump(content, file, default=_plain)
 
 
 def _plain(value: Any) -> Any:

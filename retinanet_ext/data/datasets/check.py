@@ -16,6 +16,7 @@ from ...console import SHOWN
 from ...errors import InputError, MissingFileError, did_you_mean, listed
 from ...protocols import LazyDataset
 from ...structures import RETINANET_ARCHITECTURES
+from .own_dicts import check_own_datasets
 from .register import load_class_names
 from .usable import check_boxes
 
@@ -27,7 +28,8 @@ logger = logging.getLogger(__name__)
 def check_datasets(cfg: CfgNode) -> None:
     """Check the datasets of ``cfg`` and log how many objects of each class there are to train on.
 
-    ``DATASETS.TRAIN`` and ``DATASETS.TEST`` may be empty. Only training datasets are loaded whole.
+    ``DATASETS.TRAIN`` and ``DATASETS.TEST`` may be empty. Training datasets are loaded whole, and
+    of the others those that only a user's function knows.
 
     Raises:
         ValueError: see ``check_num_classes`` and ``check_dataset_dicts``.
@@ -36,6 +38,7 @@ def check_datasets(cfg: CfgNode) -> None:
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         _check_registered(name)
         _check_files(name)
+    check_own_datasets(cfg)
     # Loaded first: it puts the class names into the metadata, where check_num_classes finds them.
     loaded = [(name, DatasetCatalog.get(name)) for name in cfg.DATASETS.TRAIN]
     check_num_classes(cfg)

@@ -34,15 +34,21 @@ class _Held:
         return getattr(self.source, name)
 
 
-def hold_datasets(names: Iterable[str]) -> None:
+def hold_datasets(names: Iterable[str]) -> bool:
     """From now on, read each of these datasets at most once, and keep it in memory.
 
     Args:
         names: of datasets; those that are not registered, or held already, are passed over.
+
+    Returns:
+        Whether there were others than those.
     """
+    new = False
     for name in names:
         if name in DatasetCatalog and not isinstance(DatasetCatalog[name], _Held):
             DatasetCatalog[name] = _Held(DatasetCatalog[name])
+            new = True
+    return new
 
 
 def release_datasets() -> None:

@@ -44,6 +44,20 @@ def check_boxes(table: DatasetTable) -> list[Fault]:
             "box_malformed", "box", table.malformed, lambda _: "bbox is not four numbers in pixels"
         ),
         Fault.where(
+            "box_as_text",
+            "box",
+            table.as_text,
+            lambda row: (
+                f"{recorded(row)} is written as texts; not every tool takes them for numbers"
+            ),
+        ),
+        Fault(
+            "wrong_flag",
+            "box",
+            np.array(list(table.wrong_flags), dtype=np.int64),
+            lambda row: table.wrong_flags[row],
+        ),
+        Fault.where(
             "box_not_finite",
             "box",
             ~finite & ~table.malformed,

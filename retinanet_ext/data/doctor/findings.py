@@ -27,6 +27,8 @@ CODES: dict[str, tuple[Severity, str]] = {
     "exif_rotation": ("error", "boxes were drawn before the rotation in the file's EXIF tag"),
     "exif_unsure": ("warning", "an EXIF orientation that leaves the size as it is"),
     "box_malformed": ("error", "a bbox is not four numbers"),
+    "box_as_text": ("warning", "numbers of a bbox are written as texts"),
+    "wrong_flag": ("error", "iscrowd or ignore is neither 0 nor 1"),
     "box_not_finite": ("error", "NaN or infinity in a bbox"),
     "box_inverted": ("error", "x2 < x1 or y2 < y1"),
     "box_no_area": ("error", "width or height is 0"),

@@ -209,11 +209,15 @@ class _Round:
 
     def _boxes(self) -> None:
         for code, row in self._rows(*_DROP_BOXES, of="box"):
-            if code == "box_malformed" and self._read_texts(row):
-                continue
             if row not in self.dropped_boxes:
                 self.dropped_boxes.add(row)
                 self._note(code, "box", row, "annotation removed")
+        for code, row in self._rows("box_as_text", of="box"):
+            if row not in self.dropped_boxes:
+                before = self.content["annotations"][row]["bbox"]
+                numbers = self.table.bboxes[row].tolist()
+                self.content["annotations"][row]["bbox"] = numbers
+                self._note(code, "box", row, f"bbox {before} -> {numbers}")
         bboxes, sizes = self.table.bboxes, self.table.image_sizes_of_boxes
         rows = [row for _, row in self._rows("box_normalised", of="box")]
         layout = normalised_layout(self.table, np.array(rows, dtype=np.int64))
@@ -247,24 +251,6 @@ class _Round:
                 after = self.content["annotations"][row]["bbox"]
                 self._note(code, "box", row, f"bbox {before} -> {after}")
         self._number_anew()
-
-    def _read_texts(self, row: int) -> bool:
-        """Write a box whose numbers are texts as numbers; whether it is one."""
-        annotation = self.content["annotations"][row]
-        before = annotation.get("bbox")
-        if not isinstance(before, list) or len(before) != 4:
-            return False
-        if not all(isinstance(x, str | int | float) and not isinstance(x, bool) for x in before):
-            return False
-        try:
-            numbers = [float(x) for x in before]
-        except ValueError:
-            return False
-        if not np.isfinite(numbers).all():
-            return False
-        annotation["bbox"] = numbers
-        self._note("box_malformed", "box", row, f"bbox {before} -> {numbers}")
-        return True
 
     def _set_box(self, row: int, corners: np.ndarray) -> None:
         annotation = self.content["annotations"][row]

@@ -53,7 +53,8 @@ def check_classes(table: DatasetTable) -> list[Fault]:
         Fault.of_dataset("empty_class", f"class '{table.class_names[i]}' has no objects")
         for i in np.flatnonzero(counts == 0)
     ]
-    most, least = counts.argmax(), np.where(counts, counts, counts.max()).argmin()
+    some = np.flatnonzero(counts)  # a class without objects is a fault of its own
+    most, least = counts.argmax(), some[counts[some].argmin()]
     if counts[most] >= IMBALANCE * counts[least]:
         text = (
             f"class '{table.class_names[most]}' has {counts[most]} objects, "

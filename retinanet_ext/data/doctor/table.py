@@ -16,7 +16,7 @@ from detectron2.utils.file_io import PathManager
 from ...errors import InputError, MissingFileError
 from ..formats.plain_text import read_json
 from ..formats.table import paused_gc
-from .columns import box_columns, positions, size_or_nan
+from .columns import box_columns, flag_or_fault, positions, size_or_nan
 
 __all__ = ["DatasetTable", "from_coco_content", "from_coco_json", "from_dataset_dicts"]
 
@@ -34,6 +34,8 @@ class DatasetTable:
         bboxes: (M, 4) float64 as recorded; NaN in each row of ``malformed``.
         is_xywh: (M,) bool, how ``bboxes`` is meant: XYWH, or else XYXY, both in pixels.
         malformed: (M,) bool, a bbox that is not four numbers or not in a mode known here.
+        as_text: (M,) bool, a bbox whose numbers are written as texts.
+        wrong_flags: what is wrong with ``iscrowd`` or ``ignore``, by row.
         image_of: (M,) int64, the first image with the box's image id; -1 where there is none.
         class_of: (M,) int64 index into ``class_names``; -1 for an unknown category.
         is_crowd: (M,) bool, ``iscrowd`` or ``ignore``: takes no part in counts.
@@ -55,6 +57,8 @@ class DatasetTable:
     bboxes: np.ndarray
     is_xywh: np.ndarray
     malformed: np.ndarray
+    as_text: np.ndarray
+    wrong_flags: dict[int, str]
     image_of: np.ndarray
     class_of: np.ndarray
     is_crowd: np.ndarray
@@ -100,6 +104,7 @@ class _Annotation(NamedTuple):
     bbox: Any
     is_crowd: bool
     mode: int = int(BoxMode.XYWH_ABS)
+    wrong_flag: str = ""
 
 
 def from_coco_json(
@@ -199,9 +204,10 @@ def _compact(found: Any) -> _Annotation:
         return found
     if not isinstance(found, dict):
         return _Annotation(None, None, None, None, False)
-    crowd = bool(found.get("iscrowd", 0) or found.get("ignore", 0))
+    crowd, wrong = flag_or_fault(found)
     bbox, category = found.get("bbox"), found.get("category_id")
-    return _Annotation(found.get("id"), found.get("image_id"), category, bbox, crowd)
+    id_, image_id = found.get("id"), found.get("image_id")
+    return _Annotation(id_, image_id, category, bbox, crowd, wrong_flag=wrong)
 
 
 def _build_table(
@@ -212,7 +218,7 @@ def _build_table(
     sizes: list[tuple[Any, Any]],
     **columns: Any,
 ) -> DatasetTable:
-    bboxes, malformed = box_columns([x.bbox for x in annotations])
+    bboxes, malformed, as_text = box_columns([x.bbox for x in annotations])
     modes = np.fromiter((x.mode for x in annotations), np.int64, len(annotations))
     is_xywh = modes == int(BoxMode.XYWH_ABS)
     malformed |= ~is_xywh & (modes != int(BoxMode.XYXY_ABS))
@@ -223,6 +229,8 @@ def _build_table(
         bboxes=bboxes,
         is_xywh=is_xywh,
         malformed=malformed,
+        as_text=as_text & ~malformed,
+        wrong_flags={i: x.wrong_flag for i, x in enumerate(annotations) if x.wrong_flag},
         image_of=positions(image_ids, [x.image_id for x in annotations]),
         class_of=positions(category_ids, [x.category_id for x in annotations]),
         is_crowd=np.fromiter((x.is_crowd for x in annotations), bool, len(annotations)),

@@ -60,7 +60,8 @@ def find_wide(dataset: Any) -> list[bool]:
         known = entry if isinstance(entry, dict) else {}
         width, height = known.get("width"), known.get("height")
         unknown += width is None or height is None
-        is_wide.append(width is not None and height is not None and width > height)
+        # NumPy's numbers compare to NumPy's booleans, which are no indices.
+        is_wide.append(bool(width is not None and height is not None and width > height))
     if unknown:
         logger.warning(
             "DATALOADER.ASPECT_RATIO_GROUPING cannot group %d of %d images, whose dataset dicts "

@@ -28,7 +28,9 @@ def test_good_boxes_have_no_findings(tmp_path):
     [
         ([1, 2, 3], "box_malformed", "four numbers"),
         (None, "box_malformed", "four numbers"),
-        (["1", "2", "3", "4"], "box_malformed", "four numbers"),
+        (["1", "2", "3", "4"], "box_as_text", r"bbox \[1, 2, 3, 4\] \(XYWH\) is written as texts"),
+        (["1", "two", "3", "4"], "box_malformed", "four numbers"),
+        (["1", True, "3", "4"], "box_malformed", "four numbers"),
         ([1, 2, None, 4], "box_malformed", "four numbers"),
         ([1, 2, float("nan"), 4], "box_not_finite", "[1, 2, nan, 4]"),
         ([1, 2, float("inf"), 4], "box_not_finite", "[1, 2, inf, 4]"),
