@@ -21,6 +21,7 @@ from ..data.doctor import (
     DatasetTable,
     InputSize,
     LoadedTable,
+    add_reader_faults,
     clean,
     examine,
     format_report,
@@ -94,6 +95,8 @@ def run(args: argparse.Namespace) -> int:
         facts |= read_images(files, cfg.INPUT.SIXTEEN_BIT)
     levels, divisor = _anchors(cfg, bool(args.config_file))
     report = examine(tables, _input_size(cfg), levels, facts, divisor)
+    for source in sources:
+        add_reader_faults(report, source)
     print(format_report(report))
     if args.json:
         write_json(args.json, report_as_json(report))
@@ -186,7 +189,8 @@ def _write_fixed(output: str, source: LoadedTable, val: DatasetTable | None, fac
     else:
         content = to_coco(source.table)
     root = source.image_root if source.json_file else os.sep  # the paths of to_coco are absolute
-    fixed, changes = clean(content, source.json_file or source.table.source, root, val, facts)
+    path, is_xywh = source.json_file or source.table.source, not source.json_file
+    fixed, changes = clean(content, path, root, val, facts, is_xywh)
     write_json(output, fixed)
     write_json(_changes_file(output), [dataclasses.asdict(x) for x in changes])
     return (

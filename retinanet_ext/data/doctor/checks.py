@@ -15,6 +15,8 @@ from .findings import CODES, Fault, Finding, list_findings
 from .ids import check_lists, missing_files
 from .images import ImageFacts, check_images, duplicate_images
 from .leakage import compare_tables
+from .reading import reader_faults
+from .sources import LoadedTable
 from .statistics import (
     InputSize,
     check_anchors,
@@ -24,7 +26,7 @@ from .statistics import (
 )
 from .table import DatasetTable
 
-__all__ = ["Report", "examine", "find_faults"]
+__all__ = ["Report", "add_reader_faults", "examine", "find_faults"]
 
 MAX_LISTED = 10_000  # of one code in one dataset; the counts are of all
 
@@ -113,6 +115,15 @@ def examine(
         _add(report, table, step())
     report.findings.sort(key=lambda x: x.severity != "error")
     return report
+
+
+def add_reader_faults(report: Report, loaded: LoadedTable) -> None:
+    """Add what only the reader of training says; where an error is known, it is not asked."""
+    name = loaded.table.name
+    known = any(of == name and CODES[code][0] == "error" for of, code in report.counts)
+    source = None if known else loaded.source
+    _add(report, loaded.table, reader_faults(source, loaded.said))
+    report.findings.sort(key=lambda x: x.severity != "error")
 
 
 def _add(report: Report, table: DatasetTable, faults: list[Fault]) -> None:

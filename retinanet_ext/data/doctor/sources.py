@@ -18,6 +18,7 @@ from ..formats import Source, detect, read_cached
 from ..formats.coco import find_images
 from ..formats.places import Place
 from .images import ImageFacts
+from .reading import warnings_of_readers
 from .table import DatasetTable, from_coco_json, from_dataset_dicts
 
 __all__ = ["LoadedTable", "load_table"]
@@ -28,7 +29,8 @@ class LoadedTable:
     """A table and the COCO json that it is made of; ``json_file`` is "" for other formats.
 
     ``facts`` are of the images that the reader could not read; ``dropped`` says how the json's file
-    names begin below ``image_root``, see :func:`retinanet_ext.data.formats.places.tail`.
+    names begin below ``image_root``, see :func:`retinanet_ext.data.formats.places.tail`. ``source``
+    is what training would read and check-data has not, ``said`` the warnings of what it has read.
     """
 
     table: DatasetTable
@@ -36,6 +38,8 @@ class LoadedTable:
     image_root: str = ""
     dropped: int = 0
     facts: dict[str, ImageFacts] = dataclasses.field(default_factory=dict)
+    source: Source | None = None
+    said: tuple[str, ...] = ()
 
 
 def load_table(name: str, spec: str, cfg: CfgNode, classes: str = "") -> LoadedTable:
@@ -77,14 +81,16 @@ def load_table(name: str, spec: str, cfg: CfgNode, classes: str = "") -> LoadedT
 
 
 def _read(name: str, source: Source) -> LoadedTable:
-    table = read_cached(source, "")
+    with warnings_of_readers() as said:
+        table = read_cached(source, "")
     dicts: list[dict[str, Any]] = table.records()
     facts = {
         path: ImageFacts("unreadable" if os.path.isfile(path) else "missing", f"the file {why}")
         for path, why in table.bad.items()
     }
     checked = from_dataset_dicts(dicts, table.class_names, name, source.annotations)
-    return LoadedTable(dataclasses.replace(checked, classes_by_name=True), facts=facts)
+    checked = dataclasses.replace(checked, classes_by_name=True)
+    return LoadedTable(checked, facts=facts, said=tuple(said))
 
 
 def _coco(name: str, json_file: str, image_root: str, by_name: bool = True) -> LoadedTable:
@@ -102,7 +108,11 @@ def _coco(name: str, json_file: str, image_root: str, by_name: bool = True) -> L
     table = dataclasses.replace(
         table, files=files, knows_folder=not missing, no_images=missing, classes_by_name=by_name
     )
-    return LoadedTable(table, json_file, "" if missing else place.folder, place.dropped)
+    folder = "" if missing else place.folder
+    # A name that is registered is read by Detectron2's reader.
+    images = folder or image_root or os.path.dirname(json_file)
+    source = Source(json_file, images, "coco") if by_name else None
+    return LoadedTable(table, json_file, folder, place.dropped, source=source)
 
 
 def _registered(name: str, dataset: str) -> LoadedTable:

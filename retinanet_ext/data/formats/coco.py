@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, MissingFileError, listed
-from .builder import TableBuilder
+from .builder import CONTROL, TableBuilder
 from .places import Place, find_place, say_found
 from .plain_text import read_json
 from .table import BoxTable, Inputs, Source
@@ -127,7 +127,7 @@ def _by_id(images: list[dict], path: str) -> list[dict]:
         where, key, name = f"{path}, entry {number} of 'images'", image["id"], image["file_name"]
         if not _is_id(key):
             raise InputError(f"{where}: id is {key!r}, but must be a number or a text")
-        if not isinstance(name, str) or not name.strip():
+        if not isinstance(name, str) or not name.strip() or CONTROL.search(name):
             raise InputError(f"{where}: file_name is {name!r}, but must be the name of a file")
         sizes = {side: image.get(side) or 0 for side in SIDES}
         for side, size in sizes.items():

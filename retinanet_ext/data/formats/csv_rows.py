@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from ...errors import InputError, MissingFileError
 from .builder import TableBuilder
@@ -62,7 +61,7 @@ def read_csv(source: Source, inputs: Inputs) -> BoxTable:
         if not name:
             raise InputError(f"{where}: has no path; a row is {CONVENTION}")
         if image not in images:
-            if Path(image).is_file():
+            if os.path.isfile(image):  # unlike pathlib, for names of any length
                 images[image] = builder.add_image(image)
             else:
                 why = f"does not exist ({os.path.basename(path)}, line {line})"

@@ -81,6 +81,12 @@ def yolo_images(source: Source, content: dict[str, Any], inputs: Inputs) -> tupl
     elif subset in given:
         entries = content[subset]
         entries = entries if isinstance(entries, list) else [entries]
+        for entry in entries:
+            if isinstance(entry, bool) or not isinstance(entry, str | int) or not _posix(entry):
+                raise InputError(
+                    f"{path}: '{subset}' holds {entry!r}, but must be a folder, a file with a list "
+                    "of images, or several of them"
+                )
         places = [_place(_posix(entry), root, Path(path)) for entry in entries]
     else:
         raise InputError(
@@ -124,7 +130,7 @@ def _place(entry: str, root: Path, path: Path) -> Path:
         tails = [tail(name, n) for n in range(1, len(path_parts(name)) + 1)]
         elsewhere += [path.parent / x for text in tails for x in _other_names(text)]
     for place in [*written, *elsewhere]:
-        if place.exists():
+        if os.path.exists(place):  # unlike pathlib, for names of any length
             if place not in written:
                 logger.warning("%s: '%s' is not there; taking %s", path, entry, place)
             return Path(os.path.normpath(place))

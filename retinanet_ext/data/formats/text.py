@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from ...errors import InputError, MissingFileError
 from .table import Inputs
@@ -122,7 +122,7 @@ def read_class_file(path: str, inputs: Inputs) -> list[str]:
     Raises:
         ValueError: a row of another kind, or a name or id twice; names file and line.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise MissingFileError(f"file of class names {path} does not exist")
     found: dict[float, str] = {}
     for line, fields in read_rows(path, inputs):

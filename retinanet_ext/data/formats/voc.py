@@ -95,8 +95,8 @@ def _xml_files(path: Path, folder: Path, inputs: Inputs) -> list[Path]:
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if line.strip():
             choices = [folder / f"{name}.xml" for name in _names_in(line)]
-            files.append(next((file for file in choices if file.is_file()), choices[0]))
-            if not files[-1].is_file():
+            files.append(next((file for file in choices if os.path.isfile(file)), choices[0]))
+            if not os.path.isfile(files[-1]):
                 raise MissingFileError(f"{path}, line {number}: there is no {files[-1]}")
     distinct = list(dict.fromkeys(files))
     if len(distinct) < len(files):

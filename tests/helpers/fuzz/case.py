@@ -33,6 +33,7 @@ class Case:
         touched: parts of names, one of which each message must hold.
         places: words for the place, one of which an error must hold; none to ask for nothing.
         notes: what was done, for people.
+        before: what was right before the last mutation.
     """
 
     kind: str
@@ -45,6 +46,7 @@ class Case:
     touched: list[str] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    before: list[Truth] = field(default_factory=list)
 
     def expect(
         self,
@@ -62,6 +64,7 @@ class Case:
         self.touched.append(touched)
         self.places += places
         self.may_refuse |= refuse or not options
+        self.before += [truth for truth, _ in self.accepted]
         results = []
         for truth, said in self.accepted:
             for option in options:

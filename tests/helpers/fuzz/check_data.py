@@ -51,7 +51,7 @@ def _judge_fixed(case: Case, cfg: CfgNode, fixed: str) -> str:
         return "--fix HANG"
     except Exception as error:
         return f"--fix TRACEBACK {shown(error)}"
-    right = [truth for truth, _ in case.accepted] + [case.truth]
+    right = [truth for truth, _ in case.accepted] + case.before
     known: set[Any] = {box for truth in right for box in truth.all_boxes()}
     new = [box for box in found.all_boxes() if box not in known]
     if new:

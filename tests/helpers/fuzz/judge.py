@@ -9,7 +9,6 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -125,13 +124,13 @@ def wrong_message(case: Case, message: str, places: bool = True) -> str:
     return ""
 
 
-def judge(case: Case, cfg: CfgNode) -> tuple[str, Any]:
-    """What is wrong with the outcome, "" if nothing is; and the outcome."""
+def judge(case: Case, cfg: CfgNode) -> str:
+    """What is wrong with what training gets of a variation; "" if nothing is."""
     try:
         with time_limit(), _warnings() as said:
             found = load(case, cfg)
     except Hang:
-        return "HANG", None
+        return "HANG"
     except UserError as error:
         message = str(error)
         of_picture = isinstance(error, BadImageError)
@@ -139,14 +138,14 @@ def judge(case: Case, cfg: CfgNode) -> tuple[str, Any]:
     except Exception as error:
         sentence = shown_error(error)
         if sentence is None:
-            return f"TRACEBACK {shown(error)}", None
+            return f"TRACEBACK {shown(error)}"
         message = str(sentence)
         wrong = wrong_message(case, message, places=False)
     else:
-        return _wrong_result(case, found, said), found
+        return _wrong_result(case, found, said)
     if not case.may_refuse:
-        return f"REFUSED: {message}", None
-    return f"MESSAGE {wrong}: {message[:400]}" if wrong else "", None
+        return f"REFUSED: {message}"
+    return f"MESSAGE {wrong}: {message[:400]}" if wrong else ""
 
 
 def _wrong_result(case: Case, found: Truth, said: list[str]) -> str:

@@ -16,6 +16,23 @@ HEADERS = (
     "filename,xmin,ymin,xmax,ymax,label",
     "Image_Path,X_MIN,Y_MIN,X_MAX,Y_MAX,Class_Name",
 )
+LAYOUTS = [
+    "header",
+    "other order",
+    "more columns",
+    "delimiter",
+    "blank",
+    "trailing",
+    "quoted",
+    "order",
+    "header later",
+    "no class",
+    "x1 twice",
+    "quote",
+    "twice",
+    "removed",
+    "odd header",
+]
 
 
 def load(case: Case) -> list[list[str]]:
@@ -39,9 +56,7 @@ def _vary(case: Case, rng: random.Random) -> tuple[str, int, list[list[str]], in
     return picture, place, load(case), number + place
 
 
-@content("csv")
-@content("csv")
-@content("csv")
+@content("csv", "csv", "csv")
 def coordinate(case: Case, rng: random.Random) -> None:
     picture, place, rows, number = _vary(case, rng)
     row = rows[number]
@@ -127,22 +142,10 @@ def fields(case: Case, rng: random.Random) -> None:
 
 @late("csv")
 def layout(case: Case, rng: random.Random) -> None:
-    if not case.accepted:
-        return  # what is at fault may go
+    if case.notes:
+        return  # what was changed before may go
     rows = load(case)
-    kind = rng.choice(
-        [
-            "header",
-            "other order",
-            "more columns",
-            "delimiter",
-            "blank",
-            "trailing",
-            "quoted",
-            "order",
-        ]
-        + ["header later", "no class", "x1 twice", "quote", "twice", "removed", "odd header"]
-    )
+    kind = rng.choice(LAYOUTS)
     options: list[Option] = [same]
     refuse = False
     header = rng.choice(HEADERS).split(",")

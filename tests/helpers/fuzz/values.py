@@ -36,7 +36,8 @@ BAD_NUMBERS: tuple[Any, ...] = (
     "\u4e09",
     "1\u00002",
 )
-BAD_TEXT_NUMBERS = tuple(x for x in BAD_NUMBERS if isinstance(x, str) and x.strip()) + (
+BAD_TEXT_NUMBERS: tuple[str, ...] = (
+    *(x for x in BAD_NUMBERS if isinstance(x, str) and x.strip()),
     "True",
     "None",
     "-inf",
