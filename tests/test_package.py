@@ -25,6 +25,7 @@ GROUND_FLOOR = {
     "random_state",
     "registry",
     "structures",
+    "untrusted",
 }
 # Room -> the rooms that it may import, beside the ground floor and itself. A wing by name stands
 # for all of its rooms.
@@ -46,8 +47,9 @@ MAY_IMPORT = {
     "config": set(),
     "data/__init__": {"data"},
     "data/augment": {"data/loading"},
-    "data/datasets": {"data/formats", "data/quickstart"},
+    "data/datasets": {"data/formats", "data/loading", "data/quickstart"},
     "data/doctor": {"data/datasets", "data/formats", "data/loading", "data/parallel"},
+    "data/formats": {"data/loading"},
     "data/mapper": {"data/loading"},
     "data/quickstart": {"data/parallel"},
     "data/register": {"data/datasets"},

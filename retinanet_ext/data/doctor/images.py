@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageFile
 
-from ...errors import InputError, one_line
-from ..loading.pixels import DEEP_MODES, eight_bits
+from ...errors import InputError
+from ..loading.pixels import DEEP_MODES, eight_bits, why_unreadable
 from ..parallel import map_in_processes
 from .boxes import BORDER_TOLERANCE, usable_boxes
 from .findings import Fault
@@ -181,7 +181,7 @@ def _read(path: str, sixteen_bit: str = "") -> ImageFacts:
             with Image.open(path) as image:
                 return _decode(image, path, sixteen_bit)
     except Exception as error:  # Pillow's decoders raise many kinds
-        return ImageFacts("unreadable", f"the image cannot be read: {one_line(error)}")
+        return ImageFacts("unreadable", f"the image {why_unreadable(error)}")
 
 
 def _decode(image: ImageFile.ImageFile, path: str, sixteen_bit: str) -> ImageFacts:

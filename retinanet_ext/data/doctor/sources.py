@@ -101,7 +101,7 @@ def _coco(name: str, json_file: str, image_root: str, by_name: bool = True) -> L
     try:
         place = find_images(json_file, names, image_root) if names else place
     except MissingFileError as error:  # annotations without images can be checked, too
-        missing = str(error)
+        missing = str(error).removeprefix(f"{json_file}: ")
     files = [place.path(x) if x else "" for x in table.file_names]
     if not missing and names and not any(map(os.path.isfile, files)):
         missing = f"none of the {len(names)} images is there; looked for {place.path(names[0])}"

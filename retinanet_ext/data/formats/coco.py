@@ -273,6 +273,7 @@ def find_images(path: str, names: list[str], folder: str = "") -> Place:
     usual = [
         beside,
         beside / "images",
+        beside / "images" / split,
         beside / split,
         beside / Path(path).stem,
         root,

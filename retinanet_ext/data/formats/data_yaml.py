@@ -131,9 +131,10 @@ def _place(entry: str, root: Path, path: Path) -> Path:
         elsewhere += [path.parent / x for text in tails for x in _other_names(text)]
     for place in [*written, *elsewhere]:
         if os.path.exists(place):  # unlike pathlib, for names of any length
-            if place not in written:
-                logger.warning("%s: '%s' is not there; taking %s", path, entry, place)
-            return Path(os.path.normpath(place))
+            found = Path(os.path.normpath(place))
+            if place != written[0]:
+                logger.warning("%s: '%s' is not there; taking %s", path, written[0], found)
+            return found
     looked = ", ".join(dict.fromkeys(os.path.normpath(place) for place in written))
     raise MissingFileError(f"{path}: '{entry}' is none of {looked}{_hint(path)}")
 

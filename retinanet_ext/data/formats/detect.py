@@ -12,6 +12,7 @@ from pathlib import Path
 from detectron2.utils.logger import log_first_n
 
 from ...errors import InputError, MissingFileError, did_you_mean
+from ...untrusted import check_regular
 from .images import is_hidden
 from .places import CLASS_LISTS, LABEL_FOLDERS, PART_NAMES, XML_FOLDERS, subfolder
 from .table import Source
@@ -43,6 +44,8 @@ def detect(source: Source) -> Source:
         )
     if not path.exists():
         raise MissingFileError(f"annotations {path} do not exist")
+    if not path.is_dir():
+        check_regular(path)
     if source.images and not Path(source.images).is_dir():
         raise MissingFileError(f"the images of {path} are not there: no folder {source.images}")
     found = _in_folder(path) if path.is_dir() else _of_file(path)
