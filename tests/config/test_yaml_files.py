@@ -58,3 +58,15 @@ def test_one_base_of_two_files_and_an_alias_are_fine(tmp_path: Path):
     cfg = get_cfg()
     assert load_config_file(cfg, tmp_path / "a.yaml") >= {"SEED", "MODEL.PIXEL_STD"}
     assert cfg.SEED == 1 and cfg.MODEL.PIXEL_STD == [1.0, 2.0, 3.0]
+
+
+def test_devices_and_aliases_that_multiply_end_in_a_sentence(tmp_path: Path):
+    lines = ["a0: &a0 [1, 2, 3, 4, 5, 6, 7, 8, 9]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10)]
+    (tmp_path / "bomb.yaml").write_text("\n".join(lines))
+    (tmp_path / "c.yaml").write_text("_BASE_: bomb.yaml\n")
+    with pytest.raises(UserError, match=r"bomb\.yaml: its aliases"):
+        load_config_file(get_cfg(), tmp_path / "c.yaml")
+    (tmp_path / "c.yaml").write_text("_BASE_: /dev/zero\n")
+    with pytest.raises(UserError, match="/dev/zero is a device"):
+        load_config_file(get_cfg(), tmp_path / "c.yaml")

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
+from detectron2.structures import Boxes, BoxMode, Instances
 
 from retinanet_ext.evaluation import COCODetectionEvaluator
 from tests.helpers.coco_scenes import (
@@ -148,3 +150,26 @@ def test_files_that_a_dataset_generates_on_loading_are_there_in_time(register):
     json_file.unlink()
     DatasetCatalog[name] = lambda: (json_file.write_text(content), load())[1]
     assert score(name, exact_predictions(truth))["AP"] == pytest.approx(100)
+
+
+def test_ids_of_numpy_are_numbers(tmp_path):
+    name = f"test_numpy_{uuid.uuid4().hex}"
+    box = {"bbox": [4, 3, 20, 20], "bbox_mode": BoxMode.XYWH_ABS, "category_id": np.int64(0)}
+    size = {"height": np.int64(60), "width": np.int64(80)}
+    dicts = [
+        {"file_name": f"{i}.png", "image_id": np.int64(i), "annotations": [box], **size}
+        for i in range(3)
+    ]
+    DatasetCatalog.register(name, lambda: dicts)
+    MetadataCatalog.get(name).thing_classes = ["cell"]
+    try:
+        evaluator = COCODetectionEvaluator(name, distributed=False, output_dir=str(tmp_path))
+        for record in dicts:
+            found = Instances((60, 80), pred_boxes=Boxes(torch.tensor([[4.0, 3.0, 24.0, 23.0]])))
+            found.scores, found.pred_classes = torch.ones(1), torch.zeros(1, dtype=torch.int64)
+            evaluator.process([record], [{"instances": found}])
+        assert evaluator.evaluate()["bbox"]["AP"] == pytest.approx(100)
+        written = json.loads((tmp_path / "coco_instances_results.json").read_text())
+        assert [x["image_id"] for x in written] == [0, 1, 2]
+    finally:
+        DatasetCatalog.remove(name), MetadataCatalog.remove(name)

@@ -111,7 +111,7 @@ def _check_id(record: dict[str, Any], where: str, seen: dict[Any, int], number: 
 
 
 def _is_length(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and value >= 1
+    return not isinstance(value, bool) and isinstance(value, numbers.Real) and float(value) >= 1
 
 
 def _shown(value: Any) -> str:

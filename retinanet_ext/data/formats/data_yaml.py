@@ -161,14 +161,14 @@ def _images_of(place: Path, root: Path, path: Path, inputs: Inputs) -> list[str]
         return sorted(found)
     if is_image(place.name):
         return [os.fspath(place)]
-    names = [line.strip() for line in read_text(place).splitlines()]
-    names = list(dict.fromkeys(name for name in names if name))
-    folders = list(dict.fromkeys((place.parent, root, path.parent)))
-    found_in = find_place(names, folders)
+    lines = [line.strip() for line in read_text(place).splitlines()]
+    names = list(dict.fromkeys(line for line in lines if line))
+    bases = list(dict.fromkeys((place.parent, root, path.parent)))
+    found_in = find_place(names, bases)
     if found_in is None:
         if not names:
             return []
-        looked = ", ".join(os.path.normpath(folder / _posix(names[0])) for folder in folders)
+        looked = ", ".join(os.path.normpath(folder / _posix(names[0])) for folder in bases)
         raise MissingFileError(
             f"{place}: none of its {len(names)} images is there, the first as one of {looked}"
             f"{_hint(path)}"

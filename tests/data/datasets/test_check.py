@@ -210,9 +210,11 @@ def test_other_architectures_are_checked_against_the_class_names():
     check_datasets(make_cfg(train=("bare",), test=(), arch="GeneralizedRCNN"))
 
 
-def test_test_datasets_are_not_loaded():
+def test_test_datasets_are_not_loaded_where_a_json_holds_them(tmp_path):
     add_dataset("pets_train")
     add_dataset("pets_val")
+    (tmp_path / "val.json").write_text("{}")
+    MetadataCatalog.get("pets_val").json_file = str(tmp_path / "val.json")
     DatasetCatalog["pets_val"] = lambda: pytest.fail("loaded")
     check_datasets(make_cfg())
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from retinanet_ext.data.doctor import from_coco_json
-from tests.helpers.broken import edited, findings_of, good_content, write
+from tests.helpers.broken import edited, findings_of, findings_of_table, good_content, write
 
 
 def only(content, tmp_path):
@@ -62,12 +64,36 @@ def test_annotation_id_zero(tmp_path):
 
 
 @pytest.mark.parametrize("key", ["width", "height"])
-@pytest.mark.parametrize("value", [None, "96", 0])
+@pytest.mark.parametrize("value", [None, "wide", 0, True])
 def test_missing_size(tmp_path, key, value):
     content = good_content()
     content["images"][1][key] = value
     finding = only(content, tmp_path)
     assert finding.code == "missing_size" and finding.file.endswith("2.png")
+
+
+def test_a_size_that_is_written_as_text_counts_as_for_training(tmp_path):
+    content = good_content()
+    content["images"][1] |= {"width": "96", "height": "64.0"}
+    json_file, image_root = write(tmp_path, content)
+    assert findings_of(json_file, image_root, read_images=True) == []
+    content["images"][1]["width"] = "97"
+    json_file.write_text(json.dumps(content))
+    assert [x.code for x in findings_of(json_file, image_root, True)] == ["wrong_size"]
+
+
+@pytest.mark.parametrize("value, crowd", [("0", False), ("1", True), ("true", True), (None, False)])
+def test_flags_that_are_written_as_text_count_as_for_training(tmp_path, value, crowd):
+    table = from_coco_json(*write(tmp_path, edited(iscrowd=value)))
+    assert table.is_crowd.tolist() == [crowd, *[False] * 7]
+    assert findings_of_table(table) == []
+
+
+@pytest.mark.parametrize("value", ["crowd", [0], 2])
+def test_a_flag_that_training_refuses_is_named(tmp_path, value):
+    finding = only(edited(iscrowd=value), tmp_path)
+    assert finding.code == "wrong_flag" and finding.severity == "error"
+    assert finding.message == f"iscrowd is {value!r}, but must be 0 or 1"
 
 
 def test_image_without_file_name(tmp_path):

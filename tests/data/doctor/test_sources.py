@@ -93,11 +93,12 @@ def test_images_of_a_json_are_found_beside_it(tmp_path):
     assert loaded.table.files[0] == str(image_root / "1.png")
 
 
-def test_json_is_checked_without_images_where_there_are_none(tmp_path):
-    (tmp_path / "a.json").write_text(json.dumps(edited(bbox=[1, 2, 0, 4])))
+def test_json_is_checked_without_images_and_says_that_none_was_found(tmp_path):
+    (tmp_path / "a.json").write_text("\ufeff" + json.dumps(edited(bbox=[1, 2, 0, 4])))
     table = load_table("train", str(tmp_path / "a.json"), get_cfg()).table
     assert not table.knows_folder
-    assert [x.code for x in findings_of_table(table)] == ["box_no_area"]
+    assert [x.code for x in findings_of_table(table)] == ["box_no_area", "no_images"]
+    assert "image 1.png is in none of" in table.no_images
 
 
 def test_names_of_the_config_and_the_catalog(tmp_path):

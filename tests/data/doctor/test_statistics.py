@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from detectron2.structures import BoxMode
 
 from retinanet_ext.boxes import AnchorLevel
@@ -74,6 +75,15 @@ def test_imbalance_names_both_classes():
     assert "'cat' has 100" in fault.message(0) and "'dog' 1" in fault.message(0)
     record["annotations"] = annotations[:-1]
     assert check_classes(from_dataset_dicts([record], ["cat", "dog"], "pets")) == []
+
+
+@pytest.mark.parametrize("empty", [0, 1])
+def test_a_class_without_objects_is_not_compared_with_others(empty):
+    boxes = {"bbox": [0, 0, 9, 9], "bbox_mode": BoxMode.XYXY_ABS}
+    annotations = [{**boxes, "category_id": 1 - empty} for _ in range(200)]
+    record = {"file_name": "/a.png", "width": 96, "height": 64, "annotations": annotations}
+    faults = check_classes(from_dataset_dicts([record], ["cat", "dog"], "pets"))
+    assert [fault.code for fault in faults] == ["empty_class"]
 
 
 def test_no_objects_is_an_error():

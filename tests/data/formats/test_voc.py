@@ -137,3 +137,70 @@ def test_a_missing_image_is_noted_and_without_all_of_them_nothing_is_read(root):
     (root / "JPEGImages" / "of_no_xml.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"no image in .*JPEGImages; say where"):
         read(root)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a\nb\n",
+        "\ufeffa\r\nb\r\n",
+        "a.png\nb.png\n",
+        "Annotations/a.xml\nAnnotations\\b.xml\n",
+        "a.png  1\nb -1\na 1\n",  # of one class: the same pictures
+        "C:\\cells\\JPEGImages\\a.png\n/home/bob/b.jpg 0\n",
+    ],
+)
+def test_names_in_lists_may_have_folders_suffixes_and_flags(root, text):
+    path = root / "ImageSets" / "Main" / "train.txt"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(text.encode())
+    found = [os.path.basename(name) for name in read(path).file_names]
+    assert found == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize("name", ["my cell 1", "my cell", "cell. 2"])
+def test_names_in_lists_may_have_spaces(root, name):
+    (root / "Annotations" / "a.xml").rename(root / "Annotations" / f"{name}.xml")
+    (root / "JPEGImages" / "a.png").rename(root / "JPEGImages" / f"{name}.png")
+    path = root / "ImageSets" / "Main" / "train.txt"
+    path.parent.mkdir(parents=True)
+    for line in (name, f"{name}.png", f"{name} -1", f"{name}.png 1"):
+        path.write_text(f"{line}\n")
+        assert [os.path.basename(x) for x in read(path).file_names] == [f"{name}.png"]
+    path.write_text("b\nno such one\n")
+    with pytest.raises(FileNotFoundError, match=r"train\.txt, line 2: there is no .*no such one"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    "encoding", ["gbk", "gb2312", "shift_jis", "windows-1251", "utf-16", "big5"]
+)
+def test_declared_encodings_are_read(root, encoding):
+    name = "клетка" if encoding == "windows-1251" else "中"
+    path = root / "Annotations" / "a.xml"
+    text = path.read_text().replace(">ant<", f">{name}<")
+    path.write_bytes(f'<?xml version="1.0" encoding="{encoding}"?>\n{text}'.encode(encoding))
+    assert name in read(root).class_names
+
+
+@pytest.mark.parametrize(
+    "data, words",
+    [
+        ('<?xml version="1.0" encoding="klingon"?>\n', r"a\.xml: declares the encoding 'klingon'"),
+        ('<?xml version="1.0" encoding="gbk"?>\n\udcff', r"a\.xml: declares the encoding 'gbk'"),
+        ('<?xml version="1.0" encoding="hex"?>\n', r"a\.xml: declares the encoding 'hex'"),
+        ("<!-- \udcd6\udcd0 -->", r"a\.xml is not xml: .*not in UTF-8: save it as UTF-8"),
+    ],
+)
+def test_encodings_that_cannot_be_read_name_the_file(root, data, words):
+    path = root / "Annotations" / "a.xml"
+    path.write_bytes(data.encode("utf-8", "surrogateescape") + path.read_bytes())
+    with pytest.raises(ValueError, match=words):
+        read(root)
+
+
+def test_a_document_type_in_another_encoding_is_refused_too(root):
+    text = BOMB.replace('version="1.0"', 'version="1.0" encoding="gbk"')
+    (root / "Annotations" / "a.xml").write_bytes(text.encode("gbk"))
+    with pytest.raises(ValueError, match="document type definition"):
+        read(root)
