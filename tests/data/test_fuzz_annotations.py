@@ -13,6 +13,7 @@ import pytest
 from tests.helpers.fuzz.case import CONTENT, FORMATS, LATE, Case, Template
 from tests.helpers.fuzz.check_data import judge_check_data
 from tests.helpers.fuzz.judge import config, judge
+from tests.helpers.fuzz.registered import judge_registered
 from tests.helpers.fuzz.truth import Option
 
 # Where the mutations are, which register themselves.
@@ -61,6 +62,8 @@ def test_nothing_is_read_wrong_without_a_word(tmp_path: Path, seed: int):
         fault = judge(case, cfg)
         if number % CHECKED == seed % CHECKED:
             fault = fault or judge_check_data(case, cfg)
+            if case.kind == "coco":
+                fault = fault or judge_registered(case, cfg)
         if fault:
             wrong.append(f"{name} {case.notes}: {fault}".replace(str(case.root), "..."))
     assert not wrong, f"{len(wrong)} of {VARIATIONS}:\n" + "\n".join(wrong)

@@ -15,8 +15,7 @@ from .findings import CODES, Fault, Finding, list_findings
 from .ids import check_lists, missing_files
 from .images import ImageFacts, check_images, duplicate_images
 from .leakage import compare_tables
-from .reading import reader_faults
-from .sources import LoadedTable
+from .sources import LoadedTable, reader_faults
 from .statistics import (
     InputSize,
     check_anchors,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ...errors import InputError, MissingFileError, did_you_mean
+from ...errors import InputError, MissingFileError, UserError, did_you_mean
 from ...protocols import LazyDataset
 from ..datasets.by_path import extra_entries, register_extra_datasets
 from ..datasets.command_line import source_of, split_flag
@@ -17,11 +20,15 @@ from ..datasets.register import load_class_names
 from ..formats import Source, detect, read_cached
 from ..formats.coco import find_images
 from ..formats.places import Place
+from .findings import Fault
 from .images import ImageFacts
-from .reading import warnings_of_readers
 from .table import DatasetTable, from_coco_json, from_dataset_dicts
 
-__all__ = ["LoadedTable", "load_table"]
+__all__ = ["LoadedTable", "load_table", "reader_faults"]
+
+OF_FORMATS = tuple(
+    f"retinanet_ext.data.formats.{name}" for name in ("coco", "csv_rows", "voc", "yolo")
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +88,7 @@ def load_table(name: str, spec: str, cfg: CfgNode, classes: str = "") -> LoadedT
 
 
 def _read(name: str, source: Source) -> LoadedTable:
-    with warnings_of_readers() as said:
+    with _warnings_of_readers() as said:
         table = read_cached(source, "")
     dicts: list[dict[str, Any]] = table.records()
     facts = {
@@ -131,3 +138,45 @@ def _registered(name: str, dataset: str) -> LoadedTable:
             f"MetadataCatalog.get('{dataset}').thing_classes"
         )
     return LoadedTable(from_dataset_dicts(dicts, class_names, name, dataset))
+
+
+def reader_faults(source: Source | None, said: tuple[str, ...] = ()) -> list[Fault]:
+    """Why training would stop at a dataset, or what it would leave out of it.
+
+    The tolerant reader of check-data knows more faults than that of training, but none that is
+    left should end a training later.
+
+    Args:
+        source: what training would read; None where it was read already.
+        said: warnings of that reading.
+    """
+    faults = [Fault.of_dataset("reader_warning", text) for text in said]
+    if source is not None:
+        try:
+            read_cached(source, "")
+        except UserError as error:
+            faults.append(Fault.of_dataset("not_readable", str(error)))
+    return faults
+
+
+@contextmanager
+def _warnings_of_readers() -> Iterator[list[str]]:
+    """Collect what the readers of the formats warn of, beside logging it."""
+    handler = _Collector()
+    loggers = [logging.getLogger(name) for name in OF_FORMATS]
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield handler.lines
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+
+
+class _Collector(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
