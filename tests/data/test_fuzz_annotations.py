@@ -19,7 +19,7 @@ from tests.helpers.fuzz.truth import Option
 # Where the mutations are, which register themselves.
 MUTATIONS = (
     *("coco", "coco_entries", "coco_structure", "voc", "voc_structure", "yolo", "data_yaml"),
-    *("rows", "text", "pictures"),
+    *("rows", "text", "pictures", "lists"),
 )
 for _name in MUTATIONS:
     importlib.import_module(f"tests.helpers.fuzz.{_name}")

@@ -13,7 +13,7 @@ from ...errors import InputError, MissingFileError
 from .builder import TableBuilder
 from .images import is_hidden, is_image
 from .places import XML_FOLDERS, subfolder
-from .plain_text import read_bytes, read_text
+from .plain_text import read_text, read_xml
 from .table import BoxTable, Inputs, Source
 from .text import parse_flag, parse_number, parse_size, read_class_file
 
@@ -46,7 +46,7 @@ def read_voc(source: Source, inputs: Inputs) -> BoxTable:
     lost: list[tuple[Path, str]] = []
     xml_of: dict[str, Path] = {}
     for path in _xml_files(Path(source.annotations), folder, inputs):
-        root = _parse(path, inputs)
+        root = _root(path, inputs)
         image, missing = _image_of(path, root, images)
         if image in xml_of:
             raise InputError(
@@ -235,53 +235,12 @@ def _check_places(root: ElementTree.Element, path: Path) -> None:
             )
 
 
-def _parse(path: Path, inputs: Inputs) -> ElementTree.Element:
+def _root(path: Path, inputs: Inputs) -> ElementTree.Element:
     inputs.add(path)
-    data = read_bytes(path)
-    # Annotations need no entities, and those of a hostile file can fill the memory (Expat limits
-    # them itself from 2.4.1 on). Without the zeros, this also finds them in UTF-16.
-    text = _decoded(path, data)
-    if b"<!DOCTYPE" in data.replace(b"\0", b"").upper() or "<!DOCTYPE" in text.upper():
-        raise InputError(f"{path}: holds a document type definition, which is not read; remove it")
-    try:
-        root = ElementTree.fromstring(text or data)
-    except ElementTree.ParseError as error:
-        raise InputError(f"{path} is not xml: {error}{_hint(data)}") from error
+    root = read_xml(path)
     if root.tag != "annotation":
         raise InputError(f"{path} is not VOC xml: it starts with <{root.tag}>, not <annotation>")
     return root
-
-
-def _decoded(path: Path, data: bytes) -> str:
-    """The text of an xml in an encoding that Expat does not know, such as gbk; "" of others.
-
-    Raises:
-        ValueError: Python does not know it either, or the bytes are not in it.
-    """
-    declared = _DECLARATION.match(data)
-    encoding = declared.group(1).decode() if declared else "utf-8"
-    if encoding.lower() in ("utf-8", "utf8", "utf-16", "us-ascii", "ascii", "iso-8859-1"):
-        return ""  # also with a byte order mark
-    try:
-        text = data.decode(encoding)
-    except (LookupError, ValueError):
-        raise InputError(
-            f"{path}: declares the encoding '{encoding}', which Python does not know or its bytes "
-            "are not in; save it as UTF-8, and declare that"
-        ) from None
-    return text[text.index("?>") + 2 :]  # of a text, no encoding may be declared
-
-
-_DECLARATION = re.compile(rb"""\s*<\?xml[^>]*\bencoding\s*=\s*["']([\w.:-]+)["'][^>]*\?>""")
-
-
-def _hint(data: bytes) -> str:
-    """What to do where the encoding is at fault."""
-    try:
-        data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8")
-    except UnicodeDecodeError:
-        return "; it declares no encoding and is not in UTF-8: save it as UTF-8"
-    return ""
 
 
 def _length(root: ElementTree.Element, tag: str, path: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def broken(case: Case, rng: random.Random) -> None:
         return  # what was changed before may go
     picture, _ = case.pick(rng)
     path = case.images / picture
-    kind = rng.choice(["gone", "empty", "text", "cut", "folder", "loop", "noise"])
+    kind = rng.choice(["gone", "empty", "text", "cut", "folder", "loop", "noise", "pipe"])
     data = path.read_bytes()
     path.unlink()
     if kind == "empty":
@@ -31,6 +32,8 @@ def broken(case: Case, rng: random.Random) -> None:
         path.mkdir()
     elif kind == "loop":
         path.symlink_to(path)
+    elif kind == "pipe":
+        os.mkfifo(path)
     elif kind == "noise":
         path.write_bytes(data[:40] + rng.randbytes(60))
     options = []
