@@ -32,7 +32,8 @@ def judge_check_data(case: Case, cfg: CfgNode) -> str:
     except Exception as error:
         return f"check-data TRACEBACK {shown(error)}"
     if code == 2 and not out.getvalue():
-        wrong = wrong_message(case, err.getvalue().strip(), places=False)
+        message = err.getvalue().strip().rpartition("retinanet-ext: error: ")[2]  # after warnings
+        wrong = wrong_message(case, message, places=False)
         return f"check-data MESSAGE {wrong}: {err.getvalue()[-400:]}" if wrong else ""
     must_find = not case.accepted or all(said for _, said in case.accepted)
     if must_find and code == 0:
