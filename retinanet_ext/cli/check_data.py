@@ -21,7 +21,7 @@ from ..data.doctor import (
     DatasetTable,
     InputSize,
     LoadedTable,
-    add_reader_faults,
+    add_reader_warnings,
     clean,
     examine,
     format_report,
@@ -29,6 +29,7 @@ from ..data.doctor import (
     read_images,
     report_as_json,
     to_coco,
+    why_refused,
     write_json,
 )
 from ..data.formats.places import tail
@@ -94,9 +95,17 @@ def run(args: argparse.Namespace) -> int:
         files = (x for table in tables if not table.no_images for x in table.files)
         facts |= read_images(files, cfg.INPUT.SIXTEEN_BIT)
     levels, divisor = _anchors(cfg, bool(args.config_file))
-    report = examine(tables, _input_size(cfg), levels, facts, divisor)
+    loaded = {id(source.table): source for source in sources}
+    report = examine(
+        tables,
+        _input_size(cfg),
+        levels,
+        facts,
+        divisor,
+        lambda table: why_refused(loaded[id(table)]),
+    )
     for source in sources:
-        add_reader_faults(report, source)
+        add_reader_warnings(report, source)
     print(format_report(report))
     if args.json:
         write_json(args.json, report_as_json(report))

@@ -11,8 +11,9 @@ loader = Section("DATALOADER")
 # Datasets by path, to be named in TRAIN and TEST; --train and --val write entries of their own.
 # Each is a dict with NAME, ANNOTATIONS (file or folder) and where needed IMAGES (folder),
 # FORMAT (coco, voc, yolo, csv; else found out), CLASSES (file with a row "name" or "name,id"
-# per class, for VOC and CSV), SUBSET (list of a YOLO data.yaml: train, val, test), SPLIT (train
-# or val: a fraction of the images), ONE_BASED (False: VOC coordinates are pixel edges from 0).
+# per class, for VOC and CSV), SUBSET (of a YOLO data.yaml or a folder: train, val, test), SPLIT
+# (train or val: a fraction of the images), ONE_BASED (False: VOC coordinates are pixel edges from
+# 0).
 datasets.add("EXTRA", [])
 # Read for EXTRA, in this order. Lists of a new name and the old ones: [[cell, RBC, WBC]].
 datasets.add("MERGE_CLASSES", [])

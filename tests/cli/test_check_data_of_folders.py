@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -115,3 +116,22 @@ def test_the_fixed_copy_has_file_names_that_are_found(tmp_path):
     assert check("--train", f"{json_file}:{image_root}", "--fix", str(fixed)) == 0
     names = [x["file_name"] for x in json.loads(fixed.read_text())["images"]]
     assert names == [x["file_name"] for x in good_content()["images"]]
+
+
+@pytest.mark.parametrize(
+    "entry, words",
+    [
+        ({"id": 7, "name": ["dog"]}, r"name"),
+        ({"id": "7", "name": "dog"}, r"id is '7'"),
+        ({"id": 7, "name": False}, r"is False"),
+    ],
+)
+def test_what_only_the_reader_of_training_refuses_is_an_error_too(entry, words, tmp_path):
+    content = good_content()
+    content["categories"][1] = entry
+    content["annotations"] = [x for x in content["annotations"] if x["category_id"] == 3]
+    json_file, image_root = write(tmp_path, content)
+    code, report = report_of(tmp_path, "--train", f"{json_file}:{image_root}")
+    assert code == 2
+    (finding,) = [x for x in report["findings"] if x["severity"] == "error"]
+    assert finding["code"] == "refused" and re.search(words, finding["message"])

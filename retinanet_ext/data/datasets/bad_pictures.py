@@ -41,7 +41,7 @@ def require_pictures(table: BoxTable, annotations: str, images: str = "") -> Non
 
 
 def without_bad_pictures(
-    name: str, table: BoxTable, images: Sequence[int], skips: bool, trains: bool
+    name: str, table: BoxTable, images: Sequence[int], on_error: str, trains: bool
 ) -> list[int]:
     """The indices of ``images`` whose pictures can be read, as far as that is known.
 
@@ -49,11 +49,12 @@ def without_bad_pictures(
         name: of the dataset, for messages.
         table: its annotations.
         images: indices into it.
-        skips: whether bad pictures are left out, with a warning; else there may be none.
-        trains: whether ``DATALOADER.ON_ERROR`` has a say, for messages.
+        on_error: ``DATALOADER.ON_ERROR``: with "skip", bad pictures are left out, with a warning.
+        trains: whether it is trained on, or split off from a set that is; for an evaluation of
+            something else, nothing is left out.
 
     Raises:
-        ValueError, FileNotFoundError: there are bad ones, or with ``skips`` too many: all, or more
+        ValueError, FileNotFoundError: there are bad ones, or with "skip" too many: all, or more
             than ``MAX_BAD_SHARE`` and at least ``MIN_BAD_FILES``.
     """
     bad = [i for i in images if table.file_names[i] in table.bad]
@@ -63,7 +64,7 @@ def without_bad_pictures(
     count = "picture" if len(bad) == 1 else "pictures"
     seen = f"{len(bad)} {count} of {len(images)} cannot be used, first {first}: {table.bad[first]}"
     kind: type[UserError] = InputError if os.path.exists(first) else MissingFileError
-    if not skips:
+    if not (trains and on_error == "skip"):
         fix = "fix or remove it" if len(bad) == 1 else "fix or remove them (check-data lists all)"
         hint = ", or set DATALOADER.ON_ERROR to skip" if trains else ": evaluation leaves none out"
         raise kind(f"dataset '{name}': {seen}; {fix}{hint}")

@@ -19,6 +19,7 @@ from ..formats import BoxTable, Source, default_cache_dir, detect, read_cached
 from .bad_pictures import require_pictures, without_bad_pictures
 from .class_rules import ClassRules, class_map, resolve_class_names
 from .split import split_images
+from .usable import usable_table
 
 __all__ = ["ExtraDataset", "absolute", "extra_entries", "register_extra_datasets"]
 
@@ -146,9 +147,6 @@ def register_extra_datasets(cfg: CfgNode, names: Iterable[str] | None = None) ->
     for entry in asked:
         table, resolved = tables[entry.name], class_names[entry.name]
         images = _images(entry, table, cfg)
-        trains = entry.name in cfg.DATASETS.TRAIN
-        skips = cfg.DATALOADER.ON_ERROR == "skip" and (trains or bool(entry.split))
-        images = without_bad_pictures(entry.name, table, images, skips, trains or bool(entry.split))
         new_class = class_map(table, rules, resolved)
         dataset = ExtraDataset(
             entry.name, table, resolved, new_class, images, entry.source.annotations
@@ -194,20 +192,10 @@ def _read(entry: Entry, cfg: CfgNode, known: dict[Source, BoxTable]) -> BoxTable
         if source not in known:  # the two parts of a split are read together
             table = read_cached(source, cache_dir)
             require_pictures(table, source.annotations, source.images)
-            known[source] = _usable(table, source.annotations)
+            known[source] = usable_table(table, source.annotations)
     except (ValueError, OSError) as error:
         raise _kind_of(error)(f"dataset '{entry.name}': {error}") from error
     return known[source]
-
-
-def _usable(table: BoxTable, annotations: str) -> BoxTable:
-    """The boxes that can be learned and found; says once what was changed of the others."""
-    usable, changes = table.within_images()
-    if why := changes.why_impossible(table.show_box):
-        raise InputError(f"{annotations}: {why}")
-    if said := changes.describe(table.show_box):
-        logger.warning("%s: %s", annotations, said)
-    return usable
 
 
 def _kind_of(error: Exception) -> type[UserError]:
@@ -218,10 +206,11 @@ def _kind_of(error: Exception) -> type[UserError]:
 
 
 def _images(entry: Entry, table: BoxTable, cfg: CfgNode) -> list[int]:
-    if not entry.split:
-        return list(range(len(table)))
-    node = cfg.DATASETS
-    return split_images(table.file_names, entry.split, node.VAL_FRACTION, node.SPLIT_SEED)
+    node, images = cfg.DATASETS, list(range(len(table)))
+    if entry.split:
+        images = split_images(table.file_names, entry.split, node.VAL_FRACTION, node.SPLIT_SEED)
+    trains = entry.name in node.TRAIN or bool(entry.split)
+    return without_bad_pictures(entry.name, table, images, cfg.DATALOADER.ON_ERROR, trains)
 
 
 def _require_free(name: str) -> None:

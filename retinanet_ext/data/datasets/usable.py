@@ -12,9 +12,12 @@ from detectron2.utils.logger import log_first_n
 
 from ...boxes import BoxChanges, within_images
 from ...errors import InputError
+from ..formats import BoxTable
 from ..formats.text import parse_size
 
-__all__ = ["check_boxes", "keep_usable_boxes"]
+__all__ = ["check_boxes", "keep_usable_boxes", "usable_table"]
+
+logger = logging.getLogger(__name__)
 
 MODES = (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
 
@@ -61,6 +64,24 @@ def _sizes(name: str, records: list[dict[str, Any]]) -> np.ndarray:
                 where = f"dataset '{name}', image {record.get('file_name')}"
                 parse_size(record.get(side) or 0, where, side)
         raise
+
+
+def usable_table(table: BoxTable, annotations: str) -> BoxTable:
+    """The boxes that can be learned and found; says once what was changed of the others.
+
+    Args:
+        table: as read.
+        annotations: what was read, for messages.
+
+    Raises:
+        ValueError: as :func:`check_boxes`.
+    """
+    usable, changes = table.within_images()
+    if why := changes.why_impossible(table.show_box):
+        raise InputError(f"{annotations}: {why}")
+    if said := changes.describe(table.show_box):
+        logger.warning("%s: %s", annotations, said)
+    return usable
 
 
 def keep_usable_boxes(name: str, dicts: list[dict[str, Any]]) -> list[dict[str, Any]]:

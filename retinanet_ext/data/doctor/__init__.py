@@ -4,12 +4,12 @@ A reader makes a ``DatasetTable``; ``examine`` checks it; ``clean`` makes a corr
 """
 
 from .box_format import format_report, report_as_json
-from .checks import Report, add_reader_faults, examine, find_faults
+from .checks import Report, add_reader_warnings, examine, find_faults
 from .coco_file import to_coco, write_json
 from .findings import CODES, Fault, Finding
 from .fix import Change, clean
 from .images import ImageFacts, read_images
-from .sources import LoadedTable, load_table
+from .sources import LoadedTable, load_table, why_refused
 from .statistics import InputSize
 from .table import DatasetTable, from_coco_content, from_coco_json, from_dataset_dicts
 
@@ -23,7 +23,7 @@ __all__ = [
     "InputSize",
     "LoadedTable",
     "Report",
-    "add_reader_faults",
+    "add_reader_warnings",
     "clean",
     "examine",
     "find_faults",
@@ -35,5 +35,6 @@ __all__ = [
     "read_images",
     "report_as_json",
     "to_coco",
+    "why_refused",
     "write_json",
 ]

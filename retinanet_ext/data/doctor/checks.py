@@ -15,7 +15,7 @@ from .findings import CODES, Fault, Finding, list_findings
 from .ids import check_lists, missing_files
 from .images import ImageFacts, check_images, duplicate_images
 from .leakage import compare_tables
-from .sources import LoadedTable, reader_faults
+from .sources import LoadedTable
 from .statistics import (
     InputSize,
     check_anchors,
@@ -25,7 +25,7 @@ from .statistics import (
 )
 from .table import DatasetTable
 
-__all__ = ["Report", "add_reader_faults", "examine", "find_faults"]
+__all__ = ["Report", "add_reader_warnings", "examine", "find_faults"]
 
 MAX_LISTED = 10_000  # of one code in one dataset; the counts are of all
 
@@ -81,6 +81,7 @@ def examine(
     levels: Sequence[AnchorLevel] = (),
     facts: Mapping[str, ImageFacts] | None = None,
     divisor: int = 32,
+    refusal: Callable[[DatasetTable], str] | None = None,
 ) -> Report:
     """Check one dataset, or the training and the validation set, in this order.
 
@@ -90,6 +91,8 @@ def examine(
         levels: the anchors; none: they are not checked.
         facts: see :func:`find_faults`.
         divisor: resized images are padded to multiples of it.
+        refusal: why training would refuse a dataset, "" if it would not; asked of those in which
+            the checks have found no error.
     """
     report = Report()
     steps: list[tuple[DatasetTable, Callable[[], list[Fault]]]] = []
@@ -107,6 +110,8 @@ def examine(
     for number, table in enumerate(tables):
         steps.append((table, lambda t=table: find_faults(t, facts)))  # type: ignore[misc]
         steps.append((table, lambda t=table, n=number: statistics(t, n == 0)))  # type: ignore[misc]
+        if refusal is not None:
+            steps.append((table, lambda t=table: _refused(report, t, refusal)))  # type: ignore[misc]
     if len(tables) > 1:
         steps.append((tables[0], lambda: compare_tables(tables[0], tables[1], facts)))
     hidden = not sys.stderr.isatty()
@@ -116,13 +121,21 @@ def examine(
     return report
 
 
-def add_reader_faults(report: Report, loaded: LoadedTable) -> None:
-    """Add what only the reader of training says; where an error is known, it is not asked."""
-    name = loaded.table.name
-    known = any(of == name and CODES[code][0] == "error" for of, code in report.counts)
-    source = None if known else loaded.source
-    _add(report, loaded.table, reader_faults(source, loaded.said))
+def add_reader_warnings(report: Report, loaded: LoadedTable) -> None:
+    """Add what the reader of training warned of: files that it leaves out, doubtful numbers."""
+    faults = [Fault.of_dataset("reader_warning", text) for text in loaded.said]
+    _add(report, loaded.table, faults)
     report.findings.sort(key=lambda x: x.severity != "error")
+
+
+def _refused(
+    report: Report, table: DatasetTable, refusal: Callable[[DatasetTable], str]
+) -> list[Fault]:
+    found = [code for name, code in report.counts if name == table.name]
+    if any(CODES[code][0] == "error" for code in found):
+        return []  # which may be the same in other words
+    why = refusal(table)
+    return [Fault.of_dataset("refused", why)] if why else []
 
 
 def _add(report: Report, table: DatasetTable, faults: list[Fault]) -> None:

@@ -17,6 +17,7 @@ Severity = Literal["error", "warning"]
 # Code of each fault -> its severity and what it means. An error spoils a training or its metrics;
 # a warning is to be looked at.
 CODES: dict[str, tuple[Severity, str]] = {
+    "refused": ("error", "training refuses the dataset"),
     "no_images": ("error", "none of the images was found"),
     "missing_image": ("error", "no file for an image of the list"),
     "unreadable_image": ("error", "the file is no image that can be decoded"),
@@ -45,7 +46,6 @@ CODES: dict[str, tuple[Severity, str]] = {
     "annotation_id_zero": ("warning", "COCO's evaluation takes a match with id 0 for none"),
     "unknown_category": ("error", "a category that the dataset does not have"),
     "unknown_image": ("error", "an annotation of an image that the dataset does not have"),
-    "not_readable": ("error", "training stops at it"),
     "reader_warning": ("warning", "training leaves something out, or doubts what is meant"),
     "no_objects": ("error", "no usable object in the dataset"),
     "empty_class": ("warning", "a class without objects"),

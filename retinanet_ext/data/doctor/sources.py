@@ -18,13 +18,11 @@ from ..datasets.by_path import extra_entries, register_extra_datasets
 from ..datasets.command_line import source_of, split_flag
 from ..datasets.register import load_class_names
 from ..formats import Source, detect, read_cached
-from ..formats.coco import find_images
-from ..formats.places import Place
-from .findings import Fault
+from ..formats.places import Place, find_images
 from .images import ImageFacts
 from .table import DatasetTable, from_coco_json, from_dataset_dicts
 
-__all__ = ["LoadedTable", "load_table", "reader_faults"]
+__all__ = ["LoadedTable", "load_table", "why_refused"]
 
 OF_FORMATS = tuple(
     f"retinanet_ext.data.formats.{name}" for name in ("coco", "csv_rows", "voc", "yolo")
@@ -36,8 +34,8 @@ class LoadedTable:
     """A table and the COCO json that it is made of; ``json_file`` is "" for other formats.
 
     ``facts`` are of the images that the reader could not read; ``dropped`` says how the json's file
-    names begin below ``image_root``, see :func:`retinanet_ext.data.formats.places.tail`. ``source``
-    is what training would read and check-data has not, ``said`` the warnings of what it has read.
+    names begin below ``image_root``, see :func:`retinanet_ext.data.formats.places.tail`. ``said``
+    is what the reader of training warned of.
     """
 
     table: DatasetTable
@@ -45,7 +43,6 @@ class LoadedTable:
     image_root: str = ""
     dropped: int = 0
     facts: dict[str, ImageFacts] = dataclasses.field(default_factory=dict)
-    source: Source | None = None
     said: tuple[str, ...] = ()
 
 
@@ -115,11 +112,22 @@ def _coco(name: str, json_file: str, image_root: str, by_name: bool = True) -> L
     table = dataclasses.replace(
         table, files=files, knows_folder=not missing, no_images=missing, classes_by_name=by_name
     )
-    folder = "" if missing else place.folder
-    # A name that is registered is read by Detectron2's reader.
-    images = folder or image_root or os.path.dirname(json_file)
-    source = Source(json_file, images, "coco") if by_name else None
-    return LoadedTable(table, json_file, folder, place.dropped, source=source)
+    return LoadedTable(table, json_file, "" if missing else place.folder, place.dropped)
+
+
+def why_refused(loaded: LoadedTable) -> str:
+    """What the reader of training says of a COCO json that it cannot read; "" where it can.
+
+    The checks read it in their own way, which stops at no fault. Other formats they cannot read
+    otherwise, and a registered dataset is Detectron2's to read.
+    """
+    if not (loaded.json_file and loaded.table.classes_by_name):
+        return ""
+    try:
+        read_cached(Source(loaded.json_file, loaded.image_root, "coco"), "")
+    except (UserError, OSError) as error:
+        return str(error).removeprefix(f"{loaded.json_file}: ")
+    return ""
 
 
 def _registered(name: str, dataset: str) -> LoadedTable:
@@ -138,25 +146,6 @@ def _registered(name: str, dataset: str) -> LoadedTable:
             f"MetadataCatalog.get('{dataset}').thing_classes"
         )
     return LoadedTable(from_dataset_dicts(dicts, class_names, name, dataset))
-
-
-def reader_faults(source: Source | None, said: tuple[str, ...] = ()) -> list[Fault]:
-    """Why training would stop at a dataset, or what it would leave out of it.
-
-    The tolerant reader of check-data knows more faults than that of training, but none that is
-    left should end a training later.
-
-    Args:
-        source: what training would read; None where it was read already.
-        said: warnings of that reading.
-    """
-    faults = [Fault.of_dataset("reader_warning", text) for text in said]
-    if source is not None:
-        try:
-            read_cached(source, "")
-        except UserError as error:
-            faults.append(Fault.of_dataset("not_readable", str(error)))
-    return faults
 
 
 @contextmanager

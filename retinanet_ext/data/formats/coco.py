@@ -6,12 +6,11 @@ import logging
 import math
 import os
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
-from ...errors import InputError, MissingFileError, listed
+from ...errors import InputError, listed
 from .builder import CONTROL, TableBuilder
-from .places import Place, find_place, say_found
+from .places import find_images
 from .plain_text import read_json
 from .table import BoxTable, Inputs, Source
 from .text import parse_flag, parse_name, parse_number, parse_size, unique_names
@@ -260,39 +259,3 @@ def _is_ground_truth(content: dict[str, Any]) -> bool:
             type(x.get(side)) is int and x[side] > 0 for x in content["images"] for side in SIDES
         )
     )
-
-
-def find_images(path: str, names: list[str], folder: str = "") -> Place:
-    """Where the images of a json are: in ``folder``, or else in one of the usual ones beside it.
-
-    Raises:
-        FileNotFoundError: none of them is there, and no folder is given; says what was looked for.
-    """
-    split = Path(path).stem.removeprefix("instances_")
-    root, beside = Path(path).parent.parent, Path(path).parent
-    usual = [
-        beside,
-        beside / "images",
-        beside / "images" / split,
-        beside / split,
-        beside / Path(path).stem,
-        root,
-        root / "images",
-        root / split,
-        root / "images" / split,
-    ]
-    folders = [Path(folder)] if folder else list(dict.fromkeys(usual))
-    place = find_place(names, folders)
-    if place is None:
-        rest = (Place(os.fspath(x)) for x in folders)
-        place = next((x for x in rest if any(os.path.isfile(x.path(name)) for name in names)), None)
-    if place is None and folder:
-        return Place(folder)
-    if place is None:
-        raise MissingFileError(
-            f"{path}: image {names[0]} is in none of {', '.join(map(str, folders))}, nor is any of "
-            f"the {len(names)}; say where, as {path}:IMAGE_DIR or IMAGES"
-        )
-    if place.dropped:
-        say_found(path, names, place)
-    return place

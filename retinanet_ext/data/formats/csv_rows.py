@@ -77,6 +77,7 @@ def read_csv(source: Source, inputs: Inputs) -> BoxTable:
         builder.add_box(images[image], box, builder.class_index(label, where))
     if not images:
         raise InputError(f"{path}: has no rows of {CONVENTION}")
+    _require_some(list(images), rows[0][0], path)
     return builder.build()
 
 
@@ -86,9 +87,6 @@ def _place(paths: list[tuple[int, str]], source: Source) -> Place:
     Args:
         paths: line and path of each row.
         source: its ``images`` are the only folder that is looked into, if there are any.
-
-    Raises:
-        FileNotFoundError: none of the images is there.
     """
     folder = source.images or os.path.dirname(source.annotations)
     names = list(dict.fromkeys(name for _, name in paths if name))
@@ -96,13 +94,6 @@ def _place(paths: list[tuple[int, str]], source: Source) -> Place:
     place = find_place(names, [folder, *others]) or Place(folder)
     if place != Place(folder):
         say_found(source.annotations, names, place)
-    elif names and not any(os.path.isfile(place.path(name)) for name in names):
-        line, first = next(row for row in paths if row[1])
-        raise MissingFileError(
-            f"{source.annotations}, line {line}: there is no image "
-            f"{os.path.normpath(place.path(first))}, nor any other that its rows name; name the "
-            f"folder that they start from, as {source.annotations}:IMAGE_DIR or IMAGES"
-        )
     return place
 
 
@@ -113,6 +104,15 @@ def _refuse_delimiter(field: str, where: str) -> None:
                 f"{where}: has fields between {delimiter!r}, but must have them between commas: "
                 f"{CONVENTION}"
             )
+
+
+def _require_some(images: list[str], line: int, path: str) -> None:
+    """Raise FileNotFoundError where none of ``images`` is there; ``line`` names the first."""
+    if not any(map(os.path.isfile, images)):
+        raise MissingFileError(
+            f"{path}, line {line}: there is no image {images[0]}, nor any other that its rows "
+            f"name; name the folder that they start from, as {path}:IMAGE_DIR or IMAGES"
+        )
 
 
 def _header(fields: list[str], where: str) -> list[int] | None:

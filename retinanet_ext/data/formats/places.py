@@ -8,12 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from detectron2.utils.logger import log_first_n
+
+from ...errors import MissingFileError
+
 __all__ = [
     "CLASS_LISTS",
     "LABEL_FOLDERS",
     "PART_NAMES",
     "XML_FOLDERS",
     "Place",
+    "find_images",
     "find_place",
     "path_parts",
     "sample_of",
@@ -21,8 +26,6 @@ __all__ = [
     "subfolder",
     "tail",
 ]
-
-logger = logging.getLogger(__name__)
 
 # What tools call the parts of a dataset, its folders and its lists.
 PART_NAMES = {
@@ -80,15 +83,47 @@ def find_place(names: Sequence[str], folders: Sequence[str | os.PathLike[str]]) 
     return None
 
 
+def find_images(path: str, names: list[str], folder: str = "") -> Place:
+    """Where the images of a json are: in ``folder``, or else in one of the usual ones beside it.
+
+    Raises:
+        FileNotFoundError: none of them is there, and no folder is given; says what was looked for.
+    """
+    split = Path(path).stem.removeprefix("instances_")
+    root, beside = Path(path).parent.parent, Path(path).parent
+    usual = [
+        beside,
+        beside / "images",
+        beside / "images" / split,
+        beside / split,
+        beside / Path(path).stem,
+        root,
+        root / "images",
+        root / split,
+        root / "images" / split,
+    ]
+    folders = [Path(folder)] if folder else list(dict.fromkeys(usual))
+    place = find_place(names, folders)
+    if place is None:
+        rest = (Place(os.fspath(x)) for x in folders)
+        place = next((x for x in rest if any(os.path.isfile(x.path(name)) for name in names)), None)
+    if place is None and folder:
+        return Place(folder)
+    if place is None:
+        raise MissingFileError(
+            f"{path}: image {names[0]} is in none of {', '.join(map(str, folders))}, nor is any of "
+            f"the {len(names)}; say where, as {path}:IMAGE_DIR or IMAGES"
+        )
+    if place.dropped:
+        say_found(path, names, place)
+    return place
+
+
 def say_found(path: str, names: Sequence[str], place: Place) -> None:
-    """Say where pictures were found that are not where the file ``path`` has them."""
-    logger.warning(
-        "%s: its pictures are not where it says (%s) and were found in %s (%s)",
-        path,
-        names[0],
-        place.folder,
-        tail(names[0], place.dropped),
-    )
+    """Say once where pictures were found that are not where the file ``path`` has them."""
+    shown = tail(names[0], place.dropped)
+    text = f"its pictures are not where it says ({names[0]}) and were found in {place.folder}"
+    log_first_n(logging.WARNING, f"{path}: {text} ({shown})", key="message")
 
 
 def subfolder(path: Path, *names: str) -> Path | None:

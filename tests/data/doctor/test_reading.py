@@ -32,7 +32,7 @@ def test_what_training_refuses_is_an_error(tmp_path: Path, name: Any):
     content["categories"][0]["name"] = name
     json_file, image_root = write(tmp_path, content)
     (found,) = report_of(tmp_path, f"{json_file}:{image_root}")
-    assert (found["code"], found["severity"]) == ("not_readable", "error")
+    assert (found["code"], found["severity"]) == ("refused", "error")
     assert "entry 0 of 'categories': name" in found["message"]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from retinanet_ext import get_cfg
 from retinanet_ext.data import register_coco_dataset
-from retinanet_ext.data.doctor import load_table
+from retinanet_ext.data.doctor import InputSize, examine, load_table, why_refused
 from tests.helpers.broken import HEIGHT, WIDTH, edited, findings_of_table, good_content, write
 
 pytestmark = pytest.mark.usefixtures("clean_catalogs")
@@ -122,3 +122,21 @@ def test_unknown_name_is_an_error_with_the_nearest(tmp_path):
     register_coco_dataset("doctor_pets", *write(tmp_path, good_content()))
     with pytest.raises(FileNotFoundError, match=r"'doctor_pet', .* Did you mean 'doctor_pets'\?"):
         load_table("val", "doctor_pet", get_cfg())
+
+
+def test_training_is_asked_only_about_what_has_no_error(tmp_path):
+    good = load_table("train", ":".join(map(str, write(tmp_path, good_content()))), get_cfg())
+    faulty = load_table(
+        "val", ":".join(map(str, write(tmp_path, edited(bbox=[1, 2, 0, 4]), "val"))), get_cfg()
+    )
+    assert why_refused(good) == why_refused(faulty) == ""
+    asked = []
+
+    def refusal(table):
+        asked.append(table.name)
+        return "for a reason"
+
+    report = examine([good.table, faulty.table], InputSize(64, 1000), refusal=refusal)
+    assert asked == ["train"]
+    assert [x.message for x in report.findings if x.code == "refused"] == ["for a reason"]
+    assert report.exit_code == 2
