@@ -41,7 +41,7 @@ def _row(case: Case, rows: dict[str, Any], picture: str, place: int) -> dict[str
     raise KeyError(picture)
 
 
-def _vary(
+def vary(
     case: Case,
     rng: random.Random,
     change: Callable[[dict, str, int], tuple[str, list[Option], bool]],
@@ -76,7 +76,7 @@ def bbox_number(case: Case, rng: random.Random) -> None:
         option = box_becomes(picture, place, (x, y, x + w, y + h), case.truth.sizes[picture])
         return f"bbox[{k}] = {value!r}", [option], option.said
 
-    _vary(case, rng, change)
+    vary(case, rng, change)
 
 
 @content("coco")
@@ -104,7 +104,7 @@ def bbox_whole(case: Case, rng: random.Random) -> None:
         put(row, "bbox", value)
         return f"bbox = {value!r}", [gone(picture, place)], True
 
-    _vary(case, rng, change)
+    vary(case, rng, change)
 
 
 @content("coco")
@@ -151,7 +151,7 @@ def category(case: Case, rng: random.Random) -> None:
         alike = isinstance(value, str | float) and str(value).strip() in (str(old), f"{old}.0")
         return note, [gone(picture, place), *([same] if alike else [])], True
 
-    _vary(case, rng, change)
+    vary(case, rng, change)
 
 
 @content("coco")
@@ -199,7 +199,7 @@ def image_id(case: Case, rng: random.Random) -> None:
         alike = value in (float(old), str(old)) and not isinstance(value, bool)
         return note, [gone(picture, place), *([same] if alike else [])], True
 
-    _vary(case, rng, change)
+    vary(case, rng, change)
 
 
 @content("coco")
@@ -222,32 +222,4 @@ def flag(case: Case, rng: random.Random) -> None:
         options = {"no": [same], "yes": [Option(edit)], "?": []}[what]
         return f"{key} = {value!r}", options, not options or not isinstance(value, bool | int)
 
-    _vary(case, rng, change)
-
-
-@content("coco")
-def unused_fields(case: Case, rng: random.Random) -> None:
-    def change(row: dict, picture: str, place: int) -> tuple[str, list[Option], bool]:
-        key, values = rng.choice(
-            [
-                (
-                    "segmentation",
-                    [None, [], [[]], [[1, 2, 3]], [["a"]], {"counts": "x", "size": 3}],
-                ),
-                (
-                    "segmentation",
-                    [{"counts": [1, -5], "size": [4, 4]}, "poly", 7, [[math.nan] * 6]],
-                ),
-                ("area", [None, [], "big", -1, math.nan, 10**400, True, {}]),
-                ("id", [MISSING, None, 0, -1, [], {}, "a", 1, 2, 2**70, 1.5, True, math.nan]),
-                ("keypoints", [[1, 2], "none", None]),
-                ("score", [0.5, "high"]),
-                ("attributes", [{"occluded": True}, [], None]),
-                ("\u0000", [1]),
-            ]
-        )
-        value = rng.choice(values)
-        put(row, key, value) if key in row or value is not MISSING else None
-        return f"{key} = {value!r}", [same], False
-
-    _vary(case, rng, change)
+    vary(case, rng, change)

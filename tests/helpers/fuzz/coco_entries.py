@@ -1,4 +1,4 @@
-"""Mutations of the pictures and classes that a COCO json lists."""
+"""Mutations of the pictures and classes of a COCO json, and of fields that are not read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import random
 
 from tests.helpers.fuzz.case import Case, content
-from tests.helpers.fuzz.coco import FILE, MISSING, load, put, store
+from tests.helpers.fuzz.coco import FILE, MISSING, load, put, store, vary
 from tests.helpers.fuzz.truth import Option, Truth, same
 
 
@@ -101,3 +101,31 @@ def class_name(case: Case, rng: random.Random) -> None:
 
     options = [Option(edit)] if value in kept else []
     case.expect(f"class {number}: name = {value!r}", *options, touched=FILE)
+
+
+@content("coco")
+def unused_fields(case: Case, rng: random.Random) -> None:
+    def change(row: dict, picture: str, place: int) -> tuple[str, list[Option], bool]:
+        key, values = rng.choice(
+            [
+                (
+                    "segmentation",
+                    [None, [], [[]], [[1, 2, 3]], [["a"]], {"counts": "x", "size": 3}],
+                ),
+                (
+                    "segmentation",
+                    [{"counts": [1, -5], "size": [4, 4]}, "poly", 7, [[math.nan] * 6]],
+                ),
+                ("area", [None, [], "big", -1, math.nan, 10**400, True, {}]),
+                ("id", [MISSING, None, 0, -1, [], {}, "a", 1, 2, 2**70, 1.5, True, math.nan]),
+                ("keypoints", [[1, 2], "none", None]),
+                ("score", [0.5, "high"]),
+                ("attributes", [{"occluded": True}, [], None]),
+                ("\u0000", [1]),
+            ]
+        )
+        value = rng.choice(values)
+        put(row, key, value) if key in row or value is not MISSING else None
+        return f"{key} = {value!r}", [same], False
+
+    vary(case, rng, change)
