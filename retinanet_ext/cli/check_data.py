@@ -15,8 +15,8 @@ from detectron2.layers import ShapeSpec
 
 from ..anchor_tools.levels import anchor_levels, levels_of
 from ..boxes import AnchorLevel
-from ..data.datasets.by_path import extra_entries
 from ..data.datasets.command_line import has_own_val, split_flag
+from ..data.datasets.entries import extra_entries
 from ..data.doctor import (
     DatasetTable,
     InputSize,

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 
 from ...errors import InputError, MissingFileError, UserError
 from ..formats import BoxTable
+from ..formats.images import find_unopened
 from ..loading.bad_images import MAX_BAD_SHARE, MIN_BAD_FILES
 
-__all__ = ["require_pictures", "without_bad_pictures"]
+__all__ = ["note_unopened", "require_all_pictures", "require_pictures", "without_bad_pictures"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,27 @@ def require_pictures(table: BoxTable, annotations: str, images: str = "") -> Non
             f"{annotations}: none of its {len(names)} pictures is there; looked for {names[0]} and "
             f"so on; name the folder that the file names start from{where}"
         )
+
+
+def require_all_pictures(name: str, pictures: Sequence[str]) -> None:
+    """Check, before training, that the evaluation after it will find its pictures.
+
+    Raises:
+        FileNotFoundError: some of them are not there.
+    """
+    missing = [path for path in pictures if not os.path.isfile(path)]
+    if missing:
+        raise MissingFileError(
+            f"dataset '{name}': {len(missing)} of {len(pictures)} pictures are not there, first "
+            f"{missing[0]}; an evaluation leaves none out: put them there, or remove them from the "
+            "annotations (check-data --fix does)"
+        )
+
+
+def note_unopened(table: BoxTable, images: Sequence[int]) -> None:
+    """Add those of ``images`` that cannot be opened to ``table.bad``; only their heads are read."""
+    names = [table.file_names[i] for i in images if table.file_names[i] not in table.bad]
+    table.bad.update(find_unopened(names))
 
 
 def without_bad_pictures(

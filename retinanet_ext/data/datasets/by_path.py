@@ -14,29 +14,17 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ...errors import FileError, InputError, UserError, did_you_mean, listed
+from ...errors import FileError, InputError, UserError, listed
 from ..formats import BoxTable, Source, default_cache_dir, detect, read_cached
-from .bad_pictures import require_pictures, without_bad_pictures
+from .bad_pictures import note_unopened, require_pictures, without_bad_pictures
 from .class_rules import ClassRules, class_map, resolve_class_names
+from .entries import Entry, extra_entries
 from .split import split_images
 from .usable import usable_table
 
-__all__ = ["ExtraDataset", "absolute", "extra_entries", "register_extra_datasets"]
-
-FIELDS = ("NAME", "ANNOTATIONS", "IMAGES", "FORMAT", "CLASSES", "SUBSET", "SPLIT", "ONE_BASED")
-SUBSETS = ("", "train", "val", "test")
-SPLITS = ("", "train", "val")
+__all__ = ["ExtraDataset", "register_extra_datasets"]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One entry of ``DATASETS.EXTRA``; ``split``: "train" or "val" for a fraction of the images."""
-
-    name: str
-    source: Source
-    split: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,23 +76,14 @@ class ExtraDataset:
     def require_files(self) -> None:
         """Nothing is missing: the annotations have been read already."""
 
+    def pictures(self) -> list[str]:
+        """Paths of its images."""
+        return [self.table.file_names[i] for i in self.images]
+
     def is_whole_json(self) -> bool:
         """Whether this is a COCO json as it is, which then is the evaluation's ground truth."""
         same = self.new_class == list(range(len(self.names)))
         return same and bool(self.table.category_ids) and len(self.images) == len(self.table)
-
-
-def extra_entries(cfg: CfgNode) -> list[Entry]:
-    """Read ``DATASETS.EXTRA``; relative paths start from the current folder.
-
-    Raises:
-        ValueError: an entry is not a dict with these fields; names the field.
-    """
-    entries = [_entry(row, i) for i, row in enumerate(cfg.DATASETS.EXTRA)]
-    for i, entry in enumerate(entries):
-        if entry.name in [other.name for other in entries[:i]]:
-            raise InputError(f"DATASETS.EXTRA has two entries with NAME '{entry.name}'")
-    return entries
 
 
 def register_extra_datasets(cfg: CfgNode, names: Iterable[str] | None = None) -> list[str]:
@@ -155,35 +134,6 @@ def register_extra_datasets(cfg: CfgNode, names: Iterable[str] | None = None) ->
     return [entry.name for entry in asked]
 
 
-def _entry(row: Any, number: int) -> Entry:
-    where = f"DATASETS.EXTRA, entry {number}"
-    if not isinstance(row, dict) or not row.get("NAME") or not row.get("ANNOTATIONS"):
-        raise InputError(
-            f"{where} is {row!r}, but must be {{NAME: ..., ANNOTATIONS: ...}}, with IMAGES and "
-            "others as needed"
-        )
-    for key, value in row.items():
-        if key not in FIELDS:
-            raise InputError(
-                f"{where} has the field '{key}'.{did_you_mean(str(key), FIELDS)} Known: "
-                f"{', '.join(FIELDS)}"
-            )
-        if not isinstance(value, bool if key == "ONE_BASED" else str):
-            raise InputError(f"{where}: {key} is {value!r}, which has the wrong type")
-    for key, known in (("SUBSET", SUBSETS), ("SPLIT", SPLITS)):
-        if row.get(key, "") not in known:
-            raise InputError(f"{where}: {key} is '{row[key]}'; use one of {', '.join(known[1:])}")
-    source = Source(
-        annotations=absolute(row["ANNOTATIONS"]),
-        images=absolute(row.get("IMAGES", "")),
-        format=row.get("FORMAT", ""),
-        classes=absolute(row.get("CLASSES", "")),
-        subset=row.get("SUBSET", ""),
-        one_based=row.get("ONE_BASED", True),
-    )
-    return Entry(row["NAME"], source, row.get("SPLIT", ""))
-
-
 def _read(entry: Entry, cfg: CfgNode, known: dict[Source, BoxTable]) -> BoxTable:
     cache_dir = cfg.DATASETS.CACHE_DIR
     cache_dir = {"": default_cache_dir(), "none": ""}.get(cache_dir, cache_dir)
@@ -210,6 +160,8 @@ def _images(entry: Entry, table: BoxTable, cfg: CfgNode) -> list[int]:
     if entry.split:
         images = split_images(table.file_names, entry.split, node.VAL_FRACTION, node.SPLIT_SEED)
     trains = entry.name in node.TRAIN or bool(entry.split)
+    if entry.split == "val" and cfg.DATALOADER.ON_ERROR == "skip":  # evaluation skips nothing
+        note_unopened(table, images)
     return without_bad_pictures(entry.name, table, images, cfg.DATALOADER.ON_ERROR, trains)
 
 
@@ -249,8 +201,3 @@ def _log(dataset: ExtraDataset) -> None:
         len(dataset.names),
         listed(dataset.names),
     )
-
-
-def absolute(path: str) -> str:
-    """Absolute path, so that a change of the current folder does no harm; "" stays."""
-    return os.path.abspath(os.path.expanduser(path)) if path else ""

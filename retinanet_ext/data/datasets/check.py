@@ -16,6 +16,7 @@ from ...console import SHOWN
 from ...errors import InputError, MissingFileError, did_you_mean, listed
 from ...protocols import LazyDataset
 from ...structures import RETINANET_ARCHITECTURES
+from .bad_pictures import require_all_pictures
 from .own_dicts import check_own_datasets
 from .register import load_class_names
 from .usable import check_boxes
@@ -38,6 +39,9 @@ def check_datasets(cfg: CfgNode) -> None:
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         _check_registered(name)
         _check_files(name)
+    for name in cfg.DATASETS.TEST:
+        if pictures := getattr(DatasetCatalog[name], "pictures", None):
+            require_all_pictures(name, pictures())
     check_own_datasets(cfg)
     # Loaded first: it puts the class names into the metadata, where check_num_classes finds them.
     loaded = [(name, DatasetCatalog.get(name)) for name in cfg.DATASETS.TRAIN]

@@ -11,7 +11,7 @@ from detectron2.config import CfgNode
 
 from ...errors import InputError, UserError
 from ..formats import Source, detect, yolo_subsets
-from .by_path import absolute
+from .entries import absolute
 
 __all__ = ["NAMES", "has_own_val", "name_datasets", "source_of", "split_flag"]
 

@@ -14,8 +14,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ...errors import InputError, MissingFileError, UserError, did_you_mean
 from ...protocols import LazyDataset
-from ..datasets.by_path import extra_entries, register_extra_datasets
+from ..datasets.by_path import register_extra_datasets
 from ..datasets.command_line import source_of, split_flag
+from ..datasets.entries import extra_entries
 from ..datasets.register import load_class_names
 from ..formats import Source, detect, read_cached
 from ..formats.places import Place, find_images

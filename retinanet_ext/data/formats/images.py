@@ -11,7 +11,7 @@ from PIL import Image
 from ...errors import InputError, MissingFileError, UserError
 from ..loading.pixels import why_unreadable
 
-__all__ = ["IMAGE_SUFFIXES", "image_size", "is_hidden", "is_image", "read_sizes"]
+__all__ = ["IMAGE_SUFFIXES", "find_unopened", "image_size", "is_hidden", "is_image", "read_sizes"]
 
 IMAGE_SUFFIXES: tuple[str, ...] = (
     ".jpg",
@@ -82,6 +82,23 @@ def read_sizes(paths: Sequence[str]) -> tuple[dict[str, tuple[int, int]], dict[s
             else:
                 sizes[path] = found
     return sizes, bad
+
+
+def find_unopened(paths: Sequence[str]) -> dict[str, str]:
+    """Those that are not there or are no pictures, by path, and why; their pixels are not read."""
+    with ThreadPoolExecutor(8) as pool:
+        reasons = pool.map(_why_unopened, paths)
+        return {path: why for path, why in zip(paths, reasons, strict=True) if why}
+
+
+def _why_unopened(path: str) -> str:
+    if not os.path.isfile(path):
+        return "does not exist"
+    try:
+        with Image.open(path):
+            return ""
+    except Exception as error:  # Pillow's decoders raise many kinds
+        return why_unreadable(error)
 
 
 def _size_or_reason(path: str) -> tuple[int, int] | str:

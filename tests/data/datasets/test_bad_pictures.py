@@ -11,6 +11,7 @@ from detectron2.data import DatasetCatalog
 from retinanet_ext import get_cfg
 from retinanet_ext.data.datasets import bad_pictures
 from retinanet_ext.data.datasets.by_path import register_extra_datasets
+from retinanet_ext.data.datasets.check import check_datasets
 from tests.helpers.four_formats import some_pictures, write
 
 NAMES = ["ant", "bee", "cat"]
@@ -87,3 +88,29 @@ def test_no_picture_at_all_is_an_error_before_training(kind, tmp_path):
         FileNotFoundError, match=r"there is no image|no image in|none of its 3 pict"
     ):
         register_extra_datasets(config(annotations, "skip", **fields))
+
+
+@pytest.mark.parametrize("kind", ["coco", *FOLDERS])
+def test_skip_goes_for_the_validation_part_of_every_format(kind, tmp_path):
+    flag = write(kind, tmp_path, some_pictures(20), NAMES)
+    folder = tmp_path / FOLDERS.get(kind, "pictures")
+    annotations, _, images = flag.partition(":")
+    fields = {"IMAGES": images} if images else {}
+    register_extra_datasets(config(annotations, "skip", SPLIT="val", **fields))
+    before = names_of("mine")
+    (folder / before[0]).write_bytes(b"no picture")
+    register_extra_datasets(config(annotations, "skip", SPLIT="val", **fields))
+    assert names_of("mine") == before[1:]
+
+
+@pytest.mark.parametrize("kind", ["coco", *FOLDERS])
+def test_what_an_evaluation_will_not_find_is_said_before_training(kind, tmp_path):
+    flag = write(kind, tmp_path, some_pictures(), NAMES)
+    annotations, _, images = flag.partition(":")
+    cfg = config(annotations, "skip", (), ("mine",), **({"IMAGES": images} if images else {}))
+    cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.RETINANET.NUM_CLASSES = "RetinaNetExt", 3
+    register_extra_datasets(cfg)
+    check_datasets(cfg)
+    (tmp_path / FOLDERS.get(kind, "pictures") / "p03.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"'mine': 1 of 6 pictures are not there.*p03\.png"):
+        check_datasets(cfg)
