@@ -79,9 +79,7 @@ def list_of_classes(case: Case, rng: random.Random) -> None:
         return  # the classes may be others
     path = Path(case.classes_file)
     names = case.truth.classes
-    kind = rng.choice(
-        ["ids", "gaps", "order", "twice", "less", "more", "empty", "bad id", "folder"]
-    )
+    kind = rng.choice(["ids", "gaps", "order", "twice", "less", "more", "empty", "bad", "folder"])
     lines, options = list(names), [same]
     if kind in ("ids", "gaps"):
         lines = [f"{name},{i * (3 if kind == 'gaps' else 1)}" for i, name in enumerate(names)]
