@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from ..data.doctor import (
     DatasetTable,
     InputSize,
     LoadedTable,
+    add_reader_warnings,
     clean,
     examine,
     format_report,
@@ -33,6 +33,7 @@ from ..data.doctor import (
     write_json,
 )
 from ..data.formats.places import tail
+from ..data.formats.plain_text import read_json
 from ..errors import ExistsError, InputError
 from .common import config_options, load_cfg
 from .outputs import check_free, check_writable
@@ -103,6 +104,8 @@ def run(args: argparse.Namespace) -> int:
         divisor,
         lambda table: why_refused(loaded[id(table)]),
     )
+    for source in sources:
+        add_reader_warnings(report, source)
     print(format_report(report))
     if args.json:
         write_json(args.json, report_as_json(report))
@@ -188,15 +191,15 @@ def _check_outputs_are_not_sources(outputs: list[str], sources: list[LoadedTable
 
 def _write_fixed(output: str, source: LoadedTable, val: DatasetTable | None, facts: Any) -> str:
     if source.json_file:
-        with open(source.json_file, encoding="utf-8-sig") as file:
-            content = json.load(file)
+        content = read_json(source.json_file)
         for image in content["images"]:
             if isinstance(image, dict) and isinstance(image.get("file_name"), str):
                 image["file_name"] = tail(image["file_name"], source.dropped)
     else:
         content = to_coco(source.table)
     root = source.image_root if source.json_file else os.sep  # the paths of to_coco are absolute
-    fixed, changes = clean(content, source.json_file or source.table.source, root, val, facts)
+    path, is_xywh = source.json_file or source.table.source, not source.json_file
+    fixed, changes = clean(content, path, root, val, facts, is_xywh)
     write_json(output, fixed)
     write_json(_changes_file(output), [dataclasses.asdict(x) for x in changes])
     return (

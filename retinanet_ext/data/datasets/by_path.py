@@ -119,6 +119,9 @@ def register_extra_datasets(cfg: CfgNode, names: Iterable[str] | None = None) ->
             tables[entry.name] = _read(entry, cfg, sources)
         except UserError as error:  # where a model is only evaluated, they may be elsewhere
             logger.info("classes are not compared with '%s': %s", entry.name, error)
+    if asked and not any(table.class_names for table in tables.values()):
+        first_read = asked[0].source.annotations
+        raise InputError(f"{first_read}: has no object, and so no class; there is nothing to learn")
     class_names = resolve_class_names(tables, rules, cfg.DATASETS.TRAIN) if asked else {}
     for entry in asked:
         table, resolved = tables[entry.name], class_names[entry.name]

@@ -139,9 +139,15 @@ def _no_objects(loaded: Sequence[tuple[str, list[dict[str, Any]]]]) -> InputErro
         if boxes
         else "no image has a box that can be used"
     )
+    names = [name for name, _ in loaded]
+    files = [
+        getattr(DatasetCatalog[name], "annotations", MetadataCatalog.get(name).get("json_file"))
+        for name in names
+    ]
+    shown = [f"{name} ({file})" if file else name for name, file in zip(names, files, strict=True)]
     return InputError(
-        f"there is no object to train on in {listed([name for name, _ in loaded])}: {seen}; look "
-        "at the annotations with check-data"
+        f"there is no object to train on in {listed(shown)}: {seen}; look at the annotations with "
+        "check-data"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,8 +12,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 from detectron2.utils.file_io import PathManager
 
-from ...errors import InputError, MissingFileError, one_line
+from ...errors import InputError, MissingFileError, UserError, one_line
 from ...protocols import LazyDataset
+from ..formats import Source, read_cached
+from ..formats.plain_text import read_json
 from ..quickstart.dataset import CLASS_NAMES, SPLITS, STYLES, ensure_quickstart, folder_of
 from .usable import keep_usable_boxes
 
@@ -53,7 +54,9 @@ class CocoDataset:
         self.require_files()
         try:
             dicts = load_coco_json(self.json_file, self.image_root, self.name)
-        except (AssertionError, KeyError, ValueError) as error:
+        except MemoryError:  # not the file's fault
+            raise
+        except Exception as error:  # what it raises for a json depends on what is wrong with it
             raise self._not_readable(error) from error
         return keep_usable_boxes(self.name, dicts)
 
@@ -61,9 +64,10 @@ class CocoDataset:
         """Names of the categories in the order of their ids, as ``load_coco_json`` has them."""
         self.require_files()
         try:
-            with PathManager.open(self.json_file, "r", encoding="utf-8") as file:
-                categories = json.load(file)["categories"]
+            categories = read_json(self.json_file)["categories"]
             return [c["name"] for c in sorted(categories, key=lambda c: c["id"])]
+        except UserError as error:
+            raise InputError(f"dataset '{self.name}': {error}") from error
         except (KeyError, TypeError, ValueError) as error:
             raise self._not_readable(error) from error
 
@@ -81,6 +85,11 @@ class CocoDataset:
                 )
 
     def _not_readable(self, error: Exception) -> InputError:
+        """In the words of the own reader, which names the place, if it finds the fault, too."""
+        try:
+            read_cached(Source(self.json_file, self.image_root, "coco"), "")
+        except UserError as known:
+            return InputError(f"dataset '{self.name}': {known}")
         kind, reason = type(error).__name__, one_line(error)
         return InputError(f"dataset '{self.name}': cannot use {self.json_file}: {kind}: {reason}")
 

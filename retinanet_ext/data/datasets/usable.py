@@ -13,6 +13,7 @@ from detectron2.utils.logger import log_first_n
 from ...boxes import BoxChanges, within_images
 from ...errors import InputError
 from ..formats import BoxTable
+from ..formats.text import parse_size
 
 __all__ = ["check_boxes", "keep_usable_boxes", "usable_table"]
 
@@ -33,7 +34,8 @@ def check_boxes(name: str, dicts: Sequence[dict[str, Any]]) -> BoxChanges | None
         of Detectron2's absolute modes.
 
     Raises:
-        ValueError: all boxes are given in 0..1, or none has a part with area in its image.
+        ValueError: all boxes are given in 0..1, or none has a part with area in its image; or the
+            size of an image is no number.
     """
     rows = [(record, x) for record in dicts for x in record.get("annotations") or ()]
     try:
@@ -42,16 +44,26 @@ def check_boxes(name: str, dicts: Sequence[dict[str, Any]]) -> BoxChanges | None
     except (KeyError, TypeError, ValueError):
         return None  # said elsewhere, with the annotation
     boxes[:, 2:] += np.where(modes[:, None] == 1, boxes[:, :2], 0)
-    sizes = np.array(
-        [(record.get("height") or 0, record.get("width") or 0) for record, _ in rows], np.float64
-    )
-    _, changes = within_images(boxes, sizes.reshape(-1, 2))
+    _, changes = within_images(boxes, _sizes(name, [record for record, _ in rows]))
     show = _shown(rows)
     if why := changes.why_impossible(show):
         raise InputError(f"dataset '{name}': {why}")
     if said := changes.describe(show):
         log_first_n(logging.WARNING, f"dataset '{name}': {said}", key="message")
     return changes
+
+
+def _sizes(name: str, records: list[dict[str, Any]]) -> np.ndarray:
+    """(M, 2) height and width, 0 where there is none."""
+    try:
+        sizes = [(record.get("height") or 0, record.get("width") or 0) for record in records]
+        return np.array(sizes, np.float64).reshape(-1, 2)
+    except (TypeError, ValueError, OverflowError):
+        for record in records:
+            for side in ("height", "width"):
+                where = f"dataset '{name}', image {record.get('file_name')}"
+                parse_size(record.get(side) or 0, where, side)
+        raise
 
 
 def usable_table(table: BoxTable, annotations: str) -> BoxTable:

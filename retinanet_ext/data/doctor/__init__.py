@@ -4,7 +4,7 @@ A reader makes a ``DatasetTable``; ``examine`` checks it; ``clean`` makes a corr
 """
 
 from .box_format import format_report, report_as_json
-from .checks import Report, examine, find_faults
+from .checks import Report, add_reader_warnings, examine, find_faults
 from .coco_file import to_coco, write_json
 from .findings import CODES, Fault, Finding
 from .fix import Change, clean
@@ -23,6 +23,7 @@ __all__ = [
     "InputSize",
     "LoadedTable",
     "Report",
+    "add_reader_warnings",
     "clean",
     "examine",
     "find_faults",

@@ -7,13 +7,20 @@ import numpy as np
 from .findings import Fault
 from .table import DatasetTable
 
-__all__ = ["BORDER_TOLERANCE", "check_boxes", "normalised_layout", "usable_boxes"]
+__all__ = [
+    "BORDER_TOLERANCE",
+    "check_boxes",
+    "corners_are_certain",
+    "normalised_layout",
+    "usable_boxes",
+]
 
 BORDER_TOLERANCE = 1.0  # pixels over the border that rounding explains
 MIN_IMAGE_SIDE = 16  # pixels; boxes below 1 pixel may be meant in an image smaller than this
 # A whole dataset is in corners when nearly all boxes would be fine as corners, and this share
 # stands out of its image as it is.
 CORNERS_SHARE, STICKING_OUT_SHARE = 0.99, 0.1
+CERTAIN_NUMBER = 3  # of boxes that stand out, before --fix takes a dataset for one in corners
 STICKING_OUT = 0.05  # of the image's side; less is a sloppy box, not another format
 
 
@@ -156,6 +163,21 @@ def _looks_like_corners(table: DatasetTable, good: np.ndarray) -> np.ndarray:
     found = np.zeros_like(judged)
     found[judged] = (is_whole & is_hit)[images]
     return found
+
+
+def corners_are_certain(table: DatasetTable, rows: np.ndarray) -> bool:
+    """Whether boxes that look like corners are corners: one large box over the border is none.
+
+    Args:
+        rows: the boxes that look like it; nearly all of the dataset must, and several stand out.
+    """
+    size = table.xyxy[:, 2:] - table.xyxy[:, :2]
+    judged = table.is_xywh & np.isfinite(table.image_sizes_of_boxes).all(axis=1)
+    judged &= np.all(size > 0, axis=1)  # False for NaN
+    limit = (1 + STICKING_OUT) * table.image_sizes_of_boxes[rows]
+    sticking_out = int((table.xyxy[rows, 2:] > limit).any(axis=1).sum())
+    share = len(rows) / max(1, int(judged.sum()))
+    return share >= CORNERS_SHARE and sticking_out >= CERTAIN_NUMBER
 
 
 def _border(table: DatasetTable, good: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

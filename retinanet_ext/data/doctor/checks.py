@@ -15,6 +15,7 @@ from .findings import CODES, Fault, Finding, list_findings
 from .ids import check_lists, missing_files
 from .images import ImageFacts, check_images, duplicate_images
 from .leakage import compare_tables
+from .sources import LoadedTable
 from .statistics import (
     InputSize,
     check_anchors,
@@ -24,7 +25,7 @@ from .statistics import (
 )
 from .table import DatasetTable
 
-__all__ = ["Report", "examine", "find_faults"]
+__all__ = ["Report", "add_reader_warnings", "examine", "find_faults"]
 
 MAX_LISTED = 10_000  # of one code in one dataset; the counts are of all
 
@@ -118,6 +119,13 @@ def examine(
         _add(report, table, step())
     report.findings.sort(key=lambda x: x.severity != "error")
     return report
+
+
+def add_reader_warnings(report: Report, loaded: LoadedTable) -> None:
+    """Add what the reader of training warned of: files that it leaves out, doubtful numbers."""
+    faults = [Fault.of_dataset("reader_warning", text) for text in loaded.said]
+    _add(report, loaded.table, faults)
+    report.findings.sort(key=lambda x: x.severity != "error")
 
 
 def _refused(

@@ -46,6 +46,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "annotation_id_zero": ("warning", "COCO's evaluation takes a match with id 0 for none"),
     "unknown_category": ("error", "a category that the dataset does not have"),
     "unknown_image": ("error", "an annotation of an image that the dataset does not have"),
+    "reader_warning": ("warning", "training leaves something out, or doubts what is meant"),
     "no_objects": ("error", "no usable object in the dataset"),
     "empty_class": ("warning", "a class without objects"),
     "imbalance": ("warning", "some classes have many times the objects of others"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .boxes import normalised_layout
+from .boxes import corners_are_certain, normalised_layout
 from .checks import find_faults
 from .coco_file import xywh
 from .findings import Fault
@@ -53,6 +53,7 @@ def clean(
     image_root: str | os.PathLike[str] = "",
     val: DatasetTable | None = None,
     facts: Mapping[str, ImageFacts] | None = None,
+    is_xywh: bool = False,
 ) -> tuple[dict[str, Any], list[Change]]:
     """Correct what has one sensible correction and take out what cannot be used.
 
@@ -66,6 +67,7 @@ def clean(
         json_file, image_root: as in ``from_coco_json``.
         val: the validation set, for leakage.
         facts: see ``find_faults``.
+        is_xywh: nothing can speak against boxes being XYWH, as where ``to_coco`` made them.
 
     Returns:
         The corrected content and the changes in their order.
@@ -79,7 +81,7 @@ def clean(
         faults = find_faults(table, facts)
         if val is not None:
             faults += compare_tables(table, val, facts)
-        done = _Round(content, table, faults, facts or {}).correct()
+        done = _Round(content, table, faults, facts or {}, is_xywh).correct()
         changes += done
         if not done:
             break
@@ -95,9 +97,10 @@ class _Round:
         table: DatasetTable,
         faults: list[Fault],
         facts: Mapping[str, ImageFacts],
+        is_xywh: bool,
     ):
         self.content, self.table, self.facts = content, table, facts
-        self.faults = faults
+        self.faults, self.is_xywh = faults, is_xywh
         self.changes: list[Change] = []
         self.dropped_images: set[int] = set()
         self.dropped_boxes: set[int] = set()
@@ -221,6 +224,7 @@ class _Round:
         bboxes, sizes = self.table.bboxes, self.table.image_sizes_of_boxes
         rows = [row for _, row in self._rows("box_normalised", of="box")]
         layout = normalised_layout(self.table, np.array(rows, dtype=np.int64))
+        layout = "XYWH" if self.is_xywh else layout
 
         def order(row: int) -> np.ndarray:
             a, b = self.table.xyxy[row, :2], self.table.xyxy[row, 2:]
@@ -243,9 +247,15 @@ class _Round:
             "box_looks_xyxy": lambda row: bboxes[row],
             "box_normalised": scale,
         }
+        corners = [row for _, row in self._rows("box_looks_xyxy", of="box")]
+        if self.is_xywh:  # so they only stand out
+            corrections["box_looks_xyxy"] = cut
+        elif not corners_are_certain(self.table, np.array(corners, dtype=np.int64)):
+            del corrections["box_looks_xyxy"]
         for code, row in self._rows(*corrections, of="box"):
             corrected = corrections[code](row)
-            if row not in self.dropped_boxes and np.isfinite(corrected).all():
+            changed = code != "box_looks_xyxy" or (corrected != self.table.xyxy[row]).any()
+            if row not in self.dropped_boxes and np.isfinite(corrected).all() and changed:
                 before = self.content["annotations"][row]["bbox"]
                 self._set_box(row, corrected[None])
                 after = self.content["annotations"][row]["bbox"]

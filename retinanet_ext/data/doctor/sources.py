@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -22,13 +25,18 @@ from .table import DatasetTable, from_coco_json, from_dataset_dicts
 
 __all__ = ["LoadedTable", "load_table", "why_refused"]
 
+OF_FORMATS = tuple(
+    f"retinanet_ext.data.formats.{name}" for name in ("coco", "csv_rows", "voc", "yolo")
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class LoadedTable:
     """A table and the COCO json that it is made of; ``json_file`` is "" for other formats.
 
     ``facts`` are of the images that the reader could not read; ``dropped`` says how the json's file
-    names begin below ``image_root``, see :func:`retinanet_ext.data.formats.places.tail`.
+    names begin below ``image_root``, see :func:`retinanet_ext.data.formats.places.tail`. ``said``
+    is what the reader of training warned of.
     """
 
     table: DatasetTable
@@ -36,6 +44,7 @@ class LoadedTable:
     image_root: str = ""
     dropped: int = 0
     facts: dict[str, ImageFacts] = dataclasses.field(default_factory=dict)
+    said: tuple[str, ...] = ()
 
 
 def load_table(name: str, spec: str, cfg: CfgNode, classes: str = "") -> LoadedTable:
@@ -77,14 +86,16 @@ def load_table(name: str, spec: str, cfg: CfgNode, classes: str = "") -> LoadedT
 
 
 def _read(name: str, source: Source) -> LoadedTable:
-    table = read_cached(source, "")
+    with _warnings_of_readers() as said:
+        table = read_cached(source, "")
     dicts: list[dict[str, Any]] = table.records()
     facts = {
         path: ImageFacts("unreadable" if os.path.isfile(path) else "missing", f"the file {why}")
         for path, why in table.bad.items()
     }
     checked = from_dataset_dicts(dicts, table.class_names, name, source.annotations)
-    return LoadedTable(dataclasses.replace(checked, classes_by_name=True), facts=facts)
+    checked = dataclasses.replace(checked, classes_by_name=True)
+    return LoadedTable(checked, facts=facts, said=tuple(said))
 
 
 def _coco(name: str, json_file: str, image_root: str, by_name: bool = True) -> LoadedTable:
@@ -136,3 +147,26 @@ def _registered(name: str, dataset: str) -> LoadedTable:
             f"MetadataCatalog.get('{dataset}').thing_classes"
         )
     return LoadedTable(from_dataset_dicts(dicts, class_names, name, dataset))
+
+
+@contextmanager
+def _warnings_of_readers() -> Iterator[list[str]]:
+    """Collect what the readers of the formats warn of, beside logging it."""
+    handler = _Collector()
+    loggers = [logging.getLogger(name) for name in OF_FORMATS]
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield handler.lines
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+
+
+class _Collector(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
 from ...errors import InputError, MissingFileError
+from ..formats.plain_text import read_json
 from ..formats.table import paused_gc
 from .columns import box_columns, flag_or_fault, positions, size_or_nan
 
@@ -125,11 +125,7 @@ def from_coco_json(
     if not PathManager.isfile(json_file):
         raise MissingFileError(f"annotation file '{json_file}' does not exist")
     with paused_gc():
-        try:
-            with PathManager.open(json_file, "r", encoding="utf-8-sig") as file:
-                content = json.load(file, object_hook=_shrink)
-        except ValueError as error:
-            raise InputError(f"'{json_file}' is no json file: {error}") from error
+        content = read_json(json_file, _shrink)
         return from_coco_content(content, json_file, image_root, name)
 
 

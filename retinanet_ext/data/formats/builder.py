@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from .table import BoxTable, Inputs
 
 __all__ = ["TableBuilder"]
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 DECIMALS = 3  # of a pixel: the same box is then the same number in every format
 
 
@@ -53,6 +55,8 @@ class TableBuilder:
             if self.declared:
                 known = listed(list(self._index))
                 raise InputError(f"{where}: class '{name}' is not in the list of classes ({known})")
+            if CONTROL.search(name):
+                raise InputError(f"{where}: class {name!r} holds a control character; remove it")
             self._index[name] = len(self._index)
         return self._index[name]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -10,10 +9,11 @@ from itertools import chain
 from typing import Any
 
 from ...errors import InputError, listed
-from .builder import TableBuilder
+from .builder import CONTROL, TableBuilder
 from .places import find_images
+from .plain_text import read_json
 from .table import BoxTable, Inputs, Source
-from .text import parse_flag, parse_name, parse_number, unique_names
+from .text import parse_flag, parse_name, parse_number, parse_size, unique_names
 
 __all__ = ["read_coco"]
 
@@ -45,15 +45,17 @@ def read_coco(source: Source, inputs: Inputs) -> BoxTable:
     builder = TableBuilder(names, inputs)
     own_ids = all(type(x["id"]) is int and abs(x["id"]) <= MAX_ID for x in images)
     index: dict[Any, int] = {}
-    first_of: dict[str, Any] = {}
+    first_of: dict[str, dict] = {}
     joined = []
     for x in images:
         name = os.path.normpath(x["file_name"])
         if name in first_of:
-            joined.append((x["file_name"], first_of[name], x["id"]))
-            index[x["id"]] = index[first_of[name]]
+            first = first_of[name]
+            _check_is_one_picture(first, x, path)
+            joined.append((x["file_name"], first["id"], x["id"]))
+            index[x["id"]] = index[first["id"]]
             continue
-        first_of[name] = x["id"]
+        first_of[name] = x
         index[x["id"]] = builder.add_image(
             place.path(x["file_name"]),
             x["height"],
@@ -69,7 +71,7 @@ def read_coco(source: Source, inputs: Inputs) -> BoxTable:
             *joined[0],
         )
     lost = 0
-    typed = _are_typed(annotations)
+    typed, plain = _are_typed(annotations), _are_plain(annotations)
     for number, annotation in enumerate(annotations):
         image_id, category = annotation.get("image_id"), annotation.get("category_id")
         if not typed:
@@ -83,14 +85,12 @@ def read_coco(source: Source, inputs: Inputs) -> BoxTable:
                 f"{_place(path, number, annotation)}: category_id is {category!r}, "
                 f"which is not in 'categories' ({listed([c['id'] for c in categories])})"
             )
-        crowd = bool(annotation.get("iscrowd") or annotation.get("ignore"))
-        if crowd:  # "0" and [0] are true to Python
+        crowd, ignored = annotation.get("iscrowd", 0), annotation.get("ignore", 0)
+        if crowd != 0 or ignored != 0:  # "0" and [0] are true to Python, and [] is false
             where = _place(path, number, annotation)
-            crowd = parse_flag(annotation.get("iscrowd"), where, "iscrowd")
-            crowd |= parse_flag(annotation.get("ignore"), where, "ignore")
-        builder.add_box(
-            image, _box(annotation.get("bbox"), path, number, annotation), class_of[category], crowd
-        )
+            crowd = parse_flag(crowd, where, "iscrowd") | parse_flag(ignored, where, "ignore")
+        box = _box(annotation.get("bbox"), plain, path, number, annotation)
+        builder.add_box(image, box, class_of[category], bool(crowd))
     texts = {str(x["id"]) for x in images} if lost and lost == len(annotations) else set()
     if any(str(a.get("image_id")) in texts for a in annotations):
         raise InputError(
@@ -105,11 +105,7 @@ def read_coco(source: Source, inputs: Inputs) -> BoxTable:
 
 
 def _load(path: str) -> dict[str, Any]:
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            content = json.load(file)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not json: {error}") from error
+    content = read_json(path)
     for key, fields in (("images", ("id", "file_name")), ("categories", ("id", "name"))):
         rows = content.get(key) if isinstance(content, dict) else None
         if not isinstance(rows, list) or not rows:
@@ -130,18 +126,29 @@ def _by_id(images: list[dict], path: str) -> list[dict]:
         where, key, name = f"{path}, entry {number} of 'images'", image["id"], image["file_name"]
         if not _is_id(key):
             raise InputError(f"{where}: id is {key!r}, but must be a number or a text")
-        if not isinstance(name, str) or not name.strip():
+        if not isinstance(name, str) or not name.strip() or CONTROL.search(name):
             raise InputError(f"{where}: file_name is {name!r}, but must be the name of a file")
         sizes = {side: image.get(side) or 0 for side in SIDES}
         for side, size in sizes.items():
-            if type(size) is not int:
-                sizes[side] = int(parse_number(size, f"{where} ({name})", side))
+            sizes[side] = parse_size(size, f"{where} ({name})", side)
         if key in found:
             raise InputError(
                 f"{path}: image id {key!r} is there twice, for {found[key]['file_name']} and {name}"
             )
         found[key] = {"id": key, "file_name": name.replace("\\", "/"), **sizes}
     return [found[key] for key in sorted(found, key=lambda x: (isinstance(x, str), x))]
+
+
+def _check_is_one_picture(first: dict, again: dict, path: str) -> None:
+    """Two entries of one file name and of two sizes are two pictures, one with a wrong name."""
+    sizes = [(x["width"], x["height"]) for x in (first, again)]
+    if 0 not in (*sizes[0], *sizes[1]) and sizes[0] != sizes[1]:
+        (w1, h1), (w2, h2) = sizes
+        raise InputError(
+            f"{path}: image ids {first['id']!r} and {again['id']!r} both name the picture "
+            f"{first['file_name']}, but with sizes {w1} x {h1} and {w2} x {h2}, so one of them "
+            "means another picture; correct its file_name"
+        )
 
 
 def _categories(content: dict[str, Any], path: str) -> list[dict[str, Any]]:
@@ -194,6 +201,15 @@ def _are_typed(annotations: list[dict]) -> bool:
     return kinds <= {int, str}
 
 
+def _are_plain(annotations: list[dict]) -> bool:
+    """Whether all numbers of boxes are numbers; otherwise each is looked at by itself."""
+    try:
+        numbers = chain.from_iterable(a["bbox"] for a in annotations)
+        return set(map(type, numbers)) <= {int, float}
+    except (KeyError, TypeError):
+        return False
+
+
 def _check_types(image_id: Any, category: Any, where: str) -> None:
     for what, value in (("image_id", image_id), ("category_id", category)):
         if isinstance(value, bool | list | dict):
@@ -205,13 +221,16 @@ def _place(path: str, number: int, annotation: dict) -> str:
     return f"{path}, annotation {annotation.get('id', f'number {number}')}"
 
 
-def _box(box: Any, path: str, number: int, annotation: dict) -> tuple[float, float, float, float]:
+def _box(
+    box: Any, plain: bool, path: str, number: int, annotation: dict
+) -> tuple[float, float, float, float]:
     if not isinstance(box, (list, tuple)) or len(box) != 4:
         where = _place(path, number, annotation)
         raise InputError(f"{where}: bbox is {box!r}, but must be [x, y, width, height]")
     x, y, width, height = box
     try:
-        fine = math.isfinite(x + y + width + height)  # one test for four, of a million boxes
+        # One test for four, of a million boxes.
+        fine = plain and math.isfinite(x + y + width + height)
     except (TypeError, OverflowError):
         fine = False
     if not fine:

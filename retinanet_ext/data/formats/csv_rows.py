@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from ...errors import InputError, MissingFileError
 from .builder import TableBuilder
@@ -39,27 +38,34 @@ def read_csv(source: Source, inputs: Inputs) -> BoxTable:
     names = read_class_file(source.classes, inputs) if source.classes else None
     builder = TableBuilder(names, inputs)
     rows = list(read_rows(path, inputs))
-    columns = list(range(len(COLUMNS)))
+    columns, most = list(range(len(COLUMNS))), len(COLUMNS)
     if rows and (header := _header(rows[0][1], f"{path}, line {rows[0][0]}")):
-        columns = header
+        columns, most = header, len(rows[0][1])
         del rows[0]
     place = _place([(i, x[columns[0]]) for i, x in rows if columns[0] < len(x)], source)
     images: dict[str, int] = {}
     for line, fields in rows:
         where = f"{path}, line {line}"
         if len(fields) == 1 and columns[0] == 0:  # a path, and no object
+            _refuse_delimiter(fields[0], where)
             fields = fields + [""] * max(columns)
         if len(fields) <= max(columns):
             raise InputError(f"{where}: has {len(fields)} fields; a row is {CONVENTION}")
+        if any(fields[most:]):  # a decimal comma is one way to them, and moves all that follow
+            raise InputError(
+                f"{where}: has {len(fields)} fields, but {most} columns; a comma within a field "
+                "needs quotes, and numbers have a decimal point"
+            )
         name, *corners, label = (fields[column] for column in columns)
         image = os.path.normpath(place.path(name))
         if not name:
             raise InputError(f"{where}: has no path; a row is {CONVENTION}")
         if image not in images:
-            if Path(image).is_file():
+            if os.path.isfile(image):  # unlike pathlib, for names of any length
                 images[image] = builder.add_image(image)
             else:
-                images[image] = builder.add_bad_image(image, f"does not exist (line {line})")
+                why = f"does not exist ({os.path.basename(path)}, line {line})"
+                images[image] = builder.add_bad_image(image, why)
         if not any(corners) and not label:
             continue
         if not label:
@@ -91,6 +97,15 @@ def _place(paths: list[tuple[int, str]], source: Source) -> Place:
     return place
 
 
+def _refuse_delimiter(field: str, where: str) -> None:
+    for delimiter in ";\t| ":
+        if field.count(delimiter) >= len(COLUMNS) - 1:
+            raise InputError(
+                f"{where}: has fields between {delimiter!r}, but must have them between commas: "
+                f"{CONVENTION}"
+            )
+
+
 def _require_some(images: list[str], line: int, path: str) -> None:
     """Raise FileNotFoundError where none of ``images`` is there; ``line`` names the first."""
     if not any(map(os.path.isfile, images)):
@@ -106,6 +121,9 @@ def _header(fields: list[str], where: str) -> list[int] | None:
     found = [next((lower.index(x) for x in names if x in lower), None) for names in COLUMNS]
     if all(index is None for index in found[1:5]):
         return None
+    for names, index in zip(COLUMNS, found, strict=True):
+        if index is not None and lower.count(lower[index]) > 1:
+            raise InputError(f"{where}: names the column {lower[index]} twice ({names[0]})")
     missing = [names[0] for names, index in zip(COLUMNS, found, strict=True) if index is None]
     if missing:
         raise InputError(f"{where}: names columns, but none for {', '.join(missing)}")

@@ -47,7 +47,7 @@ def load_data_yaml(path: str) -> dict[str, Any]:
     try:
         text = read_text(path, YAML_BYTES)
         compose_yaml(path, text)
-        content = yaml.safe_load(text)
+        content = yaml.load(text, DataYamlLoader)
     except (yaml.YAMLError, RecursionError) as error:
         raise InputError(f"{path} is not safe yaml: {one_line(error)}") from error
     if not isinstance(content, dict) or not isinstance(content.get("names"), (list, dict)):
@@ -81,6 +81,12 @@ def yolo_images(source: Source, content: dict[str, Any], inputs: Inputs) -> tupl
     elif subset in given:
         entries = content[subset]
         entries = entries if isinstance(entries, list) else [entries]
+        for entry in entries:
+            if isinstance(entry, bool) or not isinstance(entry, str | int) or not _posix(entry):
+                raise InputError(
+                    f"{path}: '{subset}' holds {entry!r}, but must be a folder, a file with a list "
+                    "of images, or several of them"
+                )
         places = [_place(_posix(entry), root, Path(path)) for entry in entries]
     else:
         raise InputError(
@@ -124,7 +130,7 @@ def _place(entry: str, root: Path, path: Path) -> Path:
         tails = [tail(name, n) for n in range(1, len(path_parts(name)) + 1)]
         elsewhere += [path.parent / x for text in tails for x in _other_names(text)]
     for place in [*written, *elsewhere]:
-        if place.exists():
+        if os.path.exists(place):  # unlike pathlib, for names of any length
             found = Path(os.path.normpath(place))
             if place != written[0]:
                 logger.warning("%s: '%s' is not there; taking %s", path, written[0], found)
@@ -170,3 +176,42 @@ def _images_of(place: Path, root: Path, path: Path, inputs: Inputs) -> list[str]
     if found_in != Place(os.fspath(place.parent)):
         say_found(os.fspath(place), names, found_in)
     return [os.path.normpath(found_in.path(name)) for name in names]
+
+
+class DataYamlLoader(yaml.SafeLoader):
+    """``yaml.SafeLoader`` that keeps what yaml would change or lose without a word.
+
+    A number in another spelling than Python's (``010`` is eight to yaml, ``1_0`` ten, ``1:30``
+    ninety) and a date stay texts. A key that stands twice raises, where yaml takes the last one.
+    """
+
+
+def _int(loader: DataYamlLoader, node: yaml.ScalarNode) -> Any:
+    number = loader.construct_yaml_int(node)
+    return number if str(number) == node.value else str(node.value)
+
+
+def _text(loader: DataYamlLoader, node: yaml.ScalarNode) -> str:
+    return str(node.value)
+
+
+def _mapping(loader: DataYamlLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    known: dict[Any, yaml.Node] = {}
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+            continue
+        name = key.tag, key.value
+        if name in known:
+            raise yaml.constructor.ConstructorError(
+                "while reading keys and values",
+                node.start_mark,
+                f"found the key '{key.value}' twice",
+                key.start_mark,
+            )
+        known[name] = key
+    return loader.construct_mapping(node, deep=True)
+
+
+DataYamlLoader.add_constructor("tag:yaml.org,2002:int", _int)
+DataYamlLoader.add_constructor("tag:yaml.org,2002:timestamp", _text)
+DataYamlLoader.add_constructor("tag:yaml.org,2002:map", _mapping)

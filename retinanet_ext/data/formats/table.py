@@ -198,6 +198,6 @@ def _state(path: str) -> tuple[int, int]:
     """What changes with the file; (0, -1) while it is not there."""
     try:
         state = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
+    except (OSError, ValueError):  # also a name that no file can have
         return 0, -1
     return state.st_mtime_ns, state.st_size

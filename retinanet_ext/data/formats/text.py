@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from ...errors import InputError, MissingFileError
 from .table import Inputs
@@ -14,6 +14,7 @@ __all__ = [
     "parse_flag",
     "parse_name",
     "parse_number",
+    "parse_size",
     "read_class_file",
     "read_rows",
     "unique_names",
@@ -24,11 +25,34 @@ def parse_number(value: object, where: str, what: str) -> float:
     """A finite number; an error names ``where`` and ``what``."""
     try:
         number = float(value)  # type: ignore[arg-type]
+        if isinstance(value, str) and "_" in value:  # 1_0 is 10 only to Python
+            raise ValueError
     except (TypeError, ValueError, OverflowError):
-        raise InputError(f"{where}: {what} is {value!r}, but must be a number") from None
+        raise InputError(f"{where}: {what} is {_shown(value)}, but must be a number") from None
     if isinstance(value, bool) or not math.isfinite(number):
-        raise InputError(f"{where}: {what} is {value!r}, but must be a finite number")
+        raise InputError(f"{where}: {what} is {_shown(value)}, but must be a finite number")
     return number
+
+
+def parse_size(value: object, where: str, what: str) -> int:
+    """A width or height in whole pixels; 0 or less where it is not known."""
+    number = parse_number(value, where, what)
+    if number != int(number) or number > MAX_SIZE:
+        raise InputError(
+            f"{where}: {what} is {_shown(value)}, but must be a whole number of pixels, at most "
+            f"{MAX_SIZE}"
+        )
+    return int(number)
+
+
+def _shown(value: object) -> str:
+    """A value in a message, of which a hundred characters are enough."""
+    text = repr(value)
+    return text if len(text) <= SHOWN_LENGTH else f"{text[:SHOWN_LENGTH]}..."
+
+
+SHOWN_LENGTH = 100
+MAX_SIZE = 2**31 - 1
 
 
 def parse_flag(value: object, where: str, what: str) -> bool:
@@ -43,7 +67,7 @@ def parse_flag(value: object, where: str, what: str) -> bool:
         found = _FLAGS.get(str(value).strip().lower())
         if found is not None:
             return found
-    raise InputError(f"{where}: {what} is {value!r}, but must be 0 or 1")
+    raise InputError(f"{where}: {what} is {_shown(value)}, but must be 0 or 1")
 
 
 _NO, _YES = ("", "0", "0.0", "false", "no", "n", "f"), ("1", "1.0", "true", "yes", "y", "t")
@@ -62,7 +86,9 @@ def parse_name(value: object, where: str) -> str:
             "name in quotes"
         )
     if not isinstance(value, str | int) or not str(value).strip():
-        raise InputError(f"{where}: is {value!r}, but must be the name of a class; put one there")
+        raise InputError(
+            f"{where}: is {_shown(value)}, but must be the name of a class; put one there"
+        )
     return str(value)
 
 
@@ -75,6 +101,8 @@ def read_rows(path: str, inputs: Inputs) -> Iterator[tuple[int, list[str]]]:
         try:
             for row in reader:
                 first, last = last + 1, reader.line_num
+                if any("\0" in x for x in row):
+                    raise InputError(f"{path}, line {last}: holds a zero byte, so it is no text")
                 if any("\n" in x for x in row):
                     raise InputError(
                         f"{path}, line {first}: a quote that begins there is not closed on its "
@@ -94,7 +122,7 @@ def read_class_file(path: str, inputs: Inputs) -> list[str]:
     Raises:
         ValueError: a row of another kind, or a name or id twice; names file and line.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise MissingFileError(f"file of class names {path} does not exist")
     found: dict[float, str] = {}
     for line, fields in read_rows(path, inputs):

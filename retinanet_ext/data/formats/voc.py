@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,9 +13,9 @@ from ...errors import InputError, MissingFileError
 from .builder import TableBuilder
 from .images import is_hidden, is_image
 from .places import XML_FOLDERS, subfolder
-from .plain_text import read_bytes, read_text
+from .plain_text import read_text, read_xml
 from .table import BoxTable, Inputs, Source
-from .text import parse_flag, parse_number, read_class_file
+from .text import parse_flag, parse_number, parse_size, read_class_file
 
 __all__ = ["read_voc"]
 
@@ -45,7 +46,7 @@ def read_voc(source: Source, inputs: Inputs) -> BoxTable:
     lost: list[tuple[Path, str]] = []
     xml_of: dict[str, Path] = {}
     for path in _xml_files(Path(source.annotations), folder, inputs):
-        root = _parse(path, inputs)
+        root = _root(path, inputs)
         image, missing = _image_of(path, root, images)
         if image in xml_of:
             raise InputError(
@@ -94,8 +95,8 @@ def _xml_files(path: Path, folder: Path, inputs: Inputs) -> list[Path]:
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if line.strip():
             choices = [folder / f"{name}.xml" for name in _names_in(line)]
-            files.append(next((file for file in choices if file.is_file()), choices[0]))
-            if not files[-1].is_file():
+            files.append(next((file for file in choices if os.path.isfile(file)), choices[0]))
+            if not os.path.isfile(files[-1]):
                 raise MissingFileError(f"{path}, line {number}: there is no {files[-1]}")
     distinct = list(dict.fromkeys(files))
     if len(distinct) < len(files):
@@ -180,13 +181,15 @@ def _read_file(
     else:
         index = builder.add_image(image, height, width)
     below = False
+    _check_places(root, path)
     for number, element in enumerate(root.findall("object"), 1):
         where = f"{path}, object {number}"
-        label = (element.findtext("name") or "").strip()
-        bounds = element.find("bndbox")
-        if not label or bounds is None:
-            raise InputError(f"{where}: has no {'bndbox' if label else 'name'}")
-        x1, y1, x2, y2 = (parse_number(bounds.findtext(tag), where, tag) for tag in CORNERS)
+        of_object = _children(element, where)
+        label, bounds = (of_object["name"].text or "").strip(), of_object["bndbox"]
+        if not label:
+            raise InputError(f"{where}: its name is empty")
+        corners = _children(bounds, where, CORNERS)
+        x1, y1, x2, y2 = (parse_number(corners[tag].text, where, tag) for tag in CORNERS)
         below |= one_based and min(x1, y1) < 1
         shift = 1 if one_based else 0
         difficult = parse_flag(element.findtext("difficult"), where, "difficult")
@@ -195,56 +198,52 @@ def _read_file(
     return below
 
 
-def _parse(path: Path, inputs: Inputs) -> ElementTree.Element:
+def _children(
+    element: ElementTree.Element, where: str, needed: Sequence[str] = ("name", "bndbox")
+) -> dict[str, ElementTree.Element]:
+    """What is in an element, by tag; each of ``needed`` once, since of two neither can be trusted.
+
+    Raises:
+        ValueError: one of ``needed`` is missing or there twice.
+    """
+    found = {}
+    for child in element:
+        if child.tag in found and child.tag in needed:
+            raise InputError(f"{where}: has <{child.tag}> twice; remove the wrong one")
+        found[child.tag] = child
+    missing = [tag for tag in needed if tag not in found]
+    if missing:
+        raise InputError(f"{where}: has no {missing[0]}")
+    return found
+
+
+def _check_places(root: ElementTree.Element, path: Path) -> None:
+    """No object and no box may be where they are not looked for, and be lost without a word.
+
+    Raises:
+        ValueError: a tag is in another case or namespace, or inside of something else.
+    """
+    objects = root.findall("object")
+    right = {"object": len(objects), "bndbox": 0}
+    right["bndbox"] = sum(len(x.findall("bndbox")) + len(x.findall("part/bndbox")) for x in objects)
+    tags = [str(x.tag).rpartition("}")[2].lower() for x in root.iter()]
+    for tag, number in right.items():
+        if tags.count(tag) > number:
+            raise InputError(
+                f"{path}: {tags.count(tag) - number} <{tag}> are not where VOC has them, directly "
+                "in <annotation> and in lower case, without a namespace (a <bndbox> in an <object>)"
+            )
+
+
+def _root(path: Path, inputs: Inputs) -> ElementTree.Element:
     inputs.add(path)
-    data = read_bytes(path)
-    # Annotations need no entities, and those of a hostile file can fill the memory (Expat limits
-    # them itself from 2.4.1 on). Without the zeros, this also finds them in UTF-16.
-    text = _decoded(path, data)
-    if b"<!DOCTYPE" in data.replace(b"\0", b"").upper() or "<!DOCTYPE" in text.upper():
-        raise InputError(f"{path}: holds a document type definition, which is not read; remove it")
-    try:
-        root = ElementTree.fromstring(text or data)
-    except ElementTree.ParseError as error:
-        raise InputError(f"{path} is not xml: {error}{_hint(data)}") from error
+    root = read_xml(path)
     if root.tag != "annotation":
         raise InputError(f"{path} is not VOC xml: it starts with <{root.tag}>, not <annotation>")
     return root
 
 
-def _decoded(path: Path, data: bytes) -> str:
-    """The text of an xml in an encoding that Expat does not know, such as gbk; "" of others.
-
-    Raises:
-        ValueError: Python does not know it either, or the bytes are not in it.
-    """
-    declared = _DECLARATION.match(data)
-    encoding = declared.group(1).decode() if declared else "utf-8"
-    if encoding.lower() in ("utf-8", "utf8", "utf-16", "us-ascii", "ascii", "iso-8859-1"):
-        return ""  # also with a byte order mark
-    try:
-        text = data.decode(encoding)
-    except (LookupError, ValueError):
-        raise InputError(
-            f"{path}: declares the encoding '{encoding}', which Python does not know or its bytes "
-            "are not in; save it as UTF-8, and declare that"
-        ) from None
-    return text[text.index("?>") + 2 :]  # of a text, no encoding may be declared
-
-
-_DECLARATION = re.compile(rb"""\s*<\?xml[^>]*\bencoding\s*=\s*["']([\w.:-]+)["'][^>]*\?>""")
-
-
-def _hint(data: bytes) -> str:
-    """What to do where the encoding is at fault."""
-    try:
-        data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8")
-    except UnicodeDecodeError:
-        return "; it declares no encoding and is not in UTF-8: save it as UTF-8"
-    return ""
-
-
 def _length(root: ElementTree.Element, tag: str, path: Path) -> int:
     """Recorded height or width; 0 where there is none, and the image is to be asked."""
     text = root.findtext(f"size/{tag}")
-    return int(parse_number(text, f"{path}", tag)) if text and text.strip() else 0
+    return parse_size(text, f"{path}", tag) if text and text.strip() else 0

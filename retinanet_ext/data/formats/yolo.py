@@ -18,6 +18,7 @@ __all__ = ["read_yolo"]
 
 logger = logging.getLogger(__name__)
 
+MOST_DIGITS = 18  # of the number of a class
 TOLERANCE = 0.01  # tools write coordinates slightly above 1
 
 
@@ -46,6 +47,7 @@ def read_yolo(source: Source, inputs: Inputs) -> BoxTable:
     images, whole = yolo_images(source, content, inputs)
     labelled = 0
     used: dict[str, set[str]] = {}
+    owner: dict[str, str] = {}
     for image in images:
         labels = _label_file(image)
         inputs.add(os.path.dirname(image))
@@ -55,7 +57,16 @@ def read_yolo(source: Source, inputs: Inputs) -> BoxTable:
             inputs.add(folder)  # a label file may appear
         if os.path.isfile(labels):
             labelled += 1
+            if owner.setdefault(labels, image) != image:
+                raise InputError(
+                    f"{labels} are the labels of two pictures, {owner[labels]} and {image}; remove "
+                    "or rename one of them"
+                )
             _read_labels(labels, index, class_of, builder, inputs, keypoints)
+        elif os.path.lexists(labels):
+            raise InputError(
+                f"{labels} should be the labels of {image}, but is a folder or a link to nothing"
+            )
     if not labelled:
         raise MissingFileError(
             f"{path}: none of the {len(images)} images has a label file; looked for "
@@ -106,15 +117,18 @@ def _read_labels(
         if not fields:
             continue
         where = f"{path}, line {number}"
-        if not fields[0].isdecimal() or int(fields[0]) not in class_of:
-            raise InputError(
-                f"{where}: class is '{fields[0]}', but data.yaml knows {listed(list(class_of))}"
-            )
         builder.add_box(
             image,
             _box(_without_keypoints(fields[1:], keypoints, where), where),
-            class_of[int(fields[0])],
+            class_of[_class_number(fields[0], class_of, where)],
         )
+
+
+def _class_number(text: str, class_of: dict[int, int], where: str) -> int:
+    if text.isdecimal() and len(text) <= MOST_DIGITS and int(text) in class_of:
+        return int(text)
+    shown = text if len(text) <= MOST_DIGITS else f"{text[:MOST_DIGITS]}..."
+    raise InputError(f"{where}: class is '{shown}', but data.yaml knows {listed(list(class_of))}")
 
 
 def _without_keypoints(fields: list[str], keypoints: int, where: str) -> list[str]:

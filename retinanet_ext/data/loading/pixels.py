@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -35,9 +36,11 @@ def read_picture(file_name: str, format: str | None = None, sixteen_bit: str = "
 
     Raises:
         ValueError: pixels of more than 8 bits, and no rule for them or one that does not fit; or
-            more pixels than Pillow decodes.
+            more pixels than Pillow decodes; or the file is a folder, device or pipe.
         OSError: what Pillow says of the file.
     """
+    if not os.path.isfile(file_name) and os.path.exists(file_name):
+        raise InputError(f"{file_name}: is a folder, device or pipe, but must be a file")
     try:
         with PathManager.open(file_name, "rb") as file, Image.open(file) as image:
             if image.mode in DEEP_MODES:

@@ -318,3 +318,16 @@ def test_the_cache_is_where_the_config_says(tmp_path, cache_dir):
         cfg.DATASETS.CACHE_DIR = key
         register_extra_datasets(cfg)
         assert len(list(folder.iterdir())) == 1
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_set_without_objects_is_named(kind, tmp_path):
+    spec = write(
+        kind, tmp_path / "data", [Picture("p0.png", 50, 40), Picture("p1.png", 50, 40)], NAMES
+    )
+    if kind == "yolo":
+        (tmp_path / "data" / "labels" / "p0.txt").touch()
+    with pytest.raises(ValueError, match=r"no object") as error:
+        register_extra_datasets(cfg := config(row("mine", spec)))
+        check_datasets(cfg)
+    assert str(tmp_path / "data") in str(error.value)

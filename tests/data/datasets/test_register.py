@@ -317,3 +317,25 @@ def test_the_datasets_of_this_package_are_lazy_and_a_function_is_not(tmp_path):
     assert DatasetCatalog["quickstart_train"].origin == "builtin"
     assert isinstance(OwnDataset(), LazyDataset)
     assert not isinstance(lambda: [], LazyDataset)
+
+
+@pytest.mark.parametrize(
+    ("where", "changes", "words"),
+    [
+        ("annotations", {"category_id": {}}, "annotation 1: category_id is {}"),
+        ("annotations", {"bbox": []}, r"annotation 1: bbox is \[\]"),
+        ("images", {"id": [1]}, r"entry 0 of 'images': id is \[1\]"),
+        ("images", {"width": "wide"}, r"0\.png: width is 'wide'"),
+        ("annotations", {"segmentation": 7}, "cannot use .*TypeError"),
+    ],
+)
+def test_faults_of_a_json_are_one_sentence_with_the_place(tmp_path, where, changes, words):
+    boxes = [{"image_id": 1, "category_id": 1, "bbox": [2, 3, 10, 10]}]
+    path = coco_file(tmp_path / "a.json", {"0.png": (40, 30)}, boxes)
+    content = json.loads(path.read_text())
+    content[where][0].update(changes)
+    path.write_text(json.dumps(content))
+    register_coco_dataset("faulty", path, tmp_path)
+    with pytest.raises(ValueError, match=f"dataset 'faulty'.*{words}") as error:
+        DatasetCatalog.get("faulty")
+    assert "\n" not in str(error.value)

@@ -132,7 +132,7 @@ def test_entries_of_any_kind_are_findings_and_no_crash(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text,words", [("{", "is no json"), ("[]", "'images'"), ('{"images": []}', "'annotations'")]
+    "text,words", [("{", "is not json"), ("[]", "'images'"), ('{"images": []}', "'annotations'")]
 )
 def test_what_is_no_coco_json_is_one_error(tmp_path, text, words):
     (tmp_path / "a.json").write_text(text)

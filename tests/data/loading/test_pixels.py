@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -117,3 +118,9 @@ def test_pictures_of_eight_bits_are_those_of_detectron2(tmp_path: Path, mode):
 def test_a_name_that_a_function_does_not_use():
     with pytest.raises(NameError, match="has no global nothing_like_it"):
         with_globals(DatasetMapper.__call__, nothing_like_it=1)
+
+
+def test_a_pipe_is_no_picture_that_is_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"a\.png: is a folder, device or pipe"):
+        read_picture(str(tmp_path / "a.png"))
