@@ -94,6 +94,10 @@ def test_versions_count_changes_in_place():
         lambda m: m.register_forward_pre_hook(print),
         lambda m: m.register_full_backward_hook(print),
         lambda m: m.register_full_backward_pre_hook(print),
+        lambda m: nn.modules.module.register_module_forward_hook(print),
+        lambda m: nn.modules.module.register_module_forward_pre_hook(print),
+        lambda m: nn.modules.module.register_module_full_backward_hook(print),
+        lambda m: nn.modules.module.register_module_full_backward_pre_hook(print),
     ],
 )
 def test_hooks_of_each_kind_are_seen_until_they_are_removed(register):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from . import winograd
+from .hooked import is_hooked
 
 
 @dataclass(frozen=True)
@@ -121,14 +122,16 @@ class FastNormConv2d(NormConv2d):
 
     A FrozenBatchNorm2d multiplies and shifts each channel by constants. Doing that to the kernel
     spares two passes over the output forward and one backward. It is done again at each call, since
-    a kernel may change at any time; that costs a pass over the parameters.
+    a kernel may change at any time; that costs a pass over the parameters. A norm that somebody
+    listens to by hooks is called.
     """
 
     speedups: Speedups
 
     def forward(self, x: Tensor) -> Tensor:
         weight, bias, norm = self.weight, self.bias, self.norm
-        if self.speedups.fold_frozen_bn and isinstance(norm, FrozenBatchNorm2d):
+        folds = self.speedups.fold_frozen_bn and isinstance(norm, FrozenBatchNorm2d)
+        if folds and not is_hooked(norm):
             scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
             shift = norm.bias - norm.running_mean * scale
             weight = weight * scale.view(-1, 1, 1, 1)
