@@ -12,7 +12,6 @@ from detectron2.structures import Instances
 from ..structures import DenseTargets
 from .postprocess.decode import DenseDecoder
 
-
 _LOSSES = (
     "override losses(self, anchors, outputs, targets), where outputs.logits, outputs.deltas, "
     "targets.labels (N, R) and targets.boxes (N, R, 4) are what Detectron2 passes"

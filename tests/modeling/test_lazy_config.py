@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from detectron2.config import LazyCall as L
-from detectron2.config import instantiate
+from detectron2.config import LazyConfig, instantiate
 from detectron2.model_zoo import get_config
 from detectron2.modeling.matcher import Matcher
+from omegaconf import OmegaConf
 
 from retinanet_ext.modeling import L1, IoUAssigner, RetinaNetExt
 from retinanet_ext.modeling.assigners.detectron2_matcher import MatcherAssigner
@@ -70,6 +71,18 @@ def test_another_target_gives_the_same_losses_and_detections(changes: dict):
     assert_same_losses(d2, ours, batch, steps=2)
     assert_same_detections(d2, ours, batch)
     assert_same_training(d2.double(), ours.double(), batch)
+
+
+@pytest.mark.parametrize(
+    "name", ["retinanet_ext.RetinaNetExt", "retinanet_ext.modeling.RetinaNetExt"]
+)
+def test_the_target_may_be_given_on_the_command_line(room: str):
+    config = OmegaConf.create({"model": theirs()}, flags={"allow_objects": True})
+    LazyConfig.apply_overrides(
+        config, [f"model._target_={room}.RetinaNetExt", "model.num_classes=5"]
+    )
+    model = instantiate(config.model)
+    assert type(model) is RetinaNetExt and model.decoder.num_classes == 5
 
 
 def test_thresholds_of_the_matcher_reach_the_assigner():

@@ -21,7 +21,7 @@ def build_tower(
     norm: str,
     num_levels: int,
     norm_per_level: str = "auto",
-) -> Tower:
+) -> nn.Sequential:
     """Stack 3x3 convolution, norm and ReLU for each entry of ``conv_dims``.
 
     Activations differ between pyramid levels; ``norm_per_level`` says what of a norm differs, too:
