@@ -25,6 +25,7 @@ __all__ = [
     "BatchNorm",
     "Dropout",
     "NormBase",
+    "end_workers",
     "forget_metadata",
     "forget_process_groups",
     "graph_is_kept",
@@ -131,6 +132,16 @@ def with_globals(function: Any, **names: Any) -> Any:
         function.__defaults__,
         function.__closure__,
     )
+
+
+def end_workers(batches: Any) -> None:
+    """End the worker processes of an iterator of a DataLoader, if it has some.
+
+    PyTorch does so when the last reference is gone, which may take until a garbage collection.
+    """
+    shut_down = getattr(batches, "_shutdown_workers", None)
+    if shut_down is not None:
+        shut_down()
 
 
 def forget_metadata(metadata: Any, key: str) -> None:

@@ -73,9 +73,7 @@ def test_another_target_gives_the_same_losses_and_detections(changes: dict):
     assert_same_training(d2.double(), ours.double(), batch)
 
 
-@pytest.mark.parametrize(
-    "name", ["retinanet_ext.RetinaNetExt", "retinanet_ext.modeling.RetinaNetExt"]
-)
+@pytest.mark.parametrize("room", ["retinanet_ext", "retinanet_ext.modeling"])
 def test_the_target_may_be_given_on_the_command_line(room: str):
     config = OmegaConf.create({"model": theirs()}, flags={"allow_objects": True})
     LazyConfig.apply_overrides(
