@@ -71,6 +71,7 @@ MAY_IMPORT = {
     "engine/evaluating": {
         "config",
         "data/datasets",
+        "engine/launch",
         "engine/optim",
         "engine/progress",
         "evaluation",
@@ -79,7 +80,7 @@ MAY_IMPORT = {
     "engine/impossible_model": {"config"},
     "engine/launch": {"config", "engine/checkpoint"},
     "engine/lazy": {"config", "data/loading", "engine/optim", "evaluation", "modeling"},
-    "engine/loaders": {"data", "engine/progress"},
+    "engine/loaders": {"data", "engine/launch", "engine/progress"},
     "engine/optim": {"config", "data/loading", "engine/checkpoint", "engine/launch"},
     "engine/records": {
         "config",
