@@ -27,13 +27,17 @@ NEWEST = 14
 """Minor version of the newest Python that is looked for."""
 SECONDS = 600
 
+OPTIONAL = ("triton",)
+"""Packages without which one module cannot be imported, and nobody imports it; PyTorch for CPUs
+comes without this one."""
+
 # Runs in the interpreter that is checked, without any other file of this checkout on its path.
 _CHECK = """
 import importlib, importlib.util, json, sys, warnings
 warnings.simplefilter("ignore")
-root, files, modules, of_torch_only = json.loads(sys.argv[1])
+root, files, modules, of_torch_only, optional = json.loads(sys.argv[1])
 sys.path.insert(0, root)
-errors = []
+errors, missing = [], []
 for path in files:
     try:
         compile(open(path, encoding="utf-8").read(), path, "exec")
@@ -45,9 +49,13 @@ for name in () if errors else wanted:
     try:
         importlib.import_module(name)
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name in optional:
+            missing.append("%s has no %s" % (name, error.name))
+            continue
         errors.append("import %s: %s: %s" % (name, type(error).__name__, error))
-version = "%d.%d.%d" % sys.version_info[:3]
-print(json.dumps({"version": version, "errors": errors, "imported": len(wanted), "has": has}))
+version, imported = "%d.%d.%d" % sys.version_info[:3], len(wanted) - len(missing)
+found = {"version": version, "errors": errors, "imported": imported, "has": has, "missing": missing}
+print(json.dumps(found))
 """
 
 
@@ -127,7 +135,7 @@ def check_by_interpreter(python: Path, root: Path = ROOT) -> tuple[str, list[str
     """
     modules = module_names(root)
     losses = [name for name in modules if name.startswith("retinanet_ext.losses")]
-    task = (str(root), [str(path) for path in source_files(root)], modules, losses)
+    task = (str(root), [str(path) for path in source_files(root)], modules, losses, OPTIONAL)
     try:
         done = subprocess.run(
             [str(python), "-c", _CHECK, json.dumps(task)],
@@ -145,7 +153,7 @@ def check_by_interpreter(python: Path, root: Path = ROOT) -> tuple[str, list[str
     elif not has["detectron2"]:
         imported = f"no Detectron2, {answer['imported']} modules of losses imported"
     else:
-        imported = f"{answer['imported']} modules imported"
+        imported = ", ".join([f"{answer['imported']} modules imported", *answer["missing"]])
     tried = f"{answer['version']} ({python}): {len(task[1])} files compiled; {imported}"
     return tried, answer["errors"]
 

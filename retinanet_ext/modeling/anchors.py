@@ -82,6 +82,7 @@ def _chosen_sizes(
         return octave_sizes(octave_base_sizes, scales_per_octave)
     if octave_base_sizes:
         raise InputError("anchors have octave_base_sizes or sizes; give one of them")
+    level: Any
     for level in sizes:
         is_list = isinstance(level, Sequence) and not isinstance(level, str) and len(level) > 0
         if not is_list or any(

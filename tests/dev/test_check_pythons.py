@@ -67,6 +67,15 @@ def test_an_interpreter_compiles_and_imports(checkout):
     assert "focal.py:1: " in error
 
 
+def test_a_module_for_a_package_that_may_be_missing_is_told_and_no_failure(checkout, monkeypatch):
+    file = checkout / "retinanet_ext" / "losses" / "focal.py"
+    file.write_text("import nowhere\n")
+    monkeypatch.setattr(check_pythons, "OPTIONAL", ("nowhere",))
+    tried, errors = check_pythons.check_by_interpreter(Path(sys.executable), checkout)
+    assert errors == []
+    assert tried.endswith("2 modules imported, retinanet_ext.losses.focal has no nowhere")
+
+
 def test_something_that_is_no_interpreter_is_a_failure(checkout, tmp_path):
     _, (error,) = check_pythons.check_by_interpreter(tmp_path / "none", checkout)
     assert "gave no answer" in error
