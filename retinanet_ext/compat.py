@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as _of_all_modules
 
 # The common bases of batch norms, of batch and instance norms, and of dropouts have no public name.
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
@@ -24,6 +25,7 @@ __all__ = [
     "BatchNorm",
     "Dropout",
     "NormBase",
+    "end_workers",
     "forget_metadata",
     "forget_process_groups",
     "graph_is_kept",
@@ -91,13 +93,17 @@ def version_of(tensor: Tensor) -> int:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether someone listens to the inputs, outputs or gradients of this module by hooks."""
+    """Whether someone listens to inputs, outputs or gradients of this, or of any, module."""
     return any(
         (
             module._forward_hooks,
             module._forward_pre_hooks,
             module._backward_hooks,
             module._backward_pre_hooks,
+            _of_all_modules._global_forward_hooks,
+            _of_all_modules._global_forward_pre_hooks,
+            _of_all_modules._global_backward_hooks,
+            _of_all_modules._global_backward_pre_hooks,
         )
     )
 
@@ -126,6 +132,16 @@ def with_globals(function: Any, **names: Any) -> Any:
         function.__defaults__,
         function.__closure__,
     )
+
+
+def end_workers(batches: Any) -> None:
+    """End the worker processes of an iterator of a DataLoader, if it has some.
+
+    PyTorch does so when the last reference is gone, which may take until a garbage collection.
+    """
+    shut_down = getattr(batches, "_shutdown_workers", None)
+    if shut_down is not None:
+        shut_down()
 
 
 def forget_metadata(metadata: Any, key: str) -> None:

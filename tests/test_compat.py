@@ -94,6 +94,10 @@ def test_versions_count_changes_in_place():
         lambda m: m.register_forward_pre_hook(print),
         lambda m: m.register_full_backward_hook(print),
         lambda m: m.register_full_backward_pre_hook(print),
+        lambda m: nn.modules.module.register_module_forward_hook(print),
+        lambda m: nn.modules.module.register_module_forward_pre_hook(print),
+        lambda m: nn.modules.module.register_module_full_backward_hook(print),
+        lambda m: nn.modules.module.register_module_full_backward_pre_hook(print),
     ],
 )
 def test_hooks_of_each_kind_are_seen_until_they_are_removed(register):
@@ -172,3 +176,14 @@ def test_no_subclass_uses_a_private_name_that_is_not_listed(kind: type):
     )
     used = set(re.findall(r"(?:self|super\(\))\.(_[a-z]\w*)", inspect.getsource(kind)))
     assert used & defined <= listed
+
+
+def test_workers_of_an_iterator_can_be_ended():
+    loader = torch.utils.data.DataLoader([1, 2, 3], num_workers=1)
+    batches = iter(loader)
+    assert next(batches) == 1
+    (worker,) = batches._workers
+    compat.end_workers(batches)
+    assert not worker.is_alive()
+    compat.end_workers(batches)
+    compat.end_workers(iter(torch.utils.data.DataLoader([1])))  # has none

@@ -74,6 +74,7 @@ MAY_IMPORT = {
     "engine/evaluating": {
         "config",
         "data/datasets",
+        "engine/launch",
         "engine/optim",
         "engine/progress",
         "evaluation",
@@ -81,7 +82,8 @@ MAY_IMPORT = {
     "engine/failures": {"engine/checkpoint"},
     "engine/impossible_model": {"config"},
     "engine/launch": {"config", "engine/checkpoint"},
-    "engine/loaders": {"data", "engine/progress"},
+    "engine/lazy": {"config", "data/loading", "engine/optim", "evaluation", "modeling"},
+    "engine/loaders": {"data", "engine/launch", "engine/progress"},
     "engine/optim": {"config", "data/loading", "engine/checkpoint", "engine/launch"},
     "engine/records": {
         "config",
@@ -155,6 +157,11 @@ MAY_IMPORT = {
     "modeling/__init__": {"modeling"},
     "modeling/check_config": {"modeling/assigners", "modeling/criteria", "modeling/postprocess"},
     "modeling/criteria": {"losses"},
+    "modeling/detectron2_arguments": {
+        "modeling/assigners",
+        "modeling/criteria",
+        "modeling/postprocess",
+    },
     "modeling/detectron2_names": {"modeling/postprocess"},
     "modeling/heads": {"modeling/speedups"},
     "modeling/loss_terms": {"modeling/criteria", "modeling/postprocess"},

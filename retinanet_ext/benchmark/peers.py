@@ -71,7 +71,8 @@ def detectron2_cfg(cfg: CfgNode) -> CfgNode:
     anchors = cfg.MODEL.ANCHOR_GENERATOR
     if anchors.NAME == "RetinaNetAnchorGenerator":
         anchors.NAME = "DefaultAnchorGenerator"
-        anchors.SIZES = octave_sizes(anchors.OCTAVE_BASE_SIZES, anchors.SCALES_PER_OCTAVE)
+        if anchors.OCTAVE_BASE_SIZES:
+            anchors.SIZES = octave_sizes(anchors.OCTAVE_BASE_SIZES, anchors.SCALES_PER_OCTAVE)
     return cfg
 
 

@@ -143,7 +143,7 @@ speedups.add("AUTOCAST", "", choices=("", "bfloat16"))
 
 anchors = Section("MODEL.ANCHOR_GENERATOR")
 # Read by RetinaNetAnchorGenerator in place of SIZES. Smallest anchor of each feature level:
-# square root of its area, in pixels of the network's input.
+# square root of its area, in pixels of the network's input. [] is SIZES, which need be no octaves.
 anchors.add("OCTAVE_BASE_SIZES", [32.0, 64.0, 128.0, 256.0, 512.0])
 # Number of sizes per level, 2^(i/S) times the base.
 anchors.add("SCALES_PER_OCTAVE", 3)

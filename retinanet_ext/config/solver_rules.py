@@ -12,12 +12,15 @@ __all__ = ["check_iterations", "check_lr_end", "check_schedule"]
 ENDS_AT_BASE_LR_END = ("WarmupCosineLR", "OneCycleLR")
 
 
-def check_schedule(cfg: CfgNode, default_warmup: int) -> None:
+def check_schedule(cfg: CfgNode, default_warmup: int) -> list[str]:
     """Raise on settings of SOLVER that would be ignored or cannot work together.
 
     Args:
         cfg: the config.
         default_warmup: ``SOLVER.WARMUP_ITERS`` where nobody sets it.
+
+    Returns:
+        Warnings.
 
     Raises:
         InputError: the key, its value and the fix.
@@ -29,8 +32,7 @@ def check_schedule(cfg: CfgNode, default_warmup: int) -> None:
             f"{solver.REFERENCE_WORLD_SIZE}, and both scale the learning rate; set one of them to 0"
         )
     check_epochs(cfg)
-    if not counts_epochs(cfg):
-        check_iterations(cfg)
+    warnings = [] if counts_epochs(cfg) else check_iterations(cfg)
     check_lr_end(cfg)
     one_cycle = solver.LR_SCHEDULER_NAME == "OneCycleLR"
     if one_cycle and solver.WARMUP_ITERS not in (0, default_warmup):
@@ -38,6 +40,7 @@ def check_schedule(cfg: CfgNode, default_warmup: int) -> None:
             f"SOLVER.WARMUP_ITERS is {solver.WARMUP_ITERS}, but OneCycleLR does not read it; set "
             "SOLVER.ONE_CYCLE_PCT_START"
         )
+    return warnings
 
 
 def check_lr_end(cfg: CfgNode) -> None:
@@ -51,23 +54,27 @@ def check_lr_end(cfg: CfgNode) -> None:
         )
 
 
-def check_iterations(cfg: CfgNode) -> None:
+def check_iterations(cfg: CfgNode) -> list[str]:
     """Raise unless what is counted in iterations fits together; with epochs, call it afterwards.
 
+    Returns:
+        A warning where warm-up does not end before training, as in Detectron2's files for quick
+        tests.
+
     Raises:
-        InputError: a length is not positive, or warm-up or a step does not end before training.
+        InputError: a length is not positive, or a step does not lie before the end of training.
     """
     solver = cfg.SOLVER
     for key in ("MAX_ITER", "CHECKPOINT_PERIOD"):
         if solver[key] <= 0:
             raise InputError(f"SOLVER.{key} must be positive, got {solver[key]}")
     if solver.LR_SCHEDULER_NAME == "OneCycleLR":
-        return
+        return []
+    warnings = []
     if solver.WARMUP_ITERS >= solver.MAX_ITER:
-        raise InputError(
+        warnings.append(
             f"SOLVER.WARMUP_ITERS is {solver.WARMUP_ITERS} with SOLVER.MAX_ITER {solver.MAX_ITER}, "
-            "so the learning rate would never reach BASE_LR; set WARMUP_ITERS to a tenth of "
-            "MAX_ITER or less"
+            "so all of the training is warm-up; set WARMUP_ITERS to a tenth of MAX_ITER or less"
         )
     if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
         steps = list(solver.STEPS)
@@ -77,3 +84,4 @@ def check_iterations(cfg: CfgNode) -> None:
                 "must rise and lie below MAX_ITER, else those decays never happen; set STEPS to () "
                 "for none"
             )
+    return warnings

@@ -32,6 +32,11 @@ solver.add(
     only_with=("LR_SCHEDULER_NAME", "OneCycleLR"),
 )
 
+# What --resume does with a larger MAX_ITER after the schedule had come to its end: "continue" on
+# the longer curve, of which OneCycleLR and WarmupCosineLR have only the tail left, or "restart": a
+# whole new schedule over the iterations that are left, which warm-up and STEPS count from.
+solver.add("RESUME_SCHEDULE", "continue", choices=("continue", "restart"))
+
 # Lengths in epochs, whole or not; None or 0 is off. An epoch is the images of DATASETS.TRAIN,
 # without those that are filtered out, over IMS_PER_BATCH. Each takes the place of a key in
 # iterations, in this order: MAX_ITER, STEPS, WARMUP_ITERS, CHECKPOINT_PERIOD, and

@@ -17,6 +17,7 @@ from ..data.augment import build_train_mapper, needs_dataset
 from ..data.loading.bad_images import LoadOrFail, LoadOrSkip
 from ..data.loading.pixels import PictureMapper
 from ..data.loading.stream import TrainStream, build_train_stream
+from .launch.deferred import StartsWhole
 from .progress import with_bar
 
 __all__ = ["build_test_loader", "build_train_loader", "draw_run_seed"]
@@ -51,7 +52,7 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> Any:
     # Never skipped: the results would be those of another dataset.
     mapper = LoadOrFail(PictureMapper(cfg, is_train=False), "fix it, or remove it from the set")
     loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
-    return with_bar(loader, f"evaluate {dataset_name}")
+    return with_bar(StartsWhole(loader), f"evaluate {dataset_name}")
 
 
 def draw_run_seed(cfg: CfgNode) -> int:

@@ -34,10 +34,18 @@ from .launch.stopping import StopHook, StopSignals
 from .loaders import draw_run_seed
 from .optim.ema import EMAHook, build_ema
 from .optim.precise_bn import build_precise_bn
+from .optim.restart import cfg_from, new_schedule, schedule_start
 from .records.build import build_writers
 from .records.event_state import restore_storage
 from .records.hook import WriterHook
-from .records.run_state import continue_data, events_of, run_state, seed_of, warn_of_changes
+from .records.run_state import (
+    continue_data,
+    ended_at,
+    events_of,
+    run_state,
+    seed_of,
+    warn_of_changes,
+)
 from .records.run_summary import RunSummary, images_of
 from .step.build import build_train_step
 from .step.reproducibility import SeedEachStep
@@ -87,6 +95,7 @@ class RetinaNetTrainer(BuildsParts):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.schedule_start = 0  # its first iteration
         loader = self.build_train_loader(cfg)
         release_datasets()
         self.run_seed = loader.seed if isinstance(loader, TrainStream) else draw_run_seed(cfg)
@@ -225,11 +234,20 @@ class RetinaNetTrainer(BuildsParts):
     def state_dict(self) -> dict[str, Any]:
         """Detectron2's, and what a resumed run needs to be the run that was not stopped."""
         ours = run_state(self.run_seed, self.storage, self.cfg, self.data_loader)
-        return {**super().state_dict(), **ours}
+        return {**super().state_dict(), **ours, "schedule_start": self.schedule_start}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :meth:`state_dict`; state missing from a Detectron2 checkpoint is initialized."""
+        base_lrs = list(self.scheduler.base_lrs)
+        start, is_new = schedule_start(state, self.cfg, ended_at(state))
+        if start and not is_new:  # the state says how far it has come
+            self.scheduler = self.build_lr_scheduler(cfg_from(self.cfg, start), self.optimizer)
         super().load_state_dict(state)
+        if is_new:
+            self.scheduler = new_schedule(
+                self.cfg, start, self.optimizer, base_lrs, self.build_lr_scheduler
+            )
+        self.schedule_start = start
         self._events = events_of(state)
         self.run_seed = self._reporter.run_seed = seed_of(state, self.run_seed)
         continue_data(self.data_loader, state)

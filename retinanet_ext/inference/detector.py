@@ -60,9 +60,9 @@ class PlainDetector:
         the same size give in a batch what each gives by itself.
         """
         transform: Any = self._augmentations.augs[0].get_transform(pixels)
-        height = getattr(transform, "new_h", pixels.shape[0])
-        width = getattr(transform, "new_w", pixels.shape[1])
-        return self._padded(height), self._padded(width)
+        height, width = pixels.shape[:2]
+        resized = (getattr(transform, "new_h", height), getattr(transform, "new_w", width))
+        return self._padded(int(resized[0])), self._padded(int(resized[1]))
 
     def _padded(self, side: int) -> int:
         return math.ceil(side / self._divisor) * self._divisor

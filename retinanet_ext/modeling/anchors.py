@@ -23,6 +23,9 @@ from ..registry import register_once, require_keys
 # size of 800 x 1056 takes 2.5 MB.
 _SIZES_TO_KEEP = 16
 
+SCALES_PER_OCTAVE = 3
+"""The paper's number, and the default of the key of that name."""
+
 
 def octave_sizes(
     octave_base_sizes: Sequence[float], scales_per_octave: int | Sequence[int]
@@ -65,12 +68,40 @@ def octave_sizes(
     ]
 
 
+def _chosen_sizes(
+    octave_base_sizes: Sequence[float],
+    scales_per_octave: int | Sequence[int],
+    sizes: Sequence[Sequence[float]],
+) -> list[list[float]]:
+    """Sizes of the levels, from octaves or as they are given.
+
+    Raises:
+        ValueError: if both or none are given, or some are not positive.
+    """
+    if not sizes:
+        return octave_sizes(octave_base_sizes, scales_per_octave)
+    if octave_base_sizes:
+        raise InputError("anchors have octave_base_sizes or sizes; give one of them")
+    level: Any
+    for level in sizes:
+        is_list = isinstance(level, Sequence) and not isinstance(level, str) and len(level) > 0
+        if not is_list or any(
+            not isinstance(size, (int, float)) or not 0 < size < math.inf for size in level
+        ):
+            raise InputError(
+                "MODEL.ANCHOR_GENERATOR.SIZES must be one list of positive sizes in pixels for "
+                f"each level, or one list for all, got {list(sizes)}"
+            )
+    return [list(level) for level in sizes]
+
+
 @register_once(ANCHOR_GENERATOR_REGISTRY)
 class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
     """Anchors of every size and ratio at each location of each level (Sec. 4, "Anchors").
 
     With the paper's setting (bases 32 to 512, 3 scales, ratios 1:2, 1:1, 2:1) these are the anchors
-    of Detectron2's RetinaNet. Any Detectron2 model that builds its anchors from the config can use
+    of Detectron2's RetinaNet. Sizes that are no octaves are given as ``SIZES``, with
+    OCTAVE_BASE_SIZES []. Any Detectron2 model that builds its anchors from the config can use
     it.
 
     The anchors of the last sizes are kept and given out again.
@@ -82,32 +113,40 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
     def __init__(
         self,
         *,
-        octave_base_sizes: Sequence[float],
-        scales_per_octave: int | Sequence[int],
+        octave_base_sizes: Sequence[float] = (),
+        scales_per_octave: int | Sequence[int] = SCALES_PER_OCTAVE,
         aspect_ratios: Sequence[Sequence[float]],
         strides: Sequence[int],
         offset: float = 0.5,
+        sizes: Sequence[Sequence[float]] = (),
     ):
         """
         Args:
-            octave_base_sizes: smallest anchor size of each level, in pixels of the network's input.
+            octave_base_sizes: smallest anchor size of each level, in pixels of the network's input;
+                empty: the ``sizes`` are given.
             scales_per_octave: sizes per level, one number or one for each level; the next level's
                 base continues the octave.
             aspect_ratios: height / width; one list for all levels, or one per level.
             strides: of each level, in pixels.
             offset: of the first anchor's centre from the top left corner, in strides, in [0, 1).
+            sizes: in the place of octaves, any sizes in pixels; one list for all levels, or one per
+                level.
 
         Raises:
-            ValueError: if the number of bases is not the number of levels.
+            ValueError: if the number of bases, or of lists of sizes, is not the number of levels.
         """
-        if len(octave_base_sizes) != len(strides):
-            raise InputError(
-                f"MODEL.ANCHOR_GENERATOR.OCTAVE_BASE_SIZES has {len(octave_base_sizes)} entries "
-                f"{list(octave_base_sizes)}, but there are {len(strides)} feature levels with "
-                f"strides {list(strides)}; give one size per level"
-            )
+        for key, given, numbers in (
+            ("OCTAVE_BASE_SIZES", octave_base_sizes, (len(strides),)),
+            ("SIZES", sizes, (1, len(strides))),
+        ):
+            if given and len(given) not in numbers:
+                raise InputError(
+                    f"MODEL.ANCHOR_GENERATOR.{key} has {len(given)} entries {list(given)}, but "
+                    f"there are {len(strides)} feature levels with strides {list(strides)}; give "
+                    "one per level"
+                )
         super().__init__(
-            sizes=octave_sizes(octave_base_sizes, scales_per_octave),
+            sizes=_chosen_sizes(octave_base_sizes, scales_per_octave, sizes),
             aspect_ratios=aspect_ratios,
             strides=strides,
             offset=offset,
@@ -116,19 +155,25 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
 
     @classmethod
     def check_config(cls, cfg: CfgNode) -> None:
-        """Raise InputError for impossible octaves, and for SIZES that contradict them."""
+        """Raise InputError for impossible octaves or sizes, and for some that contradict others."""
         node = cfg.MODEL.ANCHOR_GENERATOR
         scales = node.SCALES_OF_LEVELS or node.SCALES_PER_OCTAVE
-        try:
+        is_set = node.SIZES != get_detectron2_cfg().MODEL.ANCHOR_GENERATOR.SIZES
+        if node.OCTAVE_BASE_SIZES or not is_set:
             sizes = octave_sizes(node.OCTAVE_BASE_SIZES, scales)
-        except ValueError as error:
-            raise InputError(str(error)) from error
-        unset = get_detectron2_cfg().MODEL.ANCHOR_GENERATOR.SIZES
-        if node.SIZES not in (unset, sizes):
+            if is_set and sizes != node.SIZES:
+                raise InputError(
+                    f"MODEL.ANCHOR_GENERATOR.SIZES is {node.SIZES}, but {node.NAME} reads "
+                    f"OCTAVE_BASE_SIZES {node.OCTAVE_BASE_SIZES} and SCALES_PER_OCTAVE {scales} "
+                    "instead; set those, or OCTAVE_BASE_SIZES to []"
+                )
+            return
+        _chosen_sizes((), scales, node.SIZES)
+        if scales != SCALES_PER_OCTAVE:
+            key = "SCALES_OF_LEVELS" if node.SCALES_OF_LEVELS else "SCALES_PER_OCTAVE"
             raise InputError(
-                f"MODEL.ANCHOR_GENERATOR.SIZES is {node.SIZES}, but {node.NAME} reads "
-                f"OCTAVE_BASE_SIZES {node.OCTAVE_BASE_SIZES} and SCALES_PER_OCTAVE {scales} "
-                "instead; set those, or NAME to DefaultAnchorGenerator"
+                f"MODEL.ANCHOR_GENERATOR.{key} is {scales}, but with OCTAVE_BASE_SIZES [] nothing "
+                "reads it: SIZES says all; remove it"
             )
 
     @classmethod
@@ -138,6 +183,7 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
         return {
             "octave_base_sizes": node.OCTAVE_BASE_SIZES,
             "scales_per_octave": node.SCALES_OF_LEVELS or node.SCALES_PER_OCTAVE,
+            "sizes": () if node.OCTAVE_BASE_SIZES else node.SIZES,
             "aspect_ratios": node.ASPECT_RATIOS,
             "strides": [shape.stride for shape in input_shape],
             "offset": node.OFFSET,

@@ -6,10 +6,35 @@ import inspect
 from typing import Any
 
 from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.structures import Instances
 
 from ..structures import DenseTargets
 from .postprocess.decode import DenseDecoder
+
+_LOSSES = (
+    "override losses(self, anchors, outputs, targets), where outputs.logits, outputs.deltas, "
+    "targets.labels (N, R) and targets.boxes (N, R, 4) are what Detectron2 passes"
+)
+_LABELS = (
+    "override label_anchors(self, anchors, batched_inputs), which returns DenseTargets, or give "
+    "the model an assigner: called with (anchors, gt_instances), it returns DenseTargets too"
+)
+_DECODER = (
+    "override forward_inference(self, images, features, predictions), which returns one Instances "
+    "per image, or set model.decoder"
+)
+
+_NOT_CALLED = {
+    "forward_training": _LOSSES,
+    "inference_single_image": _DECODER,
+    "_decode_multi_level_predictions": _DECODER,
+    "_decode_per_level_predictions": _DECODER,
+}
+"""Method of Detectron2's RetinaNet -> what to do in place of overriding it."""
+
+_OTHER_ARGUMENTS = {"losses": ("gt_labels", _LOSSES), "label_anchors": ("gt_instances", _LABELS)}
+"""Method that both have -> an argument of Detectron2's only, and what to do."""
 
 
 class Detectron2Names:
@@ -21,22 +46,24 @@ class Detectron2Names:
         """Refuse what Detectron2's RetinaNet would call and this one would not.
 
         Raises:
-            TypeError: if a class overrides ``forward_training``, or ``losses`` with Detectron2's
-                arguments.
+            TypeError: if a class, or what it is mixed of, has a method of Detectron2's that is not
+                called here, or ``losses`` or ``label_anchors`` with Detectron2's arguments.
         """
         super().__init_subclass__(**kwargs)
-        losses = vars(cls).get("losses")
-        foreign = losses is not None and "gt_labels" in inspect.signature(losses).parameters
-        if "forward_training" in vars(cls) and "forward" not in vars(cls):
-            foreign, name = True, "forward_training"
-        else:
-            name = "losses with Detectron2's arguments"
-        if foreign:
-            raise TypeError(
-                f"{cls.__name__} overrides {name}, which RetinaNetExt does not call; override "
-                "losses(self, anchors, outputs, targets), where outputs.logits, outputs.deltas, "
-                "targets.labels (N, R) and targets.boxes (N, R, 4) are what Detectron2 passes"
-            )
+        for name, fix in _NOT_CALLED.items():
+            own = getattr(cls, name, None) is not getattr(DenseDetector, name, None)
+            # A class with a forward of its own may well call them.
+            if own and not {"forward", "forward_inference"} & vars(cls).keys():
+                raise TypeError(
+                    f"{cls.__name__} overrides {name}, which RetinaNetExt does not call; {fix}"
+                )
+        for name, (argument, fix) in _OTHER_ARGUMENTS.items():
+            method = getattr(cls, name, None)
+            if method is not None and argument in inspect.signature(method).parameters:
+                raise TypeError(
+                    f"{cls.__name__} overrides {name} with Detectron2's arguments, which "
+                    f"RetinaNetExt does not call it with; {fix}"
+                )
 
     @property
     def test_score_thresh(self) -> float:

@@ -30,6 +30,7 @@ from .check_config import check_retinanet
 from .criteria.box import build_box_loss
 from .criteria.normalizer import LossNormalizer, build_loss_normalizer
 from .criteria.quality_branch import check_named_quality
+from .detectron2_arguments import complete_parts
 from .detectron2_names import Detectron2Names, check_targets, refuse_instances
 from .heads.build import build_dense_head
 from .input_check import check_training_inputs
@@ -64,10 +65,10 @@ class RetinaNetExt(Detectron2Names, DenseDetector):
         head: nn.Module,
         head_in_features: list[str],
         anchor_generator: nn.Module,
-        assigner: Assigner,
-        cls_loss: ClassificationLoss,
-        box_loss: BoxLoss,
-        decoder: DenseDecoder,
+        assigner: Assigner | None = None,
+        cls_loss: ClassificationLoss | None = None,
+        box_loss: BoxLoss | None = None,
+        decoder: DenseDecoder | None = None,
         num_classes: int,
         pixel_mean: list[float],
         pixel_std: list[float],
@@ -78,6 +79,7 @@ class RetinaNetExt(Detectron2Names, DenseDetector):
         loss_normalizer: LossNormalizer | None = None,
         quality_branch: str = "",
         ignore_iof_thresh: float = 0.5,
+        **of_detectron2: Any,
     ):
         """
         Args:
@@ -87,6 +89,10 @@ class RetinaNetExt(Detectron2Names, DenseDetector):
             anchor_generator: an entry of Detectron2's ANCHOR_GENERATOR_REGISTRY.
             assigner, cls_loss, box_loss: entries of the registries of those names.
             decoder: turns the head's outputs into detections.
+            of_detectron2: arguments of Detectron2's RetinaNet, with its defaults, in the place of
+                parts that are None: ``anchor_matcher`` of the assigner, ``focal_loss_alpha`` and
+                the like; see :mod:`.detectron2_arguments`. So ``_target_`` of a LazyConfig for
+                Detectron2's RetinaNet may be this class.
             num_classes: K.
             pixel_mean, pixel_std: per input channel.
             vis_period: draw ground truth and detections every so many iterations; 0 is never.
@@ -104,10 +110,12 @@ class RetinaNetExt(Detectron2Names, DenseDetector):
             backbone, head, head_in_features, pixel_mean=pixel_mean, pixel_std=pixel_std
         )
         self.anchor_generator = anchor_generator
-        self.assigner = assigner
-        self.cls_loss = cls_loss
-        self.box_loss = box_loss
-        self.decoder = decoder
+        given = {"assigner": assigner, "cls_loss": cls_loss, "box_loss": box_loss}
+        parts = complete_parts({**given, "decoder": decoder}, of_detectron2, num_classes)
+        self.assigner: Assigner = parts["assigner"]
+        self.cls_loss: ClassificationLoss = parts["cls_loss"]
+        self.box_loss: BoxLoss = parts["box_loss"]
+        self.decoder = parts["decoder"]
         self.loss_normalizer = loss_normalizer or LossNormalizer()
         self.num_classes = num_classes
         self.vis_period = vis_period

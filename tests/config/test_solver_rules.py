@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from retinanet_ext import get_cfg, validate_cfg
+from retinanet_ext import get_cfg, load_config_file, validate_cfg
+from tests.modeling.test_detectron2_parity import ZOO
 
 
 def cfg_with(*settings):
@@ -74,3 +77,21 @@ def test_passes_what_works(settings):
 def test_clipping_may_be_switched_off_after_a_file_has_chosen_how():
     (warning,) = validate_cfg(cfg_with("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_model"))
     assert "CLIP_TYPE is 'full_model', but without SOLVER.CLIP_GRADIENTS.ENABLED" in warning
+
+
+@pytest.mark.parametrize("warmup", [40000, 90000])
+def test_warm_up_to_the_end_is_a_warning(warmup: int):
+    """Detectron2 trains so, and has files for quick tests that do."""
+    (warning,) = validate_cfg(cfg_with("SOLVER.WARMUP_ITERS", warmup))
+    assert f"WARMUP_ITERS is {warmup} with SOLVER.MAX_ITER 40000, so all" in warning
+    assert validate_cfg(cfg_with("SOLVER.WARMUP_ITERS", 39999)) == []
+
+
+@pytest.mark.parametrize("path", sorted(ZOO.glob("*/*retinanet*.yaml")), ids=lambda x: x.stem)
+def test_all_of_detectron2s_files_for_retinanet_are_valid(path: Path):
+    cfg = get_cfg()
+    load_config_file(cfg, path, allow_unsafe=True)
+    for architecture in ("RetinaNet", "RetinaNetExt"):
+        cfg.MODEL.META_ARCHITECTURE = architecture
+        warnings = validate_cfg(cfg)
+        assert len(warnings) == (path.stem == "retinanet_R_50_FPN_instant_test"), warnings

@@ -251,6 +251,57 @@ def test_a_resume_at_the_tail_of_a_longer_curve_is_told(cfg, caplog, schedule, t
     assert sum("schedule of the checkpoint had ended" in x for x in caplog.messages) == told
 
 
+def test_a_resume_may_begin_a_whole_new_schedule(cfg, caplog):
+    """Its learning rates are those of a fresh run, and a second resume continues on them."""
+    cfg.DATASETS.TEST, solver = (), cfg.SOLVER
+    solver.MAX_ITER, solver.LR_SCHEDULER_NAME = 4, "OneCycleLR"
+    whole = rates(train(cfg))
+    assert len(whole) == 4 and whole[-1] < 0.5 * max(whole)
+    solver.MAX_ITER, solver.RESUME_SCHEDULE = 8, "restart"
+    trainer, _ = train(cfg, resume=True, until=6)
+    assert trainer.start_iter == trainer.schedule_start == 4
+    assert any("new one of 4 iterations begins at iteration 4" in x for x in caplog.messages)
+    assert not any("little is learned" in x for x in caplog.messages)
+    trainer, _ = run = train(cfg, resume=True)
+    assert (trainer.start_iter, trainer.schedule_start) == (6, 4)
+    assert rates(run) == pytest.approx(whole * 2)
+    # A run that is over, and is not made longer, stays over.
+    trainer = RetinaNetTrainer(cfg)
+    trainer.resume_or_load(resume=True)
+    assert trainer.start_iter == 8 and trainer.schedule_start == 4
+    solver.MAX_ITER, solver.BASE_LR = 10, 0.0002
+    assert 0.0001 < max(rates(train(cfg, resume=True))[8:]) <= 0.0002
+
+
+def rates(run) -> list[float]:
+    """The learning rate of each iteration, those before a resume too."""
+    return [value for value, _ in run[0].storage.history("lr").values()]
+
+
+def test_a_new_schedule_counts_its_steps_from_its_start(cfg):
+    cfg.DATASETS.TEST, solver = (), cfg.SOLVER
+    solver.MAX_ITER, solver.STEPS, solver.GAMMA = 3, (2,), 0.5
+    train(cfg)
+    solver.MAX_ITER, solver.RESUME_SCHEDULE = 6, "restart"
+    run = train(cfg, resume=True)
+    assert rates(run) == pytest.approx([0.001, 0.001, 0.0005] * 2)
+    solver.MAX_ITER = 8
+    trainer = RetinaNetTrainer(cfg)
+    with pytest.raises(ValueError, match=r"STEPS is \(2,\) with SOLVER.MAX_ITER 2.*iteration 6"):
+        trainer.resume_or_load(resume=True)
+
+
+def test_a_run_that_was_stopped_continues_on_its_own_schedule(cfg):
+    cfg.DATASETS.TEST, cfg.SOLVER.RESUME_SCHEDULE = (), "restart"
+    cfg.SOLVER.LR_SCHEDULER_NAME = "OneCycleLR"
+    straight = cfg.clone()
+    straight.OUTPUT_DIR += "_straight"
+    expected = rates(train(straight))
+    train(cfg, until=3)
+    trainer, _ = run = train(cfg, resume=True)
+    assert trainer.schedule_start == 0 and rates(run) == expected
+
+
 BOMB = "\n".join(["a0: &a0 [x, x]", *(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 40))])
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 
 import pytest
 import torch
+from fvcore import nn as fvcore_nn
 from fvcore.nn import sigmoid_focal_loss as fvcore_focal_loss
 
 from retinanet_ext.losses import fvcore
@@ -30,8 +32,9 @@ def value_and_gradient(function, inputs, targets, alpha, gamma, reduction):
     return loss.detach(), leaf.grad
 
 
-def test_same_signature_and_defaults():
-    ours, theirs = inspect.signature(sigmoid_focal_loss), inspect.signature(fvcore_focal_loss)
+@pytest.mark.parametrize("name", [name for name in fvcore.__all__ if not name.endswith("_jit")])
+def test_same_signature_and_defaults(name: str):
+    ours, theirs = (inspect.signature(getattr(x, name)) for x in (fvcore, fvcore_nn))
     assert [(p.name, p.default) for p in ours.parameters.values()] == [
         (p.name, p.default) for p in theirs.parameters.values()
     ]
@@ -143,3 +146,94 @@ def test_nonsense_is_refused_by_name(changes, words):
     inputs, targets = problem(soft=False)
     with pytest.raises(ValueError, match=words):
         sigmoid_focal_loss(**{"inputs": inputs, "targets": targets, **changes})
+
+
+def test_all_losses_of_fvcore_have_their_names_here():
+    theirs = {
+        name for name in dir(fvcore_nn) if "_loss" in name and callable(getattr(fvcore_nn, name))
+    }
+    assert theirs == set(fvcore.__all__)
+
+
+def boxes_problem():
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(2, 9, 2, generator=generator) * 20
+    boxes = torch.cat([corners, corners + torch.rand(2, 9, 2, generator=generator) * 15 + 1], dim=2)
+    return boxes[0], boxes[1]
+
+
+def compiled(function):
+    """By TorchScript, from a function of somebody's that calls it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # recent PyTorch deprecates it
+        return torch.jit.script(function)
+
+
+@pytest.mark.parametrize("script", [False, True], ids=["eager", "scripted"])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize(
+    ("name", "further"),
+    [
+        ("sigmoid_focal_loss_jit", {"alpha": 0.25, "gamma": 2.0}),
+        ("sigmoid_focal_loss", {"alpha": -1.0, "gamma": 0.5}),
+        ("sigmoid_focal_loss_star", {"alpha": 0.25, "gamma": 2.0}),
+        ("sigmoid_focal_loss_star_jit", {}),
+        ("giou_loss", {}),
+        ("smooth_l1_loss", {"beta": 0.0}),
+        ("smooth_l1_loss", {"beta": 1.3}),
+    ],
+)
+def test_every_loss_equals_fvcores(name: str, further: dict, reduction: str, script: bool):
+    ours, theirs = getattr(fvcore, name), getattr(fvcore_nn, name)
+    if script:
+        ours = compiled(ours)
+    inputs, targets = boxes_problem() if name == "giou_loss" else problem(soft=True)
+    got, expected = (
+        loss_and_gradient(f, inputs, targets, **further, reduction=reduction)
+        for f in (ours, theirs)
+    )
+    torch.testing.assert_close(got, expected)
+
+
+def loss_and_gradient(function, inputs, targets, **further):
+    leaf = inputs.clone().requires_grad_()
+    loss = function(leaf, targets, **further)
+    weights = torch.arange(1.0, loss.numel() + 1).view(loss.shape)
+    (loss * weights).sum().backward()
+    return loss.detach(), leaf.grad
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.1, 0.5, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("target", [0.0, 0.3, 1.0])
+def test_the_scripted_focal_loss_has_the_numbers_of_the_other(gamma: float, target: float):
+    inputs = torch.tensor([-1e4, -100, -88, -30, -17, -1, 0, 1, 17, 30, 88, 100, 1e4])
+    arguments = (inputs, torch.full_like(inputs, target), 0.25, gamma, "none")
+    got = value_and_gradient(compiled(sigmoid_focal_loss), *arguments)
+    assert got[0].isfinite().all() and got[1].isfinite().all()
+    expected = value_and_gradient(sigmoid_focal_loss, *arguments)
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def call_all(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    first = fvcore.sigmoid_focal_loss_jit(x, y, alpha=0.25, gamma=2.0, reduction="sum")
+    return first + fvcore.smooth_l1_loss(x, y, beta=0.1, reduction="sum")
+
+
+def test_code_that_is_scripted_may_call_them():
+    inputs, targets = problem(soft=False)
+    torch.testing.assert_close(compiled(call_all)(inputs, targets), call_all(inputs, targets))
+
+
+@pytest.mark.parametrize("name", ["giou_loss", "sigmoid_focal_loss_star", "sigmoid_focal_loss"])
+def test_an_empty_mean_is_zero_and_an_odd_reduction_refused(name: str):
+    loss, empty = getattr(fvcore, name), torch.zeros(0, 4)
+    assert loss(empty, empty, reduction="mean") == 0
+    assert fvcore.smooth_l1_loss(empty, empty, 0.1, "mean") == 0
+    with pytest.raises(ValueError, match="'avg'"):
+        loss(empty, empty, reduction="avg")
+
+
+def test_a_star_without_steepness_is_refused():
+    inputs, targets = problem(soft=False)
+    with pytest.raises(ValueError, match="gamma of FL"):
+        fvcore.sigmoid_focal_loss_star(inputs, targets, gamma=0)

@@ -88,9 +88,55 @@ def test_config_chooses_it_by_name():
     assert generator.num_anchors == [6, 6]
 
 
+ODD_SIZES = [[44.0, 60.0], [88.0, 100.0]]
+
+
+@pytest.mark.parametrize("sizes", [ODD_SIZES, ODD_SIZES[:1]], ids=["per level", "for all"])
+def test_sizes_that_are_no_octaves_give_detectron2s_anchors(sizes: list):
+    cfg = get_cfg()
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNetExt"
+    node = cfg.MODEL.ANCHOR_GENERATOR
+    node.NAME, node.OCTAVE_BASE_SIZES, node.SIZES = "RetinaNetAnchorGenerator", [], sizes
+    cfg.MODEL.RETINANET.IN_FEATURES = ["p3", "p4"]
+    assert validate_cfg(cfg) == []
+    shapes = [ShapeSpec(stride=8), ShapeSpec(stride=16)]
+    ours = build_anchor_generator(cfg, shapes)
+    node.NAME = "DefaultAnchorGenerator"
+    theirs = build_anchor_generator(cfg, shapes)
+    maps = [torch.zeros(1, 1, 6, 8), torch.zeros(1, 1, 3, 4)]
+    for got, expected in zip(ours(maps), theirs(maps), strict=True):
+        torch.testing.assert_close(got.tensor, expected.tensor)
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({}, "OCTAVE_BASE_SIZES must be positive sizes in pixels, one per level, got \\[\\]"),
+        ({"SIZES": ODD_SIZES, "SCALES_PER_OCTAVE": 2}, "SCALES_PER_OCTAVE is 2, but .* remove it"),
+        ({"SIZES": ODD_SIZES, "SCALES_OF_LEVELS": [2, 2]}, "SCALES_OF_LEVELS is .* remove it"),
+        ({"SIZES": [44.0, 60.0]}, r"SIZES .*positive"),
+        ({"SIZES": [[44.0, -1.0]]}, r"SIZES .*positive"),
+        (
+            {"SIZES": ODD_SIZES, "OCTAVE_BASE_SIZES": [32.0, 64.0]},
+            r"SIZES is \[\[44.* or OCTAVE_BASE_SIZES to \[\]",
+        ),
+    ],
+)
+def test_sizes_that_cannot_work_are_refused_by_name(keys: dict, words: str):
+    cfg = get_cfg()
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNetExt"
+    cfg.MODEL.ANCHOR_GENERATOR.NAME = "RetinaNetAnchorGenerator"
+    for key, value in {"OCTAVE_BASE_SIZES": [], **keys}.items():
+        cfg.MODEL.ANCHOR_GENERATOR[key] = value
+    with pytest.raises(ValueError, match=words):
+        validate_cfg(cfg)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"sizes": ODD_SIZES, "octave_base_sizes": ()}, "SIZES has 2 entries"),
+        ({"sizes": ODD_SIZES[:1]}, "octave_base_sizes or sizes; give one"),
         ({"octave_base_sizes": [32.0]}, "OCTAVE_BASE_SIZES has 1 entries"),
         ({"octave_base_sizes": [0.0] * 5}, "OCTAVE_BASE_SIZES must be positive"),
         ({"scales_per_octave": 0}, "SCALES_PER_OCTAVE must be at least 1"),

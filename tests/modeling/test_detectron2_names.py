@@ -82,6 +82,33 @@ def test_overrides_that_would_never_be_called_are_refused():
             return {}
 
 
+def test_an_override_in_a_mixed_in_class_is_refused_too():
+    class TheirLosses:
+        def losses(self, anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes):
+            return {}
+
+    with pytest.raises(TypeError, match="Mixed overrides losses with Detectron2's arguments"):
+        type("Mixed", (TheirLosses, RetinaNetExt), {})
+
+
+def test_label_anchors_with_detectron2s_arguments_is_refused_before_training():
+    with pytest.raises(TypeError, match=r"label_anchors\(self, anchors, batched_inputs\)"):
+
+        class Theirs(RetinaNetExt):
+            def label_anchors(self, anchors, gt_instances):
+                return [], []
+
+    class Fine(RetinaNetExt):
+        def label_anchors(self, anchors, batched_inputs):
+            return super().label_anchors(anchors, batched_inputs)
+
+
+@pytest.mark.parametrize("name", ["inference_single_image", "_decode_multi_level_predictions"])
+def test_ways_to_decode_that_are_not_called_are_refused(name: str):
+    with pytest.raises(TypeError, match=rf"Own overrides {name}, .*forward_inference\(self"):
+        type("Own", (RetinaNetExt,), {name: lambda self, *args: []})
+
+
 def test_instances_are_sent_to_the_assigner(model):
     anchors = model.anchor_generator([torch.zeros(1, 1, 4, 4)] * 5)
     gt = example()["instances"]

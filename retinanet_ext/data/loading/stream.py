@@ -26,6 +26,7 @@ from detectron2.data.build import trivial_batch_collator
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, IterableDataset
 
+from ...compat import end_workers
 from ...errors import InputError
 from ...random_state import random_state_kept
 from .index_batches import Draw, batch_draws, find_wide, group_draws
@@ -162,15 +163,18 @@ class TrainStream:
             generator=torch.Generator(),  # else it draws a number from the global one
         )
         batches = iter(loader)
-        with defer_worker_errors() if self._num_workers else nullcontext():
-            while True:
-                try:
-                    with waiting_for_batch():
-                        batch = next(batches)
-                except StopIteration:  # a sampler that ends, which none of Detectron2's does
-                    return
-                self.images += self.total_batch_size
-                yield batch
+        try:
+            with defer_worker_errors() if self._num_workers else nullcontext():
+                while True:
+                    try:
+                        with waiting_for_batch():
+                            batch = next(batches)
+                    except StopIteration:  # a sampler that ends, which none of Detectron2's does
+                        return
+                    self.images += self.total_batch_size
+                    yield batch
+        finally:
+            end_workers(batches)
 
     def _draw_batches(self, skip: int) -> Iterator[list[Draw]]:
         """What the batches of this process hold, without the first ``skip`` ones."""
@@ -190,8 +194,9 @@ def build_train_stream(
 ) -> TrainStream:
     """The stream of ``DATASETS.TRAIN`` by the ``DATALOADER`` section, as Detectron2 reads it.
 
-    The order of the images is that of Detectron2's loader without workers, where numpy's generator
-    was seeded with ``seed`` just before.
+    The order of the images is that of Detectron2 0.6 without workers, where numpy's generator was
+    seeded with ``seed`` just before; newer versions seed samplers with ``cfg.SEED``, which may be
+    none, so they are given the number that 0.6 would have drawn.
 
     Args:
         cfg: the config; ``SOLVER.IMS_PER_BATCH`` is the batch of all processes.
@@ -224,10 +229,14 @@ def build_train_stream(
         dataset = DatasetFromList(dataset, copy=False)
 
     def make_sampler(seed: int) -> Iterable[int]:
+        seeded = cfg.clone()
+        seeded.defrost()
         with random_state_kept():
-            np.random.seed(seed % 2**32)  # where Detectron2's samplers take their seed from
+            np.random.seed(seed % 2**32)
+            seeded.SEED = int(np.random.randint(2**31))
+            np.random.seed(seed % 2**32)  # samplers that do not read SEED draw the same number
             loader = build_detection_train_loader(
-                cfg, mapper=mapper, dataset=dataset, aspect_ratio_grouping=False, num_workers=0
+                seeded, mapper=mapper, dataset=dataset, aspect_ratio_grouping=False, num_workers=0
             )
         return loader.dataset.sampler
 

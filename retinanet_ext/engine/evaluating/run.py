@@ -18,6 +18,7 @@ from torch import nn
 from ...console import SHOWN
 from ...errors import TrainingFailed
 from ...evaluation.val_loss import build_val_loss_loader, validation_losses
+from ..launch.deferred import StartsWhole
 from ..optim.ema import ModelEMA
 from ..progress import with_bar
 
@@ -90,7 +91,8 @@ def _measure(cfg: CfgNode, model: nn.Module, test: Test) -> Any:
     if not cfg.TEST.VAL_LOSS:
         return results
     for name in cfg.DATASETS.TEST:
-        loader = with_bar(build_val_loss_loader(cfg, name), f"validation loss {name}")
+        loader = StartsWhole(build_val_loss_loader(cfg, name))
+        loader = with_bar(loader, f"validation loss {name}")
         losses = validation_losses(model, loader)
         text = "  ".join(f"{k} {v:.4g}" for k, v in losses.items())
         logger.info("validation loss of %s: %s", name, text, extra=SHOWN)

@@ -21,6 +21,7 @@ from torch.multiprocessing import ProcessExitedException
 
 from ...console import SHOWN
 from ...errors import TrainingFailed
+from .deferred import is_deferred
 
 __all__ = ["StopHook", "StopSignals", "TrainingStopped", "forwarded_signals", "quiet_signals"]
 
@@ -78,7 +79,7 @@ class StopSignals:
         _restore(self._old)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:
+        if os.getpid() != self._process or is_deferred(number):
             return
         now = time.monotonic()
         if number == signal.SIGINT:
@@ -206,6 +207,8 @@ def quiet_signals() -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         if os.getpid() == process:
+            if is_deferred(number):
+                return
             with contextlib.suppress(OSError):
                 os.write(2, f"\n{signal.Signals(number).name}: stopped\n".encode())
             raise SystemExit(128 + number)

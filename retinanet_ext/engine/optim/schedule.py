@@ -108,7 +108,9 @@ def resolve_epochs(cfg: CfgNode, num_images: int) -> None:
     for target, iterations in resolved.items():
         section, name = target.split(".")
         cfg[section][name] = iterations
-    check_iterations(cfg)
+    # A warm-up that nobody set for this schedule; Detectron2 has no epochs, and no file with both.
+    for warning in check_iterations(cfg):
+        raise InputError(warning)
     _log_epochs(cfg, num_images)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -11,21 +12,22 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import detectron2
 import numpy as np
 import torch
-from detectron2 import __version__ as detectron2_version
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 
 from ... import __version__
 from ...files import file_sha256
 
-__all__ = ["code_revision", "dataset_fingerprint", "machine", "versions"]
+__all__ = ["code_revision", "dataset_fingerprint", "detectron2_build", "machine", "versions"]
 
 COUNTED_BYTES = 64 << 20  # a larger json takes seconds and much memory to read
 GIT_SECONDS = 10
 
 _PACKAGE = str(Path(__file__).resolve().parents[2])
+_DETECTRON2 = str(Path(detectron2.__file__).resolve().parent)
 
 
 def versions() -> dict[str, str | None]:
@@ -35,10 +37,42 @@ def versions() -> dict[str, str | None]:
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "torchvision": _installed("torchvision"),
-        "detectron2": detectron2_version,
+        "detectron2": f"{detectron2.__version__} ({detectron2_build()})",
         "numpy": np.__version__,
         "retinanet_ext": __version__,
     }
+
+
+def detectron2_build(package: str = _DETECTRON2) -> str:
+    """Which Detectron2 runs: its newest commits still call themselves 0.6.
+
+    Args:
+        package: its folder.
+
+    Returns:
+        ``"git 02b5c4e2cf70"`` of a checkout or an installation from git, the full version of an
+        installation that has one, such as ``"0.6+py.e9f7e2b"``, or else ``"sources 5f2b3c9d01aa"``,
+        a checksum.
+    """
+    folder = Path(package).resolve()
+    revision = code_revision(package)
+    if revision is not None:
+        return f"git {revision['revision'][:12]}{', changed' if revision['dirty'] else ''}"
+    try:
+        installed = importlib.metadata.distribution("detectron2")
+        # A folder on PYTHONPATH hides what is installed.
+        if Path(str(installed.locate_file("detectron2"))).resolve() == folder:
+            commit = json.loads(installed.read_text("direct_url.json") or "{}")
+            if commit := commit.get("vcs_info", {}).get("commit_id"):
+                return f"git {commit[:12]}"
+            if installed.version != detectron2.__version__:
+                return installed.version
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        pass
+    checksum = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        checksum.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return f"sources {checksum.hexdigest()[:12]}"
 
 
 def machine(device: str) -> dict[str, Any]:

@@ -15,7 +15,14 @@ from ...errors import one_line
 from .config_changes import config_changes, saved_value
 from .event_state import restore_storage, storage_state
 
-__all__ = ["continue_data", "events_of", "run_state", "seed_of", "warn_of_changes"]
+__all__ = [
+    "continue_data",
+    "ended_at",
+    "events_of",
+    "run_state",
+    "seed_of",
+    "warn_of_changes",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -70,21 +77,27 @@ def continue_data(data: Any, state: Mapping[str, Any]) -> None:
         )
 
 
+def ended_at(state: Mapping[str, Any]) -> int | None:
+    """``SOLVER.MAX_ITER`` of the checkpoint's config; None of another trainer's, or an odd one."""
+    try:
+        return int(saved_value(state["config"], "SOLVER.MAX_ITER"))
+    except (KeyError, ValueError, TypeError):
+        return None  # said elsewhere
+
+
 def warn_of_ended_schedule(state: Mapping[str, Any], cfg: CfgNode) -> None:
     """Warn where a run that had come to its end continues at the tail of a longer curve."""
-    solver = cfg.SOLVER
-    try:
-        ended = int(saved_value(state["config"], "SOLVER.MAX_ITER"))
-        done = int(state["iteration"]) + 1
-    except (KeyError, ValueError, TypeError):
-        return  # said elsewhere, or of another trainer
+    solver, ended = cfg.SOLVER, ended_at(state)
+    if ended is None or solver.RESUME_SCHEDULE == "restart":
+        return
+    done = int(state["iteration"]) + 1
     falls = solver.LR_SCHEDULER_NAME in ("OneCycleLR", "WarmupCosineLR")
     if falls and done >= ended and done < solver.MAX_ITER and comm.is_main_process():
         logger.warning(
             "the schedule of the checkpoint had ended (SOLVER.MAX_ITER %d), and this run continues "
             "at iteration %d of the new %s curve of %d, where the learning rate has fallen and "
-            "little is learned: for a whole new schedule, set MODEL.WEIGHTS to the checkpoint and "
-            "another OUTPUT_DIR, without --resume",
+            "little is learned: for a whole new schedule over the iterations that are left, set "
+            "SOLVER.RESUME_SCHEDULE restart",
             ended,
             done,
             solver.LR_SCHEDULER_NAME,

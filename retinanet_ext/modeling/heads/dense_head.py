@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ...errors import ConfigError, InputError, did_you_mean
 from ...registry import node_of
 from ...structures import HeadOutputs
+from ..speedups.hooked import is_hooked
 from .towers import build_tower
 
 
@@ -225,5 +226,7 @@ def _convolve_first(conv: nn.Conv2d, x: Tensor, channels: int) -> Tensor:
     """The first ``channels`` of ``conv(x)``, for stride 1 and zero padding to the same size."""
     if channels == conv.out_channels:
         return conv(x)
+    if is_hooked(conv):
+        return conv(x)[:, :channels]
     bias = None if conv.bias is None else conv.bias[:channels]
     return F.conv2d(x, conv.weight[:channels], bias, padding=conv.padding)

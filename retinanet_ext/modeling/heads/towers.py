@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch.nn.functional as F
 from detectron2.layers import CycleBatchNormList, get_norm
 from torch import Tensor, nn
 
 from ...errors import ConfigError, InputError
+from ..speedups.hooked import is_hooked
 
 NORM_PER_LEVEL = ("auto", "shared", "per_level")
 """Values of MODEL.RETINANET.NORM_PER_LEVEL, see :func:`build_tower`."""
@@ -49,9 +51,23 @@ def build_tower(
         layers.append(nn.Conv2d(in_channels, dim, kernel_size=3, padding=1))
         if norm:
             layers.append(_build_norm(norm, dim, num_levels, norm_per_level))
-        layers.append(nn.ReLU(inplace=True))
+        layers.append(nn.ReLU())
         in_channels = dim
-    return nn.Sequential(*layers)
+    return Tower(*layers)
+
+
+class Tower(nn.Sequential):
+    """Layers one after the other, ReLUs in place as long as nobody listens to any of them.
+
+    As in Detectron2, a hook then keeps the output that it was given, and may be one on gradients,
+    which PyTorch refuses beside changes in place.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        in_place = not is_hooked(*self.modules())
+        for layer in self:
+            x = F.relu_(x) if in_place and type(layer) is nn.ReLU else layer(x)
+        return x
 
 
 def check_norm_per_level(norm_per_level: str) -> None:

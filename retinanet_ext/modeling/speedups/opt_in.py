@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from ...compat import has_hooks
+from .hooked import is_hooked
 from .plain_conv import makes_same_maps
 
 
@@ -15,11 +15,6 @@ def opts_in(part: object, method: str) -> bool:
     in again with ``method = Parent.method``.
     """
     return method in vars(type(part))
-
-
-def is_hooked(*modules: nn.Module) -> bool:
-    """Whether somebody listens to, or has replaced the ``forward`` of, one of the modules."""
-    return any(has_hooks(module) or "forward" in vars(module) for module in modules)
 
 
 def wanted_parts(head: nn.Module, cls_loss: object, fused: bool, sparse: bool) -> set[str]:

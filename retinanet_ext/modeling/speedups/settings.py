@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ...compat import version_of
 from ...errors import InputError
 from . import winograd
+from .hooked import is_hooked
 
 
 @dataclass(frozen=True)
@@ -143,8 +144,9 @@ class FastNormConv2d(NormConv2d):
 
     A FrozenBatchNorm2d multiplies and shifts each channel by constants. Doing that to the kernel
     spares two passes over the output forward and one backward. It is done again at each call, since
-    a kernel may change at any time; that costs a pass over the parameters. On a GPU, inference
-    leaves the norm as it is: one kernel launch, where folding takes two.
+    a kernel may change at any time; that costs a pass over the parameters. A norm that somebody
+    listens to by hooks is called. On a GPU, inference leaves the norm as it is: one kernel launch,
+    where folding takes two.
     """
 
     speedups: Speedups
@@ -153,7 +155,8 @@ class FastNormConv2d(NormConv2d):
     def forward(self, x: Tensor) -> Tensor:
         weight, bias, norm = self.weight, self.bias, self.norm
         folds = self.speedups.fold_frozen_bn and isinstance(norm, FrozenBatchNorm2d)
-        if folds and (x.device.type == "cpu" or torch.is_grad_enabled()):
+        pays = x.device.type == "cpu" or torch.is_grad_enabled()
+        if folds and pays and not is_hooked(norm):
             scale, shift = self._scale_and_shift(norm)
             weight = weight * scale.view(-1, 1, 1, 1)
             bias = shift if bias is None else shift + bias * scale

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ...structures import DenseTargets
-from .opt_in import is_hooked
+from .hooked import is_hooked
 from .plain_conv import is_plain_conv3x3
 
 # Beyond this fraction of all locations, averaged over the layers, whole convolutions are faster: a

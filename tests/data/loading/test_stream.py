@@ -105,11 +105,44 @@ def test_the_order_is_that_of_detectron2(cfg, name, sampler, group):
     cfg.DATASETS.TRAIN_REPEAT_FACTOR = [(name, 2.0)]
     # The weighted samplers read the images of DATASETS.TRAIN.
     dataset = None if sampler.startswith("Weighted") else entries()
+    seeded = cfg.clone()
+    # Detectron2's samplers draw their seed, and newer ones take that of the config.
     np.random.seed(5)
-    loader = build_detection_train_loader(cfg, mapper=dict, dataset=dataset)
+    seeded.SEED = int(np.random.randint(2**31))
+    np.random.seed(5)
+    loader = build_detection_train_loader(seeded, mapper=dict, dataset=dataset)
     expected = ids(itertools.islice(loader, 15))
     assert ids(take(build_train_stream(cfg, dict, dataset, seed=5), 15)) == expected
+    # The seed of the run decides, whatever the config says.
     assert ids(take(build_train_stream(cfg, dict, dataset, seed=6), 15)) != expected
+    cfg.SEED = -1
+    assert ids(take(build_train_stream(cfg, dict, dataset, seed=5), 15)) == expected
+    assert ids(take(build_train_stream(cfg, dict, dataset, seed=6), 15)) != expected
+
+
+@pytest.mark.parametrize("sampler", ["TrainingSampler", "RepeatFactorTrainingSampler"])
+def test_samplers_that_take_the_seed_of_the_config_give_the_same_order(cfg, monkeypatch, sampler):
+    """As in versions of Detectron2 after 0.6: there and here, one run has one order."""
+    cfg.DATALOADER.SAMPLER_TRAIN, cfg.DATALOADER.REPEAT_THRESHOLD = sampler, 0.9
+    expected = {seed: ids(take(stream_of(cfg, seed), 15)) for seed in (5, 6)}
+    assert expected[5] != expected[6]
+    build = build_detection_train_loader
+
+    def build_as_later(of_samplers, **arguments):
+        def take_seed() -> int:
+            np.random.seed(0)  # nothing is drawn
+            return of_samplers.SEED
+
+        monkeypatch.setattr(comm, "shared_random_seed", take_seed)
+        return build(of_samplers, **arguments)
+
+    monkeypatch.setattr(
+        "retinanet_ext.data.loading.stream.build_detection_train_loader", build_as_later
+    )
+    for of_config in (7, -1):
+        cfg.SEED = of_config
+        for seed in (5, 6):
+            assert ids(take(stream_of(cfg, seed), 15)) == expected[seed]
 
 
 @pytest.mark.parametrize("group", [False, True])

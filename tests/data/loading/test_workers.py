@@ -107,6 +107,16 @@ def test_they_end_soon_after_a_main_process_that_was_killed(stream):
     os.close(reading)
 
 
+def test_closing_ends_them_while_somebody_holds_the_iterator(stream):
+    batches = iter(stream)
+    (pid,) = set(next(batches))
+    stream.close()
+    # Nothing waits for a garbage collection, as some versions of Python would.
+    assert pid not in {x.pid for x in multiprocessing.active_children()}
+    with pytest.raises(StopIteration):
+        next(batches)
+
+
 def test_closing_ends_them_and_leaves_the_handler_of_deaths_to_pytorch(stream):
     (pid,) = set(next(iter(stream)))
     stream.close()

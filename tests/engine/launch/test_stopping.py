@@ -206,6 +206,27 @@ def test_a_signal_to_one_process_stops_all_in_the_same_iteration(tmp_path):
     assert saved_steps(tmp_path) == {"model_0000004": 5}
 
 
+def train_until_a_signal(rank, folder, receiver, delay):
+    """Train on, until the process ``receiver`` gets SIGUSR1, wherever that finds it."""
+    if rank == receiver:
+        process = os.getpid()
+        threading.Timer(delay, lambda: os.kill(process, signal.SIGUSR1)).start()
+    training = Training(folder, period=10**9)
+    try:
+        training.train(0, 10**6)
+    except TrainingStopped as stopped:
+        return stopped.code, training.iter
+    return None
+
+
+@pytest.mark.parametrize("receiver", [0, 1])
+@pytest.mark.parametrize("delay", [0.3, 0.45])
+def test_sigusr1_to_one_of_two_processes_saves_and_stops_both(tmp_path, receiver, delay):
+    first, second = run_on_two_ranks(train_until_a_signal, tmp_path, receiver, delay)
+    assert first == second and first[0] == 0
+    assert saved_steps(tmp_path) == {f"model_{first[1]:07d}": first[1] + 1}
+
+
 def test_a_signal_that_was_ignored_stays_ignored(tmp_path):
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:

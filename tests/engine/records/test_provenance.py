@@ -6,6 +6,7 @@ import hashlib
 import subprocess
 from pathlib import Path
 
+import detectron2
 import pytest
 from detectron2.data import MetadataCatalog
 
@@ -13,6 +14,7 @@ from retinanet_ext.engine.records import provenance
 from retinanet_ext.engine.records.provenance import (
     code_revision,
     dataset_fingerprint,
+    detectron2_build,
     machine,
     versions,
 )
@@ -90,3 +92,56 @@ def test_versions_and_machine_are_told():
     found = versions()
     assert all(found[name] for name in ("python", "torch", "detectron2", "numpy", "retinanet_ext"))
     assert machine("cpu")["device"] == "cpu" and machine("cpu")["processes"] == 1
+
+
+def test_the_build_of_detectron2_is_told_beside_its_version():
+    assert versions()["detectron2"] == f"{detectron2.__version__} ({detectron2_build()})"
+
+
+def test_a_checkout_of_detectron2_is_told_by_its_commit(package):
+    revision = git(package, "rev-parse", "HEAD")[:12]
+    assert detectron2_build(str(package)) == f"git {revision}"
+    (package / "__init__.py").write_text("changed = True")
+    assert detectron2_build(str(package)) == f"git {revision}, changed"
+
+
+class Installed:
+    """A distribution as importlib.metadata describes it."""
+
+    def __init__(self, folder: Path, version: str, direct_url: str | None = None):
+        self.folder, self.version, self.direct_url = folder, version, direct_url
+
+    def locate_file(self, name: str) -> Path:
+        return self.folder / name
+
+    def read_text(self, name: str) -> str | None:
+        return self.direct_url
+
+
+def test_an_installed_detectron2_is_told_by_what_pip_knows_of_it(tmp_path, monkeypatch):
+    def build(*args: str) -> str:
+        monkeypatch.setattr(
+            provenance.importlib.metadata, "distribution", lambda _: Installed(tmp_path, *args)
+        )
+        return detectron2_build(str(folder))
+
+    folder = tmp_path / "detectron2"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("one")
+    by_git = '{"url": "https://example.com", "vcs_info": {"vcs": "git", "commit_id": "%s"}}'
+    assert build("0.6", by_git % ("ab" * 20)) == f"git {'ab' * 6}"
+    assert build("0.6+cu118") == "0.6+cu118"
+    first = build("0.6", '{"url": "file:///a.whl"}')
+    assert first.startswith("sources ") and build("0.6") == first
+    (folder / "other.py").write_text("")
+    assert build("0.6") != first
+
+
+def test_a_detectron2_on_the_path_is_not_taken_for_the_installed_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        provenance.importlib.metadata,
+        "distribution",
+        lambda _: Installed(tmp_path / "site", "0.6+cu118"),
+    )
+    (tmp_path / "detectron2").mkdir()
+    assert detectron2_build(str(tmp_path / "detectron2")).startswith("sources ")
