@@ -61,8 +61,8 @@ class PlainDetector:
         """
         transform: Any = self._augmentations.augs[0].get_transform(pixels)
         height, width = pixels.shape[:2]
-        resized = (getattr(transform, "new_h", height), getattr(transform, "new_w", width))
-        return self._padded(int(resized[0])), self._padded(int(resized[1]))
+        resized: Any = getattr(transform, "new_h", height), getattr(transform, "new_w", width)
+        return self._padded(resized[0]), self._padded(resized[1])
 
     def _padded(self, side: int) -> int:
         return math.ceil(side / self._divisor) * self._divisor

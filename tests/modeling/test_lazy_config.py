@@ -12,8 +12,7 @@ from omegaconf import OmegaConf
 
 from retinanet_ext.modeling import L1, IoUAssigner, RetinaNetExt
 from retinanet_ext.modeling.assigners.detectron2_matcher import MatcherAssigner
-
-from .test_detectron2_parity import (
+from tests.helpers.parity import (
     assert_same_detections,
     assert_same_losses,
     assert_same_training,
