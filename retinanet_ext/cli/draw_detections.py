@@ -23,13 +23,13 @@ from ..data.loading.pixels import read_picture
 from ..engine.checkpoint.checkpointer import SafeCheckpointer
 from ..engine.impossible_model import impossible_model_explained
 from ..engine.setup import resolve_device
-from ..errors import InputError, MissingFileError
+from ..errors import InputError, MissingFileError, count
 from ..structures import RETINANET_ARCHITECTURES
 from ..visualization.draw import draw_detections
 from ..visualization.sheet import contact_sheet, tile_caption, tile_heights
 from .common import check_registered, config_options, load_cfg, positive_int
 from .given_images import class_names_of, list_images
-from .pictures import check_picture, count, each_readable, pick_images
+from .pictures import check_picture, each_readable, pick_images
 
 __all__ = ["add_parser", "run"]
 
@@ -141,7 +141,8 @@ def _check_classes(cfg: CfgNode, dataset: str, class_names: list[str]) -> None:
     if cfg.MODEL.META_ARCHITECTURE in RETINANET_ARCHITECTURES and num_classes != len(class_names):
         raise InputError(
             f"MODEL.RETINANET.NUM_CLASSES is {num_classes} but dataset '{dataset}' has "
-            f"{len(class_names)} classes; take the dataset the model was trained for, or its config"
+            f"{count(len(class_names), 'class', 'classes')}; take the dataset the model was "
+            "trained for, or its config"
         )
 
 

@@ -13,7 +13,7 @@ from ..data.loading.bad_images import BadImageError
 from ..errors import InputError
 from .outputs import check_writable
 
-__all__ = ["check_picture", "count", "each_readable", "pick_images"]
+__all__ = ["check_picture", "each_readable", "pick_images"]
 
 Read = TypeVar("Read")
 
@@ -78,8 +78,3 @@ def _spread(items: list[int], num: int) -> list[int]:
     """``num`` of the items, from the middles of as many equal parts."""
     num = min(max(num, 0), len(items))
     return [items[(2 * i + 1) * len(items) // (2 * num)] for i in range(num)]
-
-
-def count(number: int, what: str, plural: str = "") -> str:
-    """``1 image``, ``2 images``, ``2 boxes``."""
-    return f"{number} {what}" if number == 1 else f"{number} {plural or what + 's'}"

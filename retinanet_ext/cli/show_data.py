@@ -22,7 +22,7 @@ from ..data.augment import build_train_mapper
 from ..data.datasets.by_path import register_extra_datasets
 from ..data.datasets.command_line import NAMES, name_datasets
 from ..data.loading.bad_images import LoadOrFail
-from ..errors import InputError
+from ..errors import InputError, count
 from ..modeling.assigners.debug import describe_assignment
 from ..registry import ASSIGNER_REGISTRY
 from ..structures import RETINANET_ARCHITECTURES
@@ -30,7 +30,7 @@ from ..visualization.draw_sample import draw_sample
 from ..visualization.palette import DISTINCT
 from ..visualization.sheet import contact_sheet, tile_caption, tile_heights
 from .common import add_training_set, check_registered, config_options, load_cfg, positive_int
-from .pictures import check_picture, count, each_readable, pick_images
+from .pictures import check_picture, each_readable, pick_images
 
 __all__ = ["AnchorMaker", "add_parser", "run"]
 
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         _add_anchors(views, samples, cfg)
     _write_sheet(args.output, views, class_names, f"{name}, as augmented")
     boxes = sum(len(view.boxes) for view in views)
-    print(f"{args.output}: {count(len(views), 'sample')} of {name}, {boxes} boxes")
+    print(f"{args.output}: {count(len(views), 'sample')} of {name}, {count(boxes, 'box', 'boxes')}")
     return 0
 
 

@@ -16,7 +16,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from ..console import SHOWN
-from ..errors import InputError
+from ..errors import InputError, count
 from .backend import evaluate_boxes
 from .ground_truth import class_table, complete_annotations, ground_truth_json
 from .metrics import box_metrics, counted_dets, metrics_table
@@ -142,8 +142,9 @@ class COCODetectionEvaluator(COCOEvaluator):
         if highest >= len(category_ids):
             raise InputError(
                 f"The model predicts class {highest}, but dataset '{self._dataset_name}' has "
-                f"{len(category_ids)} classes; train with MODEL.RETINANET.NUM_CLASSES "
-                f"{len(category_ids)}, or evaluate on the dataset it was trained for"
+                f"{count(len(category_ids), 'class', 'classes')}; train with "
+                f"MODEL.RETINANET.NUM_CLASSES {len(category_ids)}, or evaluate on the dataset it "
+                "was trained for"
             )
         return [{**det, "category_id": category_ids[det["category_id"]]} for det in flat]
 
