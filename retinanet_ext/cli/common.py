@@ -14,7 +14,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
 from ..config import get_cfg, load_config_file
-from ..config.command_line import add_config_arguments, merge_opts
+from ..config.load import add_config_arguments, merge_opts
 from ..config.shipped import config_names
 from ..data.datasets.register import register_builtin_datasets
 from ..errors import ConfigError, InputError, did_you_mean, shown_error

@@ -14,7 +14,7 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
 from ..config import get_cfg, load_config_file, validate_cfg
-from ..config.command_line import add_config_arguments, merge_opts
+from ..config.load import add_config_arguments, merge_opts
 from ..config.run_rules import check_amp_device
 from ..config.shipped import find_config
 from ..data.datasets.by_path import register_extra_datasets
