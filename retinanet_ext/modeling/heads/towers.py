@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 
 import torch.nn.functional as F
+from detectron2.config import CfgNode
 from detectron2.layers import CycleBatchNormList, get_norm
 from torch import Tensor, nn
 
 from ...errors import ConfigError, InputError
 from ..speedups.hooked import is_hooked
+
+MIN_VALUES = 32
+"""Values of a channel from which batch norm can take a mean and a variance that mean something."""
 
 NORM_PER_LEVEL = ("auto", "shared", "per_level")
 """Values of MODEL.RETINANET.NORM_PER_LEVEL, see :func:`build_tower`."""
@@ -68,6 +74,35 @@ class Tower(nn.Sequential):
         for layer in self:
             x = F.relu_(x) if in_place and type(layer) is nn.ReLU else layer(x)
         return x
+
+
+def few_values_warning(cfg: CfgNode, node: CfgNode) -> list[str]:
+    """A warning where batch norm has its own statistics for a level of a few cells.
+
+    They come from so few values that they are nearly arbitrary, and in evaluation, which uses them,
+    such a level may find objects of the whole picture's size on every picture.
+
+    Args:
+        cfg: reads INPUT and SOLVER.IMS_PER_BATCH.
+        node: the section of the head.
+    """
+    per_level = node.NORM_PER_LEVEL in ("auto", "per_level")
+    strides = {x: 2 ** int(x[1:]) for x in node.IN_FEATURES if re.fullmatch(r"p\d+", x)}
+    short = min(cfg.INPUT.MIN_SIZE_TRAIN, default=0)
+    if node.NORM not in ("BN", "SyncBN") or not per_level or not strides or short < 1:
+        return []
+    values = {x: math.ceil(short / y) ** 2 * cfg.SOLVER.IMS_PER_BATCH for x, y in strides.items()}
+    few = [x for x, number in values.items() if number < MIN_VALUES]
+    if not few:
+        return []
+    worst = min(values, key=values.__getitem__)
+    return [
+        f"MODEL.RETINANET.NORM is '{node.NORM}' with statistics for each level, and those of "
+        f"{' and '.join(few)} come from few values ({worst}: {values[worst]} in a batch of "
+        f"{cfg.SOLVER.IMS_PER_BATCH} images of {short} pixels): in evaluation such a level may "
+        "find large objects everywhere; set MODEL.RETINANET.NORM to GN, or raise "
+        "INPUT.MIN_SIZE_TRAIN or SOLVER.IMS_PER_BATCH"
+    ]
 
 
 def check_norm_per_level(norm_per_level: str) -> None:
