@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.layers import CycleBatchNormList, get_norm
@@ -123,9 +124,23 @@ def _build_norm(norm: str, dim: int, num_levels: int, norm_per_level: str) -> nn
     return _get_norm(norm, dim)
 
 
+class AnySizeGroupNorm(nn.GroupNorm):
+    """:class:`torch.nn.GroupNorm`, also for a group of a single value.
+
+    With as many channels as groups, the coarsest level of one small picture is such a map, 1 x 1.
+    PyTorch's module refuses it; its operator answers with the bias, as the definition says.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
 def _get_norm(norm: str, dim: int) -> nn.Module:
     try:
-        return get_norm(norm, dim)
+        layer = get_norm(norm, dim)
+        if type(layer) is nn.GroupNorm:
+            layer.__class__ = AnySizeGroupNorm
+        return layer
     except KeyError:
         raise ConfigError(
             f"MODEL.RETINANET.NORM is '{norm}', which detectron2.layers.get_norm does not know; "
