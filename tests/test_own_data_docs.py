@@ -36,9 +36,8 @@ FIVE = ("1. Check", "2. Look", "3. Train", "4. Measure", "5. Draw")
 TINY = {
     "2. Look": ["--num", "4"],
     "3. Train": [
-        *("SOLVER.EPOCHS", "0.5", "SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0"),
+        *("SOLVER.EPOCHS", "1", "SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0"),
         *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64"),
-        *("MODEL.FPN.OUT_CHANNELS", "32"),
     ],
     "5. Draw": ["--score-thresh", "0"],
 }
