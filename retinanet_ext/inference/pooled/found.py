@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from detectron2.structures import Boxes, Instances, pairwise_intersection, pairwise_iou
+from detectron2.structures import Boxes, Instances, pairwise_iou
+from detectron2.structures.boxes import pairwise_intersection
 from torch import Tensor
 
 from ...modeling.postprocess.nms import top_batched_nms
