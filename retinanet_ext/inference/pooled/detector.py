@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -99,7 +100,9 @@ class PooledDetector:
             settle_seams(
                 found, height, width, decoder.nms_thresh, decoder.score_thresh, self._smallest
             )
-        return self.merger(found)
+        merged = self.merger(found)
+        merged.pred_boxes.clip((height, width))
+        return merged[merged.pred_boxes.nonempty()]
 
     def _is_plain(self, pixels: np.ndarray) -> bool:
         one_tile = self.tiling is None or self.tiling.fits(*pixels.shape[:2])
@@ -131,15 +134,11 @@ class PooledDetector:
         found = []
         for look, view, output in zip(batch, seen, outputs, strict=True):
             tile, candidates = look.tile, output.to("cpu")
-            boxes = Boxes(
-                torch.from_numpy(view.boxes_back(candidates.pred_boxes.tensor.float().numpy()))
-            )
-            boxes.clip((tile.height, tile.width))
-            shift = torch.tensor([tile.left, tile.top] * 2, dtype=boxes.tensor.dtype)
-            filled = boxes.nonempty()
+            boxes = view.boxes_back(candidates.pred_boxes.tensor.float().numpy())
+            whole, filled = _in_picture(torch.from_numpy(boxes), tile, *pixels.shape[:2])
             mapped = Instances(
                 pixels.shape[:2],
-                pred_boxes=Boxes(boxes.tensor[filled] + shift),
+                pred_boxes=Boxes(whole[filled]),
                 scores=candidates.scores[filled],
                 pred_classes=candidates.pred_classes[filled],
             )
@@ -155,3 +154,21 @@ class PooledDetector:
                 )
             )
         return found
+
+
+def _in_picture(
+    boxes: torch.Tensor, tile: Tile, height: int, width: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Boxes (N, 4) of a tile in pixels of the picture, and which of them are not empty.
+
+    They end at the tile's edges, but not at those of the picture: there, they are clipped after
+    NMS, as in the plain path.
+    """
+    left, top = (tile.left or -math.inf), (tile.top or -math.inf)
+    right = tile.right if tile.right < width else math.inf
+    bottom = tile.bottom if tile.bottom < height else math.inf
+    shift = torch.tensor([tile.left, tile.top] * 2, dtype=boxes.dtype)
+    low = torch.tensor([left, top] * 2, dtype=boxes.dtype)
+    high = torch.tensor([right, bottom] * 2, dtype=boxes.dtype)
+    moved = (boxes + shift).clamp(low, high)
+    return moved, Boxes(moved).nonempty()

@@ -35,7 +35,8 @@ class Found:
     """Candidates of one view of one tile.
 
     Attributes:
-        candidates: T, in pixels of the picture and within the tile, on the CPU.
+        candidates: T, in pixels of the picture and on the CPU; none reaches over an edge of the
+            tile that is inside of the picture.
         groups: (T,) int64; only boxes of one group suppress each other.
         tile: the part of the picture.
         of_tile: number of the tile; -1 is the picture as a whole.
