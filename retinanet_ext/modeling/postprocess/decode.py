@@ -139,6 +139,20 @@ class DenseDecoder:
             N Instances with ``pred_boxes`` (absolute XYXY pixels, not clipped), ``scores`` and
             ``pred_classes``. Boxes and scores that are not finite are left out.
         """
+        return [self.suppress(x) for x in self.candidates(anchors, outputs, image_sizes)]
+
+    @torch.no_grad()
+    def candidates(
+        self,
+        anchors: list[Boxes],
+        outputs: HeadOutputs,
+        image_sizes: list[tuple[int, int]],
+    ) -> list[Instances]:
+        """What the detections are chosen from, before NMS; arguments and fields as of a call.
+
+        Returns:
+            N Instances, sorted by level, and within a level best class score first.
+        """
         if not image_sizes:
             return []
         logits, deltas, quality = outputs.logits, outputs.deltas, outputs.named.get("quality")
@@ -165,11 +179,20 @@ class DenseDecoder:
         sizes = [stop - start for start, stop in pairwise([*starts, len(kept)])]
         fields = (x[kept].split(sizes) for x in (boxes, scores, found.classes))
         per_image = zip(image_sizes, *fields, strict=True)
-        return [self._suppress(*image) for image in per_image]
+        return [
+            Instances(size, pred_boxes=Boxes(b), scores=s, pred_classes=c)
+            for size, b, s, c in per_image
+        ]
 
-    def _suppress(
-        self, image_size: tuple[int, int], boxes: Tensor, scores: Tensor, classes: Tensor
-    ) -> Instances:
+    @torch.no_grad()
+    def suppress(self, candidates: Instances) -> Instances:
+        """NMS and the limit on detections: those of an image, best first.
+
+        Args:
+            candidates: of :meth:`candidates`, or several of them put together.
+        """
+        boxes, scores = candidates.pred_boxes.tensor, candidates.scores
+        classes = candidates.pred_classes
         if self.nms_kind == "soft":
             keep, kept_scores = soft_nms(
                 boxes,
@@ -186,7 +209,7 @@ class DenseDecoder:
             keep = top_batched_nms(boxes, scores, groups, self.nms_thresh, self.max_detections)
             kept_scores = scores[keep]
         return Instances(
-            image_size,
+            candidates.image_size,
             pred_boxes=Boxes(boxes[keep]),
             scores=kept_scores,
             pred_classes=classes[keep],
