@@ -19,7 +19,7 @@ from ...errors import InputError
 from ...losses.precision import at_least_float32
 from ...registry import node_of
 from ...structures import HeadOutputs
-from .candidates import select_candidates
+from .candidates import refuse_trace, select_candidates
 from .nms import top_batched_nms
 from .soft_nms import check_soft_nms_arguments, soft_nms
 
@@ -173,6 +173,17 @@ class DenseDecoder:
             ).sigmoid()
             scores = (scores * quality_probs).sqrt()
             finite &= scores.isfinite()
+        if torch.jit.is_tracing():  # a trace would keep the numbers of its example
+            of_images = [finite & (found.image_indices == i) for i in range(len(image_sizes))]
+            return [
+                Instances(
+                    size,
+                    pred_boxes=Boxes(boxes[mine]),
+                    scores=scores[mine],
+                    pred_classes=found.classes[mine],
+                )
+                for size, mine in zip(image_sizes, of_images, strict=True)
+            ]
         kept = finite.nonzero().flatten()
         images = torch.arange(len(image_sizes), device=boxes.device)
         starts = torch.searchsorted(found.image_indices[kept], images).tolist()
@@ -194,6 +205,7 @@ class DenseDecoder:
         boxes, scores = candidates.pred_boxes.tensor, candidates.scores
         classes = candidates.pred_classes
         if self.nms_kind == "soft":
+            refuse_trace("MODEL.RETINANET.NMS_KIND soft")
             keep, kept_scores = soft_nms(
                 boxes,
                 scores,
@@ -236,8 +248,11 @@ def gather_deltas(
         classes: (P,) int64 in [0, K), whose regressor is meant; None: there is one for all.
         num_classes: K; only read with ``classes``.
     """
-    if classes is None and deltas[0].device.type != "cpu":
+    if classes is None and (torch.jit.is_tracing() or deltas[0].device.type != "cpu"):
         return gather_from_whole(deltas, image_indices, anchor_indices, 4)
+    if torch.jit.is_tracing():
+        rows = gather_from_whole(deltas, image_indices, anchor_indices, 4 * num_classes)
+        return pick_class(rows, classes, num_classes)
     coordinates = torch.arange(4, device=anchor_indices.device)
     if classes is None:
         return _gather(deltas, image_indices, anchor_indices, 4, coordinates)
@@ -247,6 +262,8 @@ def gather_deltas(
 
 def gather_quality(quality: list[Tensor], image_indices: Tensor, anchor_indices: Tensor) -> Tensor:
     """Quality logits (P,) from L tensors (N, A, Hi, Wi); else as :func:`gather_deltas`."""
+    if torch.jit.is_tracing():
+        return gather_from_whole(quality, image_indices, anchor_indices, 1).squeeze(1)
     channel = torch.zeros(1, dtype=torch.int64, device=anchor_indices.device)
     return _gather(quality, image_indices, anchor_indices, 1, channel).squeeze(1)
 
@@ -287,7 +304,8 @@ def gather_from_whole(
         image_indices, anchor_indices: as for :func:`gather_deltas`.
         per_anchor: D.
     """
-    if len({level.shape[1] for level in levels}) > 1:  # levels differ in A
+    if len({int(level.shape[1]) for level in levels}) > 1:  # levels differ in A
+        refuse_trace("levels with different numbers of anchors")
         wanted = torch.arange(per_anchor, device=anchor_indices.device)
         return _gather(levels, image_indices, anchor_indices, per_anchor, wanted)
     whole = torch.cat([level.permute(0, 2, 3, 1).flatten(1, 2) for level in levels], dim=1)
@@ -304,6 +322,6 @@ def pick_class(rows: Tensor, classes: Tensor | None, num_classes: int) -> Tensor
         num_classes: K; only read with ``classes``.
     """
     if classes is not None:
-        index = torch.arange(len(rows), device=rows.device)
-        rows = rows.view(len(rows), num_classes, 4)[index, classes]
+        index = torch.arange(rows.shape[0], device=rows.device)
+        rows = rows.view(-1, num_classes, 4)[index, classes]
     return at_least_float32(rows)
