@@ -52,6 +52,7 @@ class Handler(BaseHTTPRequestHandler):
     def handle_one_request(self) -> None:
         """As of the base class, with a deadline for the head of the request."""
         self._unread, self._expects_continue = 0, False
+        self._started = 0.0
         self._reader.allow(self.server.limits.head_seconds)
         try:
             super().handle_one_request()
@@ -73,6 +74,7 @@ class Handler(BaseHTTPRequestHandler):
         """Faults that the base class finds, as sentences in json like all others."""
         status = HTTPStatus(code)
         self.close_connection = True
+        self.request_version = self.protocol_version  # if none was understood, too
         self._unread = self.server.limits.max_bytes
         self._send(Refused(status, f"bad request: {message or status.phrase}").answer())
 
@@ -204,10 +206,13 @@ class Handler(BaseHTTPRequestHandler):
             close_gently(self.connection, 4 * limits.max_bytes, limits.drain_seconds)
 
     def _log(self, answer: Answer) -> None:
-        path = getattr(self, "path", "?").partition("?")[0]
-        if path != "/predict" and answer.status < HTTPStatus.BAD_REQUEST:
-            return
-        took = time.perf_counter() - getattr(self, "_started", time.perf_counter())
-        what = ascii(f"{self.command} {path}"[:80])[1:-1]
-        line = f"{time.strftime('%H:%M:%S')} {self.client_address[0]} {what} {answer.status.value}"
-        print(f"{line} {took * 1e3:.0f} ms", file=sys.stderr, flush=True)
+        if not self._started:  # it was not understood
+            what, took = "bad request", ""
+        else:
+            path = self.path.partition("?")[0]
+            if path != "/predict" and answer.status < HTTPStatus.BAD_REQUEST:
+                return
+            what = ascii(f"{self.command} {path[:80]}")[1:-1]
+            took = f" {(time.perf_counter() - self._started) * 1e3:.0f} ms"
+        line = f"{time.strftime('%H:%M:%S')} {self.client_address[0]} {what}"
+        print(f"{line} {answer.status.value}{took}", file=sys.stderr, flush=True)

@@ -52,8 +52,8 @@ def open_upload(body: bytes, max_pixels: int) -> Image.Image:
     """
     try:
         with warnings.catch_warnings():
-            # Pillow's own limits are far above ours, and only a warning at first.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Of broken tags, which is the client's affair, and of Pillow's own limit of pixels.
+            warnings.simplefilter("ignore")
             _check_size(Image.open(io.BytesIO(body), formats=FORMATS), max_pixels).verify()
             # verify() spoils the image that it looks at.
             image = _check_size(Image.open(io.BytesIO(body), formats=FORMATS), max_pixels)
