@@ -12,11 +12,17 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from detectron2.config import CfgNode
+
+from ..data.datasets.register import register_builtin_datasets
+from ..engine.setup import merge_opts
+from ..engine.user_modules import import_modules
 from ..errors import InputError
 from ..inference import Predictor
+from ..inference.run_folder import cfg_of_run
 from ..serve import DetectionServer, Limits, listen
 from ..serve.server import LOWEST_SCORE
-from .common import check_device, config_options, load_cfg
+from .common import check_device, config_options, load_cfg, pairs
 
 __all__ = ["add_parser", "run"]
 
@@ -69,7 +75,14 @@ def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
         help="that the page and programs must send; where other machines reach the page, one is "
         "made and printed if none is given",
     )
-    parser.set_defaults(run=run, opts=[])
+    parser.add_argument(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="KEY VALUE",
+        help="config keys and their values, the last words of the command",
+    )
+    parser.set_defaults(run=run)
     return parser
 
 
@@ -83,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     limits = Limits(max_bytes=int(args.max_mb * 1e6), max_pixels=int(args.max_pixels))
     # First the port, which costs nothing to try, then the model.
     with listen(args.host, args.port, args.token, limits) as server, _ended_by_sigterm():
-        server.use(_predictor(args), _name(args))
+        server.use(Predictor(_load_cfg(args)), _name(args))
         _print_where(server, args)
         try:
             server.serve_forever()
@@ -105,15 +118,18 @@ def _check_model(args: argparse.Namespace) -> None:
     check_device(args.device)
 
 
-def _predictor(args: argparse.Namespace) -> Predictor:
-    if args.model:
-        return Predictor.from_run(
-            args.model, args.weights, device=args.device, score_thresh=LOWEST_SCORE
-        )
-    cfg = load_cfg(args)
-    cfg.MODEL.WEIGHTS = args.weights
+def _load_cfg(args: argparse.Namespace) -> CfgNode:
+    if args.config_file:
+        cfg = load_cfg(args)
+        cfg.MODEL.WEIGHTS = args.weights
+    else:
+        import_modules(args.imports)
+        cfg = cfg_of_run(args.model, args.weights, args.allow_unsafe_yaml)
+        merge_opts(cfg, pairs(args.opts))
+        cfg.MODEL.DEVICE = args.device or cfg.MODEL.DEVICE
+        register_builtin_datasets(args.data_root)
     cfg.MODEL.RETINANET.SCORE_THRESH_TEST = LOWEST_SCORE
-    return Predictor(cfg)
+    return cfg
 
 
 def _name(args: argparse.Namespace) -> str:

@@ -89,8 +89,8 @@ def to_rgb(pixels: np.ndarray, format: str) -> np.ndarray:
 
 
 def _of_pillow(image: Image.Image, name: str, format: str, sixteen_bit: str) -> np.ndarray:
-    # Damaged EXIF data, which Pillow stumbles over in many ways, tell nothing: to Detectron2's reader
-    # of files neither.
+    # Damaged EXIF data, which Pillow stumbles over in many ways, tell nothing, as in Detectron2's
+    # reader of files.
     with contextlib.suppress(Exception):
         image = ImageOps.exif_transpose(image)
     if image.mode in DEEP_MODES:

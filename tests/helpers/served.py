@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.structures import Boxes, Instances
-from PIL import Image
+from PIL import Image, ImageOps
 
 from retinanet_ext.inference import Prediction
 from retinanet_ext.serve import DetectionServer, Limits, listen
@@ -57,7 +57,7 @@ class StubModel:
         time.sleep(self.seconds)
         if self.waits_for is not None:
             assert self.waits_for.wait(20)
-        pixels = np.asarray(source.source.convert("RGB"))
+        pixels = np.asarray(ImageOps.exif_transpose(source.source).convert("RGB"))
         height, width = pixels.shape[:2]
         step = width / len(self.class_names)
         boxes = [[i * step, height * 0.2, (i + 0.8) * step, height * 0.9] for i in range(99)]

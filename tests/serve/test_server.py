@@ -282,7 +282,14 @@ def test_what_is_no_request_is_refused_in_json(server, data, status):
 @pytest.mark.parametrize(
     "host",
     [
-        *("evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "", "192.168.0.1:{port}"),
+        *(
+            "evil.example",
+            "evil.example:{port}",
+            "127.0.0.1",
+            "127.0.0.1:1",
+            "",
+            "192.168.0.1:{port}",
+        ),
         *("localhost.evil:{port}", "127.0.0.1:{port}@evil", "[::2]:{port}", "localhost:{port}, x"),
     ],
 )
