@@ -12,13 +12,15 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
 from ..config import validate_cfg
+from ..config.load import merge_opts
 from ..data.loading.bad_images import BadImageError
 from ..engine.checkpoint.checkpointer import SafeCheckpointer
 from ..engine.impossible_model import impossible_model_explained
-from ..engine.setup import merge_opts, resolve_device
+from ..engine.setup import resolve_device
 from ..errors import InputError, MissingFileError
+from .build import build_detector
 from .class_names import class_names_of
-from .detector import Detector, PlainDetector
+from .detector import Detector
 from .pictures import Picture, read_pixels, to_rgb
 from .prediction import FailedPicture, Prediction
 from .reading import ReadPicture, default_workers, in_batches, read_ahead
@@ -77,7 +79,7 @@ class Predictor:
         cfg.freeze()
         self.cfg = cfg
         self.model.eval()
-        self.detector: Detector = PlainDetector(cfg, self.model)
+        self.detector: Detector = build_detector(cfg, self.model)
 
     @classmethod
     def from_run(

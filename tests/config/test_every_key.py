@@ -100,6 +100,7 @@ DONE: dict[str, Any] = {
     "SOLVER.AMP.ENABLED": True,
     "TEST.EVAL_PERIOD": 100,
     "TEST.DETECTIONS_PER_IMAGE": 50,
+    "TEST.AUG.ENABLED": True,
     "TEST.PRECISE_BN.ENABLED": True,
     "OUTPUT_DIR": "elsewhere",
     "SEED": 3,
@@ -113,6 +114,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     | {"MODEL.ANCHOR_GENERATOR.OCTAVE_BASE_SIZES": [64.0, 128.0, 256.0, 512.0]},
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": {"INPUT.MIN_SIZE_TRAIN": (640, 800)},
     "MODEL.ANCHOR_GENERATOR.NAME": {"MODEL.ANCHOR_GENERATOR.SIZES": [[8.0]]},
+    "SOLVER.LR_SCHEDULER_NAME": {"SOLVER.STEPS": ()},  # of the base config, which would be unread
 }
 # Without these compiled parts of Detectron2, the model cannot be built; see test_impossible_model.
 NEEDS_COMPILED = {"MODEL.RESNETS.DEFORM_ON_PER_STAGE"}
@@ -136,10 +138,6 @@ REFUSED: dict[str, Any] = {
     "SOLVER.NUM_DECAYS": 5,
     "TEST.KEYPOINT_OKS_SIGMAS": [0.1],
     "TEST.EXPECTED_RESULTS": [["bbox", "AP", 30.0, 0.1]],
-    "TEST.AUG.ENABLED": True,
-    "TEST.AUG.MIN_SIZES": (400,),
-    "TEST.AUG.MAX_SIZE": 1000,
-    "TEST.AUG.FLIP": False,
     "GLOBAL.HACK": 2.0,
 }
 # Parts of a switch that is off.
@@ -150,6 +148,9 @@ WARNED: dict[str, Any] = {
     "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": 0.5,
     "SOLVER.CLIP_GRADIENTS.NORM_TYPE": 1.0,
     "TEST.PRECISE_BN.NUM_ITER": 50,
+    "TEST.AUG.MIN_SIZES": (400,),
+    "TEST.AUG.MAX_SIZE": 1000,
+    "TEST.AUG.FLIP": False,
 }
 OF_OTHER_MODELS = (
     "MODEL.ROI_",

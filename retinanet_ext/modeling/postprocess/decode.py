@@ -19,7 +19,7 @@ from ...errors import InputError
 from ...losses.precision import at_least_float32
 from ...registry import node_of
 from ...structures import HeadOutputs
-from .candidates import select_candidates
+from .candidates import refuse_trace, select_candidates
 from .nms import top_batched_nms
 from .soft_nms import check_soft_nms_arguments, soft_nms
 
@@ -139,6 +139,20 @@ class DenseDecoder:
             N Instances with ``pred_boxes`` (absolute XYXY pixels, not clipped), ``scores`` and
             ``pred_classes``. Boxes and scores that are not finite are left out.
         """
+        return [self.suppress(x) for x in self.candidates(anchors, outputs, image_sizes)]
+
+    @torch.no_grad()
+    def candidates(
+        self,
+        anchors: list[Boxes],
+        outputs: HeadOutputs,
+        image_sizes: list[tuple[int, int]],
+    ) -> list[Instances]:
+        """What the detections are chosen from, before NMS; arguments and fields as of a call.
+
+        Returns:
+            N Instances, sorted by level, and within a level best class score first.
+        """
         if not image_sizes:
             return []
         logits, deltas, quality = outputs.logits, outputs.deltas, outputs.named.get("quality")
@@ -159,18 +173,39 @@ class DenseDecoder:
             ).sigmoid()
             scores = (scores * quality_probs).sqrt()
             finite &= scores.isfinite()
+        if torch.jit.is_tracing():  # a trace would keep the numbers of its example
+            of_images = [finite & (found.image_indices == i) for i in range(len(image_sizes))]
+            return [
+                Instances(
+                    size,
+                    pred_boxes=Boxes(boxes[mine]),
+                    scores=scores[mine],
+                    pred_classes=found.classes[mine],
+                )
+                for size, mine in zip(image_sizes, of_images, strict=True)
+            ]
         kept = finite.nonzero().flatten()
         images = torch.arange(len(image_sizes), device=boxes.device)
         starts = torch.searchsorted(found.image_indices[kept], images).tolist()
         sizes = [stop - start for start, stop in pairwise([*starts, len(kept)])]
         fields = (x[kept].split(sizes) for x in (boxes, scores, found.classes))
         per_image = zip(image_sizes, *fields, strict=True)
-        return [self._suppress(*image) for image in per_image]
+        return [
+            Instances(size, pred_boxes=Boxes(b), scores=s, pred_classes=c)
+            for size, b, s, c in per_image
+        ]
 
-    def _suppress(
-        self, image_size: tuple[int, int], boxes: Tensor, scores: Tensor, classes: Tensor
-    ) -> Instances:
+    @torch.no_grad()
+    def suppress(self, candidates: Instances) -> Instances:
+        """NMS and the limit on detections: those of an image, best first.
+
+        Args:
+            candidates: of :meth:`candidates`, or several of them put together.
+        """
+        boxes, scores = candidates.pred_boxes.tensor, candidates.scores
+        classes = candidates.pred_classes
         if self.nms_kind == "soft":
+            refuse_trace("MODEL.RETINANET.NMS_KIND soft")
             keep, kept_scores = soft_nms(
                 boxes,
                 scores,
@@ -186,7 +221,7 @@ class DenseDecoder:
             keep = top_batched_nms(boxes, scores, groups, self.nms_thresh, self.max_detections)
             kept_scores = scores[keep]
         return Instances(
-            image_size,
+            candidates.image_size,
             pred_boxes=Boxes(boxes[keep]),
             scores=kept_scores,
             pred_classes=classes[keep],
@@ -213,8 +248,11 @@ def gather_deltas(
         classes: (P,) int64 in [0, K), whose regressor is meant; None: there is one for all.
         num_classes: K; only read with ``classes``.
     """
-    if classes is None and deltas[0].device.type != "cpu":
+    if classes is None and (torch.jit.is_tracing() or deltas[0].device.type != "cpu"):
         return gather_from_whole(deltas, image_indices, anchor_indices, 4)
+    if torch.jit.is_tracing():
+        rows = gather_from_whole(deltas, image_indices, anchor_indices, 4 * num_classes)
+        return pick_class(rows, classes, num_classes)
     coordinates = torch.arange(4, device=anchor_indices.device)
     if classes is None:
         return _gather(deltas, image_indices, anchor_indices, 4, coordinates)
@@ -224,6 +262,8 @@ def gather_deltas(
 
 def gather_quality(quality: list[Tensor], image_indices: Tensor, anchor_indices: Tensor) -> Tensor:
     """Quality logits (P,) from L tensors (N, A, Hi, Wi); else as :func:`gather_deltas`."""
+    if torch.jit.is_tracing():
+        return gather_from_whole(quality, image_indices, anchor_indices, 1).squeeze(1)
     channel = torch.zeros(1, dtype=torch.int64, device=anchor_indices.device)
     return _gather(quality, image_indices, anchor_indices, 1, channel).squeeze(1)
 
@@ -264,7 +304,8 @@ def gather_from_whole(
         image_indices, anchor_indices: as for :func:`gather_deltas`.
         per_anchor: D.
     """
-    if len({level.shape[1] for level in levels}) > 1:  # levels differ in A
+    if len({int(level.shape[1]) for level in levels}) > 1:  # levels differ in A
+        refuse_trace("levels with different numbers of anchors")
         wanted = torch.arange(per_anchor, device=anchor_indices.device)
         return _gather(levels, image_indices, anchor_indices, per_anchor, wanted)
     whole = torch.cat([level.permute(0, 2, 3, 1).flatten(1, 2) for level in levels], dim=1)
@@ -281,6 +322,6 @@ def pick_class(rows: Tensor, classes: Tensor | None, num_classes: int) -> Tensor
         num_classes: K; only read with ``classes``.
     """
     if classes is not None:
-        index = torch.arange(len(rows), device=rows.device)
-        rows = rows.view(len(rows), num_classes, 4)[index, classes]
+        index = torch.arange(rows.shape[0], device=rows.device)
+        rows = rows.view(-1, num_classes, 4)[index, classes]
     return at_least_float32(rows)
