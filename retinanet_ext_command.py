@@ -23,6 +23,7 @@ COMMANDS = {
     "train": ("train", "train a detector: what train_net.py does"),
     "evaluate": ("train", "evaluate a checkpoint: train_net.py --eval-only"),
     "draw-detections": ("draw_detections", "draw a model's detections on images"),
+    "serve": ("serve", "show a model's detections on a web page, for pictures dropped on it"),
     "benchmark": (
         "benchmark",
         "measure time and memory against Detectron2's and torchvision's RetinaNet",

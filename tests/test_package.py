@@ -43,6 +43,7 @@ MAY_IMPORT = {
         "evaluation",
         "inference",
         "modeling",
+        "serve",
         "visualization",
     },
     "config": set(),
@@ -172,6 +173,7 @@ MAY_IMPORT = {
     "modeling/loss_terms": {"modeling/criteria", "modeling/postprocess"},
     "modeling/postprocess": {"losses/precision"},
     "modeling/retinanet": {"modeling"},
+    "serve": {"data/loading", "inference", "visualization"},
     "validate": {"config"},
     "visualization": set(),
 }

@@ -6,6 +6,7 @@ wherever the model sees it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -88,7 +89,10 @@ def to_rgb(pixels: np.ndarray, format: str) -> np.ndarray:
 
 
 def _of_pillow(image: Image.Image, name: str, format: str, sixteen_bit: str) -> np.ndarray:
-    image = ImageOps.exif_transpose(image)
+    # Damaged EXIF data, which Pillow stumbles over in many ways, tell nothing, as in Detectron2's
+    # reader of files.
+    with contextlib.suppress(Exception):
+        image = ImageOps.exif_transpose(image)
     if image.mode in DEEP_MODES:
         image = Image.fromarray(eight_bits(np.asarray(image), image.mode, sixteen_bit, name))
     return convert_PIL_to_numpy(image, format)
