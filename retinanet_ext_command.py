@@ -18,6 +18,7 @@ PROG = "retinanet-ext"
 COMMANDS = {
     "train": ("train", "train a detector: what train_net.py does"),
     "evaluate": ("train", "evaluate a checkpoint: train_net.py --eval-only"),
+    "predict": ("predict", "detections of pictures, videos or a camera: as json, csv or drawn"),
     "draw-detections": ("draw_detections", "draw a model's detections on images"),
     "benchmark": (
         "benchmark",
