@@ -8,8 +8,12 @@ error. Everything else is done by :func:`retinanet_ext.cli.main`.
 from __future__ import annotations
 
 import argparse
+import importlib
+import importlib.util
 import sys
+import types
 from collections.abc import Sequence
+from typing import Any
 
 __all__ = ["COMMANDS", "PROG", "command_parser", "main"]
 
@@ -29,6 +33,7 @@ COMMANDS = {
     "anchors": ("anchors", "show how well anchors cover a training set, or optimise them"),
     "replay-step": ("replay_step", "repeat a training step whose loss was not finite"),
 }
+STAND_INS = ("torch._dynamo", "torch._dynamo.utils")
 
 
 def command_parser(version: str = "") -> argparse.ArgumentParser:
@@ -36,6 +41,49 @@ def command_parser(version: str = "") -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=PROG, description="RetinaNet for Detectron2")
     parser.add_argument("--version", action="version", version=version)
     return parser
+
+
+class _OnDemand(types.ModuleType):
+    """``torch._dynamo`` or a module of it: the real one is loaded when something is asked of it."""
+
+    def __getattr__(self, name: str) -> Any:
+        wants_module = name == "__path__" and self.__name__ == STAND_INS[0]  # one of the package's
+        if name.startswith("__") and not wants_module:  # `inspect` looks at every module
+            raise AttributeError(name)
+        for module in STAND_INS:
+            if isinstance(sys.modules.get(module), _OnDemand):
+                del sys.modules[module]
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+def _import_torchvision() -> None:
+    """Import torchvision, as Detectron2 does, without the compiler of PyTorch.
+
+    One module of torchvision takes one function of ``torch._dynamo`` for the case that someone
+    compiles. That loads 700 modules, SymPy among them, and was half of the CPU time of a command's
+    start. Here that function is loaded when it is called.
+    """
+    if "torchvision" in sys.modules or importlib.util.find_spec("torchvision") is None:
+        return
+    import torch  # noqa: F401  (as a whole, before anything stands in for a part of it)
+
+    if "torch._dynamo" in sys.modules:
+        return
+    for name in STAND_INS:
+        sys.modules[name] = _OnDemand(name)
+    utils: Any = sys.modules[STAND_INS[1]]
+    utils.is_compile_supported = _is_compile_supported
+    try:
+        import torchvision  # noqa: F401
+    finally:
+        for name in STAND_INS:
+            if isinstance(sys.modules.get(name), _OnDemand):
+                del sys.modules[name]
+
+
+def _is_compile_supported(device_type: str) -> bool:
+    utils = importlib.import_module(STAND_INS[1])
+    return bool(utils.is_compile_supported(device_type))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if words and (words[0] in COMMANDS or words[0] == "--version"):
+        _import_torchvision()
         from retinanet_ext.cli import main as run_command
 
         return run_command(words)

@@ -103,6 +103,11 @@ def listed(names: Sequence[object], most: int = 10) -> str:
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
+def count(number: int, what: str, plural: str = "") -> str:
+    """Return ``"1 image"``, ``"2 images"``, with a ``plural`` ``"2 boxes"``."""
+    return f"{number} {what}" if number == 1 else f"{number} {plural or what + 's'}"
+
+
 def one_line(error: BaseException) -> str:
     """The message of an exception on one line; its type where it has no message."""
     message = error.args[0] if isinstance(error, KeyError) and error.args else error

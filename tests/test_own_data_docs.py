@@ -13,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import build_model
 from PIL import Image
 
 from retinanet_ext import get_cfg, load_config_file, validate_cfg
@@ -34,9 +36,8 @@ FIVE = ("1. Check", "2. Look", "3. Train", "4. Measure", "5. Draw")
 TINY = {
     "2. Look": ["--num", "4"],
     "3. Train": [
-        *("SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0"),
+        *("SOLVER.EPOCHS", "1", "SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0"),
         *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64"),
-        *("MODEL.FPN.OUT_CHANNELS", "32"),
     ],
     "5. Draw": ["--score-thresh", "0"],
 }
@@ -256,7 +257,21 @@ def test_each_config_is_accepted(name, folder):
     cfg = get_cfg()
     load_config_file(cfg, name)
     validate_cfg(cfg)
-    assert name == "cells_gpu.yaml" or cfg.SOLVER.MAX_ITER == 1000
+    assert name == "cells_gpu.yaml" or cfg.SOLVER.EPOCHS == 14
+
+
+def test_weights_of_the_quickstart_fit_the_network_of_the_page(folder):
+    shapes = []
+    for config in ("configs/quickstart.yaml", "cells_start.yaml"):
+        cfg = get_cfg()
+        load_config_file(cfg, config)
+        cfg.MODEL.DEVICE = "meta"
+        with torch.device("meta"):
+            weights = build_model(cfg).state_dict()
+        shapes.append({name: weight.shape for name, weight in weights.items()})
+    differ = {name for name, shape in shapes[0].items() if shapes[1].get(name) != shape}
+    assert shapes[0].keys() == shapes[1].keys()
+    assert differ == {"head.cls_score.weight", "head.cls_score.bias"}
 
 
 def test_every_block_and_link_of_the_page_is_tested():

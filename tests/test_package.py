@@ -108,6 +108,7 @@ MAY_IMPORT = {
         "engine/optim",
         "engine/records",
         "engine/step",
+        "engine/user_modules",
     },
     "engine/step": {"config", "engine/failures", "modeling"},
     "engine/trainer": {

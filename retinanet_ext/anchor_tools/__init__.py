@@ -3,11 +3,14 @@
 Boxes are absolute XYXY in pixels of the network's input. Needs no trained model.
 """
 
+from .advice import larger_pictures, verdict
 from .coverage import Coverage, coverage
+from .fit import expected_positives
 from .matches import Matches, count_matches
 from .picture import draw_unmatched
 from .report import coverage_report, format_coverage_report
-from .search import METHODS, AnchorShape, Search, search_anchors
+from .search import METHODS, Search, search_anchors
+from .shape import AnchorShape
 from .training_boxes import TrainingBoxes, resized_boxes, sampled_boxes
 
 __all__ = [
@@ -21,8 +24,11 @@ __all__ = [
     "coverage",
     "coverage_report",
     "draw_unmatched",
+    "expected_positives",
     "format_coverage_report",
+    "larger_pictures",
     "resized_boxes",
     "sampled_boxes",
     "search_anchors",
+    "verdict",
 ]

@@ -12,7 +12,7 @@ from ..data.doctor import DatasetTable
 from ..data.doctor.boxes import usable_boxes
 from ..data.loading.pixels import read_picture
 from ..visualization.draw import draw_detections
-from ..visualization.sheet import contact_sheet, tile_heights
+from ..visualization.sheet import contact_sheet, tile_caption, tile_heights
 from .coverage import IOUS
 from .training_boxes import TrainingBoxes
 
@@ -72,9 +72,11 @@ def draw_unmatched(
         label = [int(table.class_of[row])], [score], table.class_names
         tiles.append(draw_detections(image, places[[row]], *label, places[others & seen], height))
         width, tall = table.xyxy[row, 2:] - table.xyxy[row, :2]
-        captions.append(f"{_short(Path(table.file_of_box(row)).name)}  {width:.0f} x {tall:.0f}")
+        name = Path(table.file_of_box(row)).name
+        captions.append(tile_caption(name, f"{width:.0f} x {tall:.0f}", tiles[-1].shape[1]))
     title = f"{len(rows)} objects without an anchor of IoU {iou:g}; the worst, with their best IoU"
-    return contact_sheet(tiles, captions, table.class_names, title)
+    classes = set(table.class_of[rows[:num]].tolist())
+    return contact_sheet(tiles, captions, table.class_names, title, classes=classes)
 
 
 def _crop(image: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
@@ -89,7 +91,3 @@ def _crop(image: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, tuple[int, in
     if x0 < x1 and y0 < y1:
         crop[y0 - top : y1 - top, x0 - left : x1 - left] = image[y0:y1, x0:x1]
     return crop, (int(left), int(top))
-
-
-def _short(name: str, length: int = 20) -> str:
-    return name if len(name) <= length else f"...{name[3 - length :]}"

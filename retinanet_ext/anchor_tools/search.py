@@ -1,5 +1,9 @@
 """Search of the anchors' base size and aspect ratios that fit a training set.
 
+What training needs of anchors: that an object has one that is positive by the assigner's threshold
+(recall), that it has several (they all learn it), and that little is left to regress (mean best
+IoU).
+
 The levels keep the paper's form: the base size doubles as the stride does, each level has the same
 number of scales and the same ratios (Sec. 4, "Anchors"). The coverage of a candidate is exact; no
 matrix of IoUs is made.
@@ -16,64 +20,42 @@ from typing import Any
 
 import numpy as np
 
-from ..boxes import AnchorLevel, best_anchor_iou
+from ..boxes import AnchorLevel
 from ..errors import InputError, MissingPackageError
-from ..modeling.anchors import octave_sizes
 from .coverage import Coverage, coverage
+from .fit import Fit
+from .shape import AnchorShape, shape_of
 from .training_boxes import TrainingBoxes
 
-__all__ = ["METHODS", "AnchorShape", "Search", "search_anchors"]
+__all__ = ["METHODS", "Search", "search_anchors"]
 
 METHODS = ("evolution", "kmeans")
 MAX_BOXES = 3000  # that candidates are tried on; the result is measured on all of them
 GENERATIONS, POPULATION = 30, 8  # of the evolution; candidates per generation and parameter
 BASE_OCTAVES = 2.5  # how far the base size may go from that of the config
+GOOD_RECALL = 0.995  # from which on anchors are left alone
 BASES = 41  # tried by "kmeans" in that range
 
 
 @dataclass(frozen=True)
-class AnchorShape:
-    """Anchors of all levels.
+class Search:
+    """``shape`` and what it covers.
 
     Attributes:
-        base: square root of the smallest anchor's area on the first level, in pixels.
-        scales: sizes per octave.
-        ratios: height / width, rising.
+        shape: None where what there is is to be kept: nothing better was found with as many
+            anchors, or nothing needs to be better. ``after`` is ``before`` then, and ``fit_after``
+            is ``fit_before``.
+        before, after: coverage of the present and the new anchors.
+        fit_before, fit_after: the same in what is searched for.
+        is_needless: recall was all there is already, so nothing was searched for.
     """
-
-    base: float
-    scales: int
-    ratios: tuple[float, ...]
-
-    def octave_base_sizes(self, strides: Sequence[float]) -> list[float]:
-        """One per level: the base grows as the stride does."""
-        return [self.base * stride / strides[0] for stride in strides]
-
-    def levels(self, strides: Sequence[float], offset: float) -> list[AnchorLevel]:
-        """The anchors of each level."""
-        sizes = octave_sizes(self.octave_base_sizes(strides), self.scales)
-        # height / width = ratio and height * width = size^2
-        width = [np.divide.outer(np.asarray(x), np.sqrt(self.ratios)).ravel() for x in sizes]
-        height = [np.multiply.outer(np.asarray(x), np.sqrt(self.ratios)).ravel() for x in sizes]
-        return [
-            AnchorLevel(stride, np.stack([-w, -h, w, h], axis=1) / 2, offset)
-            for stride, w, h in zip(strides, width, height, strict=True)
-        ]
-
-    def rounded(self) -> AnchorShape:
-        """As it is written to a config: the first base to 0.1 pixels, ratios to 3 digits."""
-        ratios = tuple(sorted(round(x, 3) for x in self.ratios))
-        return dataclasses.replace(self, base=round(self.base, 1), ratios=ratios)
-
-
-@dataclass(frozen=True)
-class Search:
-    """``shape`` and what it covers; ``shape`` is None where the search found nothing better with
-    as many anchors as ``before`` has, and ``after`` then is ``before``."""
 
     shape: AnchorShape | None
     before: Coverage
     after: Coverage
+    fit_before: Fit
+    fit_after: Fit
+    is_needless: bool = False
 
 
 def search_anchors(
@@ -84,8 +66,12 @@ def search_anchors(
     method: str = "evolution",
     seed: int = 0,
     generations: int = GENERATIONS,
+    iou: float = 0.5,
 ) -> Search:
-    """Look for anchors with a higher sum of recall at IoU 0.5 and mean best IoU.
+    """Look for anchors that fit better, where there is something to win.
+
+    Anchors of which nearly all objects have one are kept, unless another number of them is asked
+    for. No size is above the longest side of the views.
 
     "evolution" is SciPy's differential evolution over the base and all ratios at once, from the
     present anchors on. "kmeans" takes the centres of SciPy's k-means over the objects' log ratios,
@@ -99,12 +85,14 @@ def search_anchors(
         method: of ``METHODS``.
         seed: the result is the same for the same one.
         generations: of the evolution.
+        iou: from which on an anchor is positive, the last of MODEL.RETINANET.IOU_THRESHOLDS.
 
     Raises:
         ValueError: a number or the method is none of those possible.
         ImportError: SciPy is not installed.
     """
-    present = _shape_of(levels[0])
+    present = shape_of(levels[0])
+    chosen = scales is not None or num_ratios is not None
     scales = present.scales if scales is None else scales
     num_ratios = len(present.ratios) if num_ratios is None else num_ratios
     for name, number in (("scales per octave", scales), ("ratios", num_ratios)):
@@ -114,17 +102,25 @@ def search_anchors(
         raise InputError(f"method is '{method}'; use one of {', '.join(METHODS)}")
     strides, offset = [x.stride for x in levels], levels[0].offset
     fewer = scales * num_ratios < max(len(x.cells) for x in levels)
-    task = _Task.of(boxes, levels, scales, strides, offset, fewer, seed)
+    before = coverage(boxes, levels)
+    fit_before = Fit.of(boxes.boxes, boxes.sizes_of_boxes, levels, iou)
+    kept = Search(None, before, before, fit_before, fit_before)
+    if fit_before.recall >= GOOD_RECALL and not chosen:
+        return dataclasses.replace(kept, is_needless=True)
+    largest = float(boxes.sizes.max())
+    task = _Task.of(boxes, levels, scales, strides, offset, fewer, seed, iou, largest)
     if method == "evolution":
-        start = AnchorShape(present.base, scales, _start_ratios(present, num_ratios, boxes))
+        base = min(present.base, largest)
+        start = AnchorShape(base, scales, _start_ratios(present, num_ratios, boxes), largest)
         shape = _evolve(task, start, boxes, seed, generations)
     else:
         shape = _cluster(task, present.base, num_ratios, boxes)
     shape = shape.rounded()
-    before, after = coverage(boxes, levels), coverage(boxes, shape.levels(strides, offset))
-    if not fewer and (_loses(after, before) or _gain(after) <= _gain(before)):
-        return Search(None, before, before)
-    return Search(shape, before, after)
+    found = shape.levels(strides, offset)
+    fit_after = Fit.of(boxes.boxes, boxes.sizes_of_boxes, found, iou)
+    if not fewer and (fit_after.loses(fit_before) or not fit_after.is_better(fit_before)):
+        return kept
+    return Search(shape, before, coverage(boxes, found), fit_before, fit_after)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +132,9 @@ class _Task:
     scales: int
     strides: list[float]
     offset: float
-    floor: Coverage | None  # not to fall below; None where fewer anchors are wanted
+    iou: float
+    largest: float
+    floor: Fit | None  # not to fall below; None where fewer anchors are wanted
 
     @classmethod
     def of(
@@ -148,40 +146,25 @@ class _Task:
         offset: float,
         fewer: bool,
         seed: int,
+        iou: float,
+        largest: float,
     ) -> _Task:
         chosen = np.random.default_rng(seed).permutation(len(boxes.boxes))[:MAX_BOXES]
         part, sizes = boxes.boxes[chosen], boxes.sizes_of_boxes[chosen]
-        floor = None if fewer else Coverage.of(best_anchor_iou(part, sizes, levels))
-        return cls(part, sizes, scales, strides, offset, floor)
+        floor = None if fewer else Fit.of(part, sizes, levels, iou)
+        return cls(part, sizes, scales, strides, offset, iou, largest, floor)
 
     def gain(self, shape: AnchorShape) -> float:
-        """Sum of recall and mean best IoU; lower than any sum where one falls below the floor."""
+        """What is maximised; lower than any where something falls below the floor."""
         levels = shape.levels(self.strides, self.offset)
-        found = Coverage.of(best_anchor_iou(self.boxes, self.sizes, levels))
-        lost = self.floor is not None and _loses(found, self.floor)
-        return _gain(found) - 2 * lost
+        found = Fit.of(self.boxes, self.sizes, levels, self.iou)
+        lost = self.floor is not None and found.loses(self.floor)
+        return found.gain - 3 * lost
 
     def shape(self, logs: np.ndarray) -> AnchorShape:
         """From log2 of the base and of the ratios."""
         base, *ratios = np.exp2(logs).tolist()
-        return AnchorShape(base, self.scales, tuple(sorted(ratios)))
-
-
-def _gain(found: Coverage) -> float:
-    return found.recall_at_50 + found.mean_best_iou
-
-
-def _loses(found: Coverage, floor: Coverage) -> bool:
-    lower_iou = found.mean_best_iou < floor.mean_best_iou - 1e-9  # rounding is no loss
-    return lower_iou or found.recall_at_50 < floor.recall_at_50
-
-
-def _shape_of(level: AnchorLevel) -> AnchorShape:
-    """Base, number of scales and ratios that a level's anchors have."""
-    width, height = (np.asarray(level.cells, float)[:, 2:] - level.cells[:, :2]).T
-    sizes = np.unique(np.round(np.log2(width * height) / 2, 3))
-    ratios = np.unique(np.round(height / width, 3))
-    return AnchorShape(float(np.sqrt((width * height).min())), len(sizes), tuple(ratios.tolist()))
+        return AnchorShape(base, self.scales, tuple(sorted(ratios)), self.largest)
 
 
 def _log_ratios(boxes: TrainingBoxes) -> np.ndarray:
@@ -207,7 +190,8 @@ def _evolve(
     first = np.log2([start.base, *start.ratios])
     of_objects = np.quantile(_log_ratios(boxes), (0.01, 0.99))
     low, high = (f([*first[1:], *of_objects]) for f in (np.min, np.max))
-    bounds = [(first[0] - BASE_OCTAVES, first[0] + BASE_OCTAVES)]
+    highest = min(first[0] + BASE_OCTAVES, np.log2(task.largest))
+    bounds = [(first[0] - BASE_OCTAVES, highest)]
     bounds += [(low - 0.5, high + 0.5)] * len(start.ratios)
     result = optimize.differential_evolution(
         lambda logs: -task.gain(task.shape(logs)),
@@ -231,6 +215,7 @@ def _cluster(task: _Task, base: float, num_ratios: int, boxes: TrainingBoxes) ->
         warnings.simplefilter("ignore", UserWarning)
         centres, _ = vq.kmeans2(logs[:, None], first[:, None], minit="matrix")
     bases = np.log2(base) + np.linspace(-BASE_OCTAVES, BASE_OCTAVES, BASES)
+    bases = np.minimum(bases, np.log2(task.largest))
     shapes = [task.shape(np.array([x, *centres[:, 0]])) for x in bases]
     return max(shapes, key=task.gain)
 

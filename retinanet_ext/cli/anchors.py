@@ -23,9 +23,11 @@ from ..anchor_tools import (
     coverage_report,
     draw_unmatched,
     format_coverage_report,
+    larger_pictures,
     resized_boxes,
     sampled_boxes,
     search_anchors,
+    verdict,
 )
 from ..anchor_tools.levels import anchor_levels
 from ..config import validate_cfg
@@ -152,15 +154,26 @@ def _optimise(
 ) -> int:
     levels, divisor = anchor_levels(cfg)
     boxes = _boxes(cfg, args, records, class_names, divisor)
-    search = search_anchors(
-        boxes, levels, args.scales_per_octave, args.ratios, args.method, args.seed
-    )
+    iou = float(cfg.MODEL.RETINANET.IOU_THRESHOLDS[-1])
+    numbers = args.scales_per_octave, args.ratios
+    search = search_anchors(boxes, levels, *numbers, args.method, args.seed, iou=iou)
+    strides = [x.stride for x in levels]
     print(f"{search.before.boxes} boxes at IoU 0.5: {_describe(search.before)} before")
+    found = levels
+    if search.shape is not None:
+        print(f"{_describe(search.after)} after")
+        found = search.shape.levels(strides, levels[0].offset)
+    print(verdict(search, iou))
+    table = from_dataset_dicts(records, class_names, "train")
+    sizes = cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN
+    if advice := larger_pictures(table, boxes, levels, found, *sizes, divisor, iou):
+        print(advice)
     if search.shape is None:
-        print("Nothing better was found with as many anchors; the config's are kept.")
+        if args.output:
+            print(f"{args.output} is not written: '{args.config_file}' is as good")
         return 0
-    print(f"{_describe(search.after)} after\n")
-    snippet = _snippet(cfg, search, [x.stride for x in levels])
+    print()
+    snippet = _snippet(cfg, search, strides)
     print(yaml.safe_dump(snippet, sort_keys=False, default_flow_style=None).rstrip())
     if args.output:
         _write_config(args, snippet, search)

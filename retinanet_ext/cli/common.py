@@ -14,10 +14,9 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
 from ..config import get_cfg, load_config_file
+from ..config.load import add_config_arguments, merge_opts
 from ..config.shipped import config_names
 from ..data.datasets.register import register_builtin_datasets
-from ..engine.setup import merge_opts
-from ..engine.user_modules import import_modules
 from ..errors import ConfigError, InputError, did_you_mean, shown_error
 
 __all__ = [
@@ -48,48 +47,24 @@ def debug_options() -> argparse.ArgumentParser:
 
 
 def config_options(
-    required: bool = True, what: str = "the model's config", opts: bool = True
+    required: bool = True, what: str = "the model's config"
 ) -> argparse.ArgumentParser:
     """Parent parser of every command that loads a config; :func:`load_cfg` takes what it reads.
 
     Args:
         required: whether the command does nothing without ``--config-file``.
         what: help of ``--config-file``.
-        opts: whether to add the ``KEY VALUE`` pairs at the end.
     """
     parent = debug_options()
     parent.add_argument("--config-file", default="", metavar="FILE", required=required, help=what)
+    add_config_arguments(parent)
     parent.add_argument(
-        "--data-root",
-        metavar="DIR",
-        help="folder of this package's built-in datasets (default: $DETECTRON2_DATASETS, else "
-        "./datasets); Detectron2's own, such as coco_2017_train, follow the variable only",
+        "opts",
+        nargs=argparse.REMAINDER,
+        metavar="KEY VALUE",
+        help="config keys and their values, the last words of the command (after -- where an "
+        "option that takes several words stands before them)",
     )
-    parent.add_argument(
-        "--device", default="", metavar="NAME", help="cpu or cuda (default: the config's)"
-    )
-    parent.add_argument(
-        "--import",
-        dest="imports",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="import this module of yours before the config is read, so that it registers its "
-        "components, keys and datasets; may be given several times",
-    )
-    parent.add_argument(
-        "--allow-unsafe-yaml",
-        action="store_true",
-        help="let the config file run python code through yaml tags (only for files you trust)",
-    )
-    if opts:
-        parent.add_argument(
-            "opts",
-            nargs=argparse.REMAINDER,
-            metavar="KEY VALUE",
-            help="config keys and their values, the last words of the command (after -- where an "
-            "option that takes several words stands before them)",
-        )
     return parent
 
 
@@ -126,7 +101,10 @@ def load_cfg(args: argparse.Namespace, defaults: Sequence[str] = ()) -> CfgNode:
     Raises:
         UserError: names the file, the key or the option.
     """
-    import_modules(args.imports)
+    if args.imports:  # engine takes a while to load
+        from ..engine.user_modules import import_modules
+
+        import_modules(args.imports)
     check_device(args.device)
     cfg = get_cfg()
     merge_opts(cfg, defaults)

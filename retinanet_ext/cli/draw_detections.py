@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,14 @@ from ..data.loading.pixels import read_picture
 from ..engine.checkpoint.checkpointer import SafeCheckpointer
 from ..engine.impossible_model import impossible_model_explained
 from ..engine.setup import resolve_device
-from ..errors import InputError, MissingFileError
+from ..errors import InputError, MissingFileError, count
 from ..inference.class_names import class_names_of
 from ..structures import RETINANET_ARCHITECTURES
 from ..visualization.draw import draw_detections
-from ..visualization.sheet import contact_sheet, tile_heights
+from ..visualization.sheet import contact_sheet, tile_caption, tile_heights
 from .common import check_registered, config_options, load_cfg, positive_int
 from .given_images import list_images
-from .pictures import check_picture, count, pick_images
+from .pictures import check_picture, each_readable, pick_images
 
 __all__ = ["add_parser", "run"]
 
@@ -64,7 +65,9 @@ def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the picture.
+    """Write the picture; return 1 where an image that ``--images`` names cannot be read, else 0.
+
+    Other bad images, of a dataset or a folder, are named and left out.
 
     Raises:
         UserError: names the option, its value and what can be done.
@@ -80,14 +83,15 @@ def run(args: argparse.Namespace) -> int:
         source = args.dataset
     chosen = [dicts[i] for i in pick_images([len(_gt_boxes(d)) for d in dicts], args.num)]
     best: list[float] = []
-    found = _detect(cfg, chosen, args.score_thresh, best)
-    title = f"{args.dataset or count(len(chosen), 'image')}, scores from {args.score_thresh:.2f}"
-    _write_sheet(args.output, chosen, found, class_names, title)
+    found, drawn = each_readable(chosen, _detector(cfg, args.score_thresh, best))
+    title = f"{args.dataset or count(len(drawn), 'image')}, scores from {args.score_thresh:.2f}"
+    _write_sheet(args.output, drawn, found, class_names, title)
     total = sum(len(detections.boxes) for detections in found)
     if not total:
         print(_best_score(max(best, default=0.0), args.score_thresh))
-    print(f"{args.output}: {total} detections on {count(len(chosen), 'image')} of {source}")
-    return 0
+    print(f"{args.output}: {count(total, 'detection')} on {count(len(drawn), 'image')} of {source}")
+    left_out = {x["file_name"] for x in chosen} - {x["file_name"] for x in drawn}
+    return 1 if left_out.intersection(args.images or ()) else 0
 
 
 LOWEST_SCORE = 0.01
@@ -138,7 +142,8 @@ def _check_classes(cfg: CfgNode, dataset: str, class_names: list[str]) -> None:
     if cfg.MODEL.META_ARCHITECTURE in RETINANET_ARCHITECTURES and num_classes != len(class_names):
         raise InputError(
             f"MODEL.RETINANET.NUM_CLASSES is {num_classes} but dataset '{dataset}' has "
-            f"{len(class_names)} classes; take the dataset the model was trained for, or its config"
+            f"{count(len(class_names), 'class', 'classes')}; take the dataset the model was "
+            "trained for, or its config"
         )
 
 
@@ -153,35 +158,35 @@ def _best_score(best: float, score_thresh: float) -> str:
     )
 
 
-def _detect(
-    cfg: CfgNode, records: list[dict], score_thresh: float, best: list[float]
-) -> list[_Detections]:
-    """Run the model on each image and keep detections of at least ``score_thresh``.
+def _detector(
+    cfg: CfgNode, score_thresh: float, best: list[float]
+) -> Callable[[dict[str, Any]], _Detections]:
+    """The model as a function from a record to its detections of at least ``score_thresh``.
 
-    Adds the scores of all detections, also of lower ones, to ``best``.
+    It adds the scores of all detections, also of lower ones, to ``best``, and raises BadImageError
+    for an image that cannot be loaded.
     """
     weights, cfg.MODEL.WEIGHTS = cfg.MODEL.WEIGHTS, ""
     with impossible_model_explained(cfg):
         predictor = DefaultPredictor(cfg)
     SafeCheckpointer(predictor.model).load(weights)
-    detections = []
-    for record in records:
+
+    def detect(record: dict[str, Any]) -> _Detections:
         try:
             image = read_picture(record["file_name"], "BGR", cfg.INPUT.SIXTEEN_BIT)
         except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises
             raise BadImageError(describe(record, error)) from error
         instances = predictor(image)["instances"].to("cpu")
-        best += instances.scores.tolist()
+        best.extend(instances.scores.tolist())
         instances = instances[instances.scores >= score_thresh]
-        detections.append(
-            _Detections(
-                np.ascontiguousarray(image[:, :, ::-1]),
-                instances.pred_boxes.tensor.numpy(),
-                instances.pred_classes.tolist(),
-                instances.scores.tolist(),
-            )
+        return _Detections(
+            np.ascontiguousarray(image[:, :, ::-1]),
+            instances.pred_boxes.tensor.numpy(),
+            instances.pred_classes.tolist(),
+            instances.scores.tolist(),
         )
-    return detections
+
+    return detect
 
 
 def _write_sheet(
@@ -196,12 +201,13 @@ def _write_sheet(
         tiles.append(
             draw_detections(d.image, d.boxes, d.classes, d.scores, names, gt_boxes, height)
         )
-        captions.append(
-            f"{Path(record['file_name']).name}    {objects}{count(len(d.boxes), 'detection')}"
-        )
+        facts = f"{objects}{count(len(d.boxes), 'detection')}"
+        name = os.path.basename(record["file_name"])
+        captions.append(tile_caption(name, facts, tiles[-1].shape[1]))
     dashed = "ground truth" if has_gt else ""
+    classes = {k for d in found for k in d.classes}
     Path(output).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(contact_sheet(tiles, captions, names, title, dashed)).save(output)
+    Image.fromarray(contact_sheet(tiles, captions, names, title, dashed, classes)).save(output)
 
 
 def _gt_boxes(record: dict) -> np.ndarray:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, TypeVar
 
 from PIL import Image
 
+from ..data.loading.bad_images import BadImageError
 from ..errors import InputError
 from .outputs import check_writable
 
-__all__ = ["check_picture", "count", "pick_images"]
+__all__ = ["check_picture", "each_readable", "pick_images"]
+
+Read = TypeVar("Read")
 
 
 def check_picture(option: str, path: str, make_folder: bool = True) -> None:
@@ -23,6 +29,36 @@ def check_picture(option: str, path: str, make_folder: bool = True) -> None:
     if Path(path).suffix.lower() not in Image.EXTENSION:
         raise InputError(f"{option} is '{path}', which is no kind of picture; end it in .png")
     check_writable(option, path, make_folder)
+
+
+def each_readable(
+    records: Iterable[dict[str, Any]], read: Callable[[dict[str, Any]], Read]
+) -> tuple[list[Read], list[dict[str, Any]]]:
+    """What ``read`` gives for each record; a bad picture is named on stderr and left out.
+
+    Args:
+        records: Detectron2's dataset dicts.
+        read: raises :class:`BadImageError` where a picture cannot be loaded.
+
+    Returns:
+        What was read, and the records of the pictures that were.
+
+    Raises:
+        BadImageError: none of the pictures could be loaded.
+    """
+    found, used = [], []
+    failed: BadImageError | None = None
+    for record in records:
+        try:
+            found.append(read(record))
+        except BadImageError as error:
+            print(f"warning: {error}; left out of the picture", file=sys.stderr)
+            failed = error
+        else:
+            used.append(record)
+    if failed is not None and not found:
+        raise failed
+    return found, used
 
 
 def pick_images(num_objects: list[int], num: int) -> list[int]:
@@ -42,8 +78,3 @@ def _spread(items: list[int], num: int) -> list[int]:
     """``num`` of the items, from the middles of as many equal parts."""
     num = min(max(num, 0), len(items))
     return [items[(2 * i + 1) * len(items) // (2 * num)] for i in range(num)]
-
-
-def count(number: int, what: str, plural: str = "") -> str:
-    """``1 image``, ``2 images``, ``2 boxes``."""
-    return f"{number} {what}" if number == 1 else f"{number} {plural or what + 's'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +22,15 @@ from ..data.augment import build_train_mapper
 from ..data.datasets.by_path import register_extra_datasets
 from ..data.datasets.command_line import NAMES, name_datasets
 from ..data.loading.bad_images import LoadOrFail
-from ..errors import InputError
+from ..errors import InputError, count
 from ..modeling.assigners.debug import describe_assignment
 from ..registry import ASSIGNER_REGISTRY
 from ..structures import RETINANET_ARCHITECTURES
-from ..visualization.draw import PALETTE, load_font
 from ..visualization.draw_sample import draw_sample
-from ..visualization.sheet import CAPTION_PX, contact_sheet, tile_heights
+from ..visualization.palette import DISTINCT
+from ..visualization.sheet import contact_sheet, tile_caption, tile_heights
 from .common import add_training_set, check_registered, config_options, load_cfg, positive_int
-from .pictures import check_picture, count, pick_images
+from .pictures import check_picture, each_readable, pick_images
 
 __all__ = ["AnchorMaker", "add_parser", "run"]
 
@@ -69,13 +70,14 @@ def run(args: argparse.Namespace) -> int:
     np.random.seed(args.seed)
     mapper = LoadOrFail(build_train_mapper(cfg, dicts), "fix or remove it")
     num_objects = [len(x.get("annotations", [])) for x in dicts]
-    samples = [mapper(dicts[i]) for i in pick_images(num_objects, args.num)]
+    chosen = [dicts[i] for i in pick_images(num_objects, args.num)]
+    samples, _ = each_readable(chosen, mapper)
     views = [_view(x, cfg) for x in samples]
     if args.anchors:
         _add_anchors(views, samples, cfg)
     _write_sheet(args.output, views, class_names, f"{name}, as augmented")
     boxes = sum(len(view.boxes) for view in views)
-    print(f"{args.output}: {count(len(views), 'sample')} of {name}, {boxes} boxes")
+    print(f"{args.output}: {count(len(views), 'sample')} of {name}, {count(boxes, 'box', 'boxes')}")
     return 0
 
 
@@ -152,7 +154,7 @@ def _view(sample: dict[str, Any], cfg: CfgNode) -> _View:
     instances = sample["instances"]
     ignored = sample.get("ignore_boxes")
     return _View(
-        name=Path(sample["file_name"]).name,
+        name=sample["file_name"],
         image=np.ascontiguousarray(image[:, :, ::-1] if cfg.INPUT.FORMAT == "BGR" else image),
         boxes=instances.gt_boxes.tensor.numpy(),
         classes=instances.gt_classes.tolist(),
@@ -183,8 +185,7 @@ def _round_up(value: int, step: int) -> int:
 def _write_sheet(output: str, views: list[_View], class_names: list[str], title: str) -> None:
     tiles, captions = [], []
     heights = tile_heights([view.image.shape for view in views], SHEET_WIDTH)
-    # Few classes can be distinguished only by their colours.
-    labels = class_names if len(class_names) > len(PALETTE) else None
+    labels = class_names if len(class_names) > DISTINCT else None  # else colours say which
     for view, height in zip(views, heights, strict=True):
         tiles.append(
             draw_sample(
@@ -198,25 +199,19 @@ def _write_sheet(output: str, views: list[_View], class_names: list[str], title:
                 height,
             )
         )
-        captions.append(_caption(view, tiles[-1].shape[1]))
-    names = class_names if labels is None else []
+        name = os.path.basename(view.name)
+        captions.append(tile_caption(name, _facts(view), tiles[-1].shape[1]))
     Path(output).parent.mkdir(parents=True, exist_ok=True)
-    sheet = contact_sheet(tiles, captions, names, title, dashed="ignored")
+    classes = {k for view in views for k in view.classes}
+    dashed = "ignored" if any(len(view.ignore_boxes) for view in views) else ""
+    sheet = contact_sheet(tiles, captions, class_names, title, dashed, classes)
     Image.fromarray(sheet).save(output)
 
 
-def _caption(view: _View, room: int) -> str:
-    """As much as fits into ``room`` px: of the file's name, the end."""
+def _facts(view: _View) -> str:
     height, width = view.image.shape[:2]
     facts = f"{width} x {height}, {count(len(view.boxes), 'box', 'boxes')}"
     if view.anchors is not None:
         facts += f", {count(len(view.anchors), 'anchor')}"
         facts += f" ({view.num_uncovered} without)" if view.num_uncovered else ""
-    font, name = load_font(CAPTION_PX), view.name
-    for start in range(max(len(name) - 7, 1)):  # less of a name says nothing
-        shown = name if start == 0 else f"\u2026{name[start:]}"
-        if font.getlength(f"{shown}    {facts}") <= room:
-            return f"{shown}    {facts}"
-    while len(facts) > 1 and font.getlength(facts) > room:
-        facts = facts[:-2].rstrip(" ,") + "\u2026"
     return facts

@@ -15,8 +15,7 @@ from ..engine.launch.launching import launch_job
 from ..engine.launch.output_lock import release_output_dir
 from ..engine.launch.stopping import quiet_signals
 from ..engine.setup import default_argument_parser, setup
-from ..engine.user_modules import import_modules
-from .common import check_config_is_named, check_device, config_options, pairs, run_guarded
+from .common import check_config_is_named, check_device, debug_options, pairs, run_guarded
 
 __all__ = ["add_parser", "main", "run", "start"]
 
@@ -33,8 +32,8 @@ def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(
         name,
         description=DESCRIPTIONS[name],
-        parents=[default_argument_parser(), config_options(required=False, opts=False)],
-        conflict_handler="resolve",  # one meaning of an option in all commands
+        parents=[default_argument_parser(), debug_options()],
+        add_help=False,  # the first of them has it
     )
     parser.set_defaults(run=start, **({"eval_only": True} if name == "evaluate" else {}))
     return parser
@@ -48,7 +47,6 @@ def main(args: argparse.Namespace) -> Any:
         TrainingFailed: the training cannot continue.
     """
     with quiet_signals():
-        import_modules(args.imports)
         cfg = setup(args)
         if args.dry_run:
             return dry_run(cfg, resume=args.resume)
@@ -88,8 +86,8 @@ def run(argv: list[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(
         description=DESCRIPTIONS["train"],
-        parents=[default_argument_parser(), config_options(required=False, opts=False)],
-        conflict_handler="resolve",
+        parents=[default_argument_parser(), debug_options()],
+        add_help=False,  # the first of them has it
     )
     args = parser.parse_args(argv)
     code = run_guarded(lambda: start(args), args.debug)

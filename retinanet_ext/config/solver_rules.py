@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from detectron2.config import CfgNode
 
 from ..errors import InputError
@@ -9,18 +11,23 @@ from .epochs import check_epochs, counts_epochs
 
 __all__ = ["check_iterations", "check_lr_end", "check_schedule"]
 
+READS_STEPS = "WarmupMultiStepLR"
 ENDS_AT_BASE_LR_END = ("WarmupCosineLR", "OneCycleLR")
 
 
-def check_schedule(cfg: CfgNode, default_warmup: int) -> list[str]:
+def check_schedule(
+    cfg: CfgNode, default_warmup: int, default_steps: Sequence[int] = ()
+) -> list[str]:
     """Raise on settings of SOLVER that would be ignored or cannot work together.
 
     Args:
         cfg: the config.
         default_warmup: ``SOLVER.WARMUP_ITERS`` where nobody sets it.
+        default_steps: ``SOLVER.STEPS`` where nobody sets it.
 
     Returns:
-        Warnings.
+        Warnings, also about ``SOLVER.STEPS`` that nothing reads: a base config may have set them,
+        and the command line another schedule.
 
     Raises:
         InputError: the key, its value and the fix.
@@ -39,6 +46,13 @@ def check_schedule(cfg: CfgNode, default_warmup: int) -> list[str]:
         raise InputError(
             f"SOLVER.WARMUP_ITERS is {solver.WARMUP_ITERS}, but OneCycleLR does not read it; set "
             "SOLVER.ONE_CYCLE_PCT_START"
+        )
+    steps = tuple(solver.STEPS)
+    if solver.LR_SCHEDULER_NAME != READS_STEPS and steps not in ((), tuple(default_steps)):
+        warnings.append(
+            f"SOLVER.STEPS is {steps}, but {solver.LR_SCHEDULER_NAME} does not read it, and the "
+            f"learning rate does not fall there; set SOLVER.LR_SCHEDULER_NAME to {READS_STEPS}, or "
+            "STEPS to ()"
         )
     return warnings
 
@@ -76,7 +90,7 @@ def check_iterations(cfg: CfgNode) -> list[str]:
             f"SOLVER.WARMUP_ITERS is {solver.WARMUP_ITERS} with SOLVER.MAX_ITER {solver.MAX_ITER}, "
             "so all of the training is warm-up; set WARMUP_ITERS to a tenth of MAX_ITER or less"
         )
-    if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
+    if solver.LR_SCHEDULER_NAME == READS_STEPS:
         steps = list(solver.STEPS)
         if steps != sorted(steps) or any(step >= solver.MAX_ITER for step in steps):
             raise InputError(

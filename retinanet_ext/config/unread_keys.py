@@ -14,10 +14,11 @@ from ..registry import COMPONENT_REGISTRIES, ComponentRegistry
 from .keys import KEYS, NOT_ADDED, differ
 
 DETECTRON2_CHOOSERS: dict[str, Registry] = {
+    "MODEL.FPN.BOTTOM_UP": BACKBONE_REGISTRY,  # for one of its entries, see there
     "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
     "MODEL.ANCHOR_GENERATOR.NAME": ANCHOR_GENERATOR_REGISTRY,
 }
-"""Keys that choose an entry of a registry of Detectron2's."""
+"""Keys that choose an entry of a registry of Detectron2's; the likeliest to be meant first."""
 
 # Sections that only two-stage and panoptic models read, and where RetinaNet has the same thing.
 _TWO_STAGE_SECTIONS = (
@@ -165,12 +166,16 @@ def check_component_keys(
 
 
 def declared_keys(entry: Any, chooser: str) -> set[str] | None:
-    """Full names of the keys that an entry says it reads; None where it does not say."""
+    """Full names of the keys that an entry says it reads; None where it does not say.
+
+    None of them where it reads ``chooser`` itself: that one chooses a part of it.
+    """
     keys = getattr(entry, "config_keys", None)
     if keys is None:
         return None
     section = chooser.rpartition(".")[0]
-    return {key if "." in key else f"{section}.{key}" for key in keys}
+    names = {key if "." in key else f"{section}.{key}" for key in keys}
+    return set() if chooser in names else names
 
 
 def _owners(values: Mapping[str, Any]) -> dict[str, dict[str, list[str]]]:

@@ -61,7 +61,7 @@ def validate_cfg(cfg: CfgNode, reference: CfgNode | None = None) -> list[str]:
     warnings = check_detectron2_rules(cfg) + _check_model(cfg, values, defaults)
     for check in list(CONFIG_CHECKS.values()):
         warnings += check(cfg) or ()
-    warnings += check_schedule(cfg, defaults["SOLVER.WARMUP_ITERS"])
+    warnings += check_schedule(cfg, defaults["SOLVER.WARMUP_ITERS"], defaults["SOLVER.STEPS"])
     check_evaluation(cfg, defaults["TEST.BEST_METRIC"])
     check_step(cfg)
     check_determinism(cfg)

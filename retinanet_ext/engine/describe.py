@@ -13,6 +13,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from ..console import SHOWN
+from ..errors import count
 
 __all__ = ["describe_device", "describe_model", "describe_schedule", "log_end", "log_start"]
 
@@ -50,7 +51,8 @@ def describe_schedule(cfg: CfgNode, start: int = 0) -> str:
     solver = cfg.SOLVER
     rest = f", of which {start} are done" if start else ""
     optimizer = f"{solver.get('OPTIMIZER', 'SGD')} with learning rate {solver.BASE_LR:g}"
-    return f"{solver.MAX_ITER} iterations of {solver.IMS_PER_BATCH} images, {optimizer}{rest}"
+    iterations = count(solver.MAX_ITER, "iteration")
+    return f"{iterations} of {count(solver.IMS_PER_BATCH, 'image')}, {optimizer}{rest}"
 
 
 def describe_device(cfg: CfgNode) -> str:
@@ -94,8 +96,8 @@ def log_start(trainer: DefaultTrainer, resume: bool) -> None:
 def log_end(trainer: DefaultTrainer, seconds: float) -> None:
     """Say how long training took and where its results are."""
     _show(
-        "done: %d iterations in %s; model_final.pth, metrics.json and log.txt are in %s",
-        max(0, trainer.max_iter - trainer.start_iter),
+        "done: %s in %s; model_final.pth, metrics.json and log.txt are in %s",
+        count(max(0, trainer.max_iter - trainer.start_iter), "iteration"),
         datetime.timedelta(seconds=round(seconds)),
         trainer.cfg.OUTPUT_DIR,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
 
 import torch
 from detectron2.config import CfgNode
@@ -15,7 +14,7 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
 from ..config import get_cfg, load_config_file, validate_cfg
-from ..config.load import flatten
+from ..config.load import add_config_arguments, merge_opts
 from ..config.run_rules import check_amp_device
 from ..config.shipped import find_config
 from ..data.datasets.by_path import register_extra_datasets
@@ -24,7 +23,7 @@ from ..data.datasets.class_counts import count_classes
 from ..data.datasets.command_line import name_datasets
 from ..data.datasets.read_once import hold_datasets, release_datasets
 from ..data.datasets.register import load_class_names, register_builtin_datasets
-from ..errors import ConfigError, InputError, did_you_mean, one_line
+from ..errors import InputError
 from ..registry import CLS_LOSS_REGISTRY
 from ..structures import RETINANET_ARCHITECTURES
 from .job import share_cpu_cores, start_logging
@@ -36,6 +35,18 @@ from .launch.restarts import continues_job, job_starts
 from .optim.schedule import resolve_schedule
 from .records.remote_writers import check_remote_writers
 from .step.reproducibility import make_deterministic
+from .user_modules import import_modules
+
+__all__ = [
+    "add_extra_datasets",
+    "build_cfg",
+    "check_data",
+    "default_argument_parser",
+    "fill_class_counts",
+    "merge_opts",
+    "resolve_device",
+    "setup",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -61,29 +72,18 @@ def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParse
         help="build everything, train on one batch, evaluate one image, write nothing, exit",
     )
     parser.add_argument(
-        "--data-root",
-        metavar="DIR",
-        help="folder of this package's built-in datasets (default: $DETECTRON2_DATASETS, else "
-        "./datasets); Detectron2's own, such as coco_2017_train, follow the variable only",
-    )
-    parser.add_argument(
         "--force",
         action="store_true",
         help="train in an OUTPUT_DIR whose lock names a process that another machine had, and that "
         "is gone",
     )
-    parser.add_argument("--device", default="", metavar="NAME", help="sets MODEL.DEVICE")
     parser.add_argument(
         "--verbose",
         action="store_true",
         help="show on the console what else is only in OUTPUT_DIR/log.txt: environment, config, "
         "model, every log line",
     )
-    parser.add_argument(
-        "--allow-unsafe-yaml",
-        action="store_true",
-        help="let the config file run python code through yaml tags (only for files you trust)",
-    )
+    add_config_arguments(parser)
     return parser
 
 
@@ -168,6 +168,7 @@ def build_cfg(args: argparse.Namespace) -> CfgNode:
 
 def _merged(args: argparse.Namespace) -> tuple[CfgNode, set[str]]:
     """The config of :func:`build_cfg`, and the keys that its file and the command line set."""
+    import_modules(getattr(args, "imports", ()))
     cfg, set_keys = get_cfg(), set()
     if args.config_file:
         args.config_file = find_config(args.config_file)
@@ -202,31 +203,6 @@ def add_extra_datasets(cfg: CfgNode, eval_only: bool = False, fill: bool = False
     if extra and fill and cfg.MODEL.META_ARCHITECTURE in RETINANET_ARCHITECTURES:
         cfg.MODEL.RETINANET.NUM_CLASSES = len(load_class_names(extra[0]) or ())
         validate_cfg(cfg)
-
-
-def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> set[str]:
-    """Merge ``KEY VALUE KEY VALUE ...`` from the command line into ``cfg``; return the keys.
-
-    Raises:
-        ConfigError: a key does not exist; names the nearest one.
-        InputError: the list is not made of pairs, or a value has the wrong type.
-    """
-    for word in opts:
-        if str(word).startswith("--"):
-            raise InputError(f"{word} must stand before the KEY VALUE pairs on the command line")
-    known = {name for name, _ in flatten(cfg)}
-    for key in opts[::2]:
-        if key not in known:
-            name, _, value = key.partition("=")
-            hint = f" Write '{name} {value}'." if name in known else did_you_mean(key, known)
-            raise ConfigError(f"unknown config key '{key}' on the command line.{hint}")
-    if len(opts) % 2:
-        raise InputError(f"config key '{opts[-1]}' on the command line has no value after it")
-    try:
-        cfg.merge_from_list(list(opts))
-    except ValueError as error:  # yacs names the key, its type and the value's
-        raise InputError(f"on the command line: {one_line(error)}") from error
-    return set(opts[::2])
 
 
 def resolve_device(cfg: CfgNode) -> None:

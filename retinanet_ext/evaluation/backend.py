@@ -53,6 +53,7 @@ def evaluate_boxes(
     max_dets: Iterable[int],
     image_ids: Sequence[Any] | None = None,
     use_fast_impl: bool = True,
+    any_class: bool = False,
 ) -> BoxAccuracy:
     """Match detections with ground truth and accumulate precision and recall.
 
@@ -64,6 +65,8 @@ def evaluate_boxes(
         max_dets: limits on detections per image and class.
         image_ids: images to evaluate on; all of the ground truth's by default.
         use_fast_impl: allow faster-coco-eval where it equals pycocotools.
+        any_class: match detections with objects of whatever class, as if there was one; only for
+            objects of all sizes, so that K and A are 1.
     """
     image_ids = sorted(coco_gt.imgs if image_ids is None else image_ids)
     engine = fast_engine() if use_fast_impl and _exact_as_double(image_ids) else None
@@ -73,6 +76,10 @@ def evaluate_boxes(
         coco_eval.params.imgIds = image_ids
         coco_eval.params.catIds = list(category_ids)
         coco_eval.params.maxDets = sorted(set(max_dets))
+        if any_class:
+            coco_eval.params.useCats = 0
+            coco_eval.params.areaRng = coco_eval.params.areaRng[:1]
+            coco_eval.params.areaRngLbl = coco_eval.params.areaRngLbl[:1]
         coco_eval.evaluate()
         coco_eval.accumulate()
     return BoxAccuracy(

@@ -16,8 +16,9 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from ..console import SHOWN
-from ..errors import InputError
+from ..errors import InputError, count
 from .backend import evaluate_boxes
+from .confusion import count_names, describe_confusion
 from .ground_truth import class_table, complete_annotations, ground_truth_json
 from .metrics import box_metrics, counted_dets, metrics_table
 
@@ -146,8 +147,9 @@ class COCODetectionEvaluator(COCOEvaluator):
         if highest >= len(category_ids):
             raise InputError(
                 f"The model predicts class {highest}, but dataset '{self._dataset_name}' has "
-                f"{len(category_ids)} classes; train with MODEL.RETINANET.NUM_CLASSES "
-                f"{len(category_ids)}, or evaluate on the dataset it was trained for"
+                f"{count(len(category_ids), 'class', 'classes')}; train with "
+                f"MODEL.RETINANET.NUM_CLASSES {len(category_ids)}, or evaluate on the dataset it "
+                "was trained for"
             )
         return [{**det, "category_id": category_ids[det["category_id"]]} for det in flat]
 
@@ -193,7 +195,18 @@ class COCODetectionEvaluator(COCOEvaluator):
             image_ids,
             self._allow_fast_engine,
         )
-        metrics = box_metrics(accuracy, [names[k] for k in order], self._limit)
+        any_class = None
+        if len(category_ids) > 1:
+            any_class = evaluate_boxes(
+                self._coco_api,
+                detections,
+                [category_ids[k] for k in order],
+                [self._limit],
+                image_ids,
+                self._allow_fast_engine,
+                any_class=True,
+            )
+        metrics = box_metrics(accuracy, [names[k] for k in order], self._limit, any_class)
         chosen = set(image_ids)
         objects = Counter(
             a["category_id"]
@@ -210,4 +223,9 @@ class COCODetectionEvaluator(COCOEvaluator):
             metrics_table(metrics, names, [objects[i] for i in category_ids]),
             extra=SHOWN,
         )
+        naming = count_names(self._coco_api, detections, image_ids, self._limit)
+        labels = dict(zip(category_ids, names, strict=True))
+        confusion = describe_confusion(naming, labels, metrics["AP50any"], metrics["AP50"])
+        if confusion:
+            logger.info("%s", confusion, extra=SHOWN)
         return metrics

@@ -13,10 +13,11 @@ from tabulate import tabulate
 
 from .backend import BoxAccuracy
 
-__all__ = ["HEADLINE_KEYS", "box_metrics", "counted_dets", "metrics_table"]
+__all__ = ["ANY_CLASS_KEYS", "HEADLINE_KEYS", "box_metrics", "counted_dets", "metrics_table"]
 
 AREA_SUFFIXES = ("", "s", "m", "l")  # order of COCO's areas: all, small, medium, large
 # Defined for any dataset, so that schedules and checkpoints can be steered by them.
+ANY_CLASS_KEYS = ("APany", "AP50any")
 HEADLINE_KEYS = ("AP", "AP50", "AP75", "AR1", "AR10", "AR100")
 
 
@@ -26,7 +27,10 @@ def counted_dets(max_dets: int) -> list[int]:
 
 
 def box_metrics(
-    accuracy: BoxAccuracy, class_names: Sequence[str], max_dets: int
+    accuracy: BoxAccuracy,
+    class_names: Sequence[str],
+    max_dets: int,
+    any_class: BoxAccuracy | None = None,
 ) -> dict[str, float]:
     """Summarize in percent; the keys depend only on ``class_names`` and ``max_dets``.
 
@@ -35,6 +39,8 @@ def box_metrics(
     - ``AR1``, ``AR10``, ``AR100``: with at most 1, 10, 100 of these; above 100, there is
       ``AR<max_dets>`` as well.
     - ``ARs``, ``ARm``, ``ARl``: with at most ``max_dets``.
+    - ``APany``, ``AP50any``: AP and AP50 of the boxes, whatever class they are given, with at most
+      ``max_dets`` detections per image; of one class, they are AP and AP50.
     - ``AP-<class>`` for each class.
 
     Sizes and classes of which there is no ground truth are NaN (as in Detectron2) and are left
@@ -44,6 +50,7 @@ def box_metrics(
         accuracy: arrays for K classes, computed with ``counted_dets(max_dets)``.
         class_names: (K,), in the order of the arrays.
         max_dets: COCO's limit for AP.
+        any_class: the accuracy whatever the class; not needed for one class.
     """
     limit = accuracy.max_dets.index(max_dets)
     precision = accuracy.precision[..., limit]  # (T, R, K, A)
@@ -57,17 +64,25 @@ def box_metrics(
         metrics[name] = _mean(accuracy.recall[:, :, 0, accuracy.max_dets.index(dets)])
     for area in (1, 2, 3):
         metrics[f"AR{AREA_SUFFIXES[area]}"] = _mean(accuracy.recall[:, :, area, limit])
-    for key in {*HEADLINE_KEYS, *_recall_limits(max_dets)}:
+    boxes = accuracy if any_class is None else any_class
+    metrics |= _whatever_the_class(boxes, max_dets)
+    for key in {*HEADLINE_KEYS, *ANY_CLASS_KEYS, *_recall_limits(max_dets)}:
         metrics[key] = 0.0 if math.isnan(metrics[key]) else metrics[key]
     for k, name in enumerate(class_names):
         metrics[f"AP-{name}"] = _mean(precision[:, :, k, 0])
     return metrics
 
 
+def _whatever_the_class(accuracy: BoxAccuracy, max_dets: int) -> dict[str, float]:
+    precision = accuracy.precision[:, :, :, 0, accuracy.max_dets.index(max_dets)]
+    half = precision[np.isclose(accuracy.iou_thresholds, 0.5)]
+    return dict(zip(ANY_CLASS_KEYS, (_mean(precision), _mean(half)), strict=True))
+
+
 def metrics_table(
     metrics: dict[str, float], class_names: Sequence[str], num_objects: Sequence[int]
 ) -> str:
-    """Lay out ``box_metrics`` as text: an AP row, an AR row, and AP per class.
+    """Lay out ``box_metrics`` as text: an AP row, an AR row, AP whatever the class, per class.
 
     Args:
         metrics: what ``box_metrics`` returned.
@@ -75,7 +90,7 @@ def metrics_table(
         num_objects: (K,), ground truth boxes of each class.
     """
     class_keys = [f"AP-{name}" for name in class_names]
-    keys = [key for key in metrics if key not in class_keys]
+    keys = [key for key in metrics if key not in (*class_keys, *ANY_CLASS_KEYS)]
     overall: list[list[str]] = []
     for kind in ("AP", "AR"):
         row = [key for key in keys if key.startswith(kind)]
@@ -84,13 +99,15 @@ def metrics_table(
         [name, count, _percent(metrics[key])]
         for name, count, key in zip(class_names, num_objects, class_keys, strict=True)
     ]
-    return "\n\n".join(
-        [
-            tabulate(overall[1:2], headers=overall[0], **_STYLE),
-            tabulate(overall[3:4], headers=overall[2], **_STYLE),
-            _class_table(classes),
-        ]
-    )
+    parts = [
+        tabulate(overall[1:2], headers=overall[0], **_STYLE),
+        tabulate(overall[3:4], headers=overall[2], **_STYLE),
+        "(s, m, l: objects below 32 x 32, up to 96 x 96 and larger, in pixels of the image files)",
+    ]
+    if len(class_names) > 1:
+        ap, ap50 = (_percent(metrics[key]) for key in ANY_CLASS_KEYS)
+        parts.append(f"boxes whatever their class (APany, AP50any): AP {ap}, AP50 {ap50}")
+    return "\n\n".join([*parts, _class_table(classes)])
 
 
 def _recall_limits(max_dets: int) -> dict[str, int]:

@@ -12,10 +12,11 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
 from ..config import validate_cfg
+from ..config.load import merge_opts
 from ..data.loading.bad_images import BadImageError
 from ..engine.checkpoint.checkpointer import SafeCheckpointer
 from ..engine.impossible_model import impossible_model_explained
-from ..engine.setup import merge_opts, resolve_device
+from ..engine.setup import resolve_device
 from ..errors import InputError, MissingFileError
 from .class_names import class_names_of
 from .detector import Detector, PlainDetector

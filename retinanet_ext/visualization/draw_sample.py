@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .draw import Box, class_color, draw_box, draw_dashed_box, draw_labels, pixel_boxes
+from .draw import draw_box, draw_dashed_box, pixel_boxes
+from .labels import Box, class_labels, draw_labels
+from .palette import class_color
 
 __all__ = ["draw_sample"]
 
@@ -59,7 +61,7 @@ def draw_sample(
     for box, color in zip(found, colors, strict=True):
         draw_box(pen, box, color)
     if class_names is not None:
-        draw_labels(pen, [class_names[int(k)] for k in classes], found, colors, canvas.size)
+        draw_labels(pen, class_labels(classes, class_names), found, colors, canvas.size)
     return np.asarray(canvas)
 
 

@@ -40,7 +40,7 @@ def test_tall_thin_objects_get_anchors(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_same_seed_same_anchors(method):
-    boxes = scene(2)
+    boxes = tall_scene()
     first, again = (
         search_anchors(boxes, levels(), method=method, seed=5, generations=3) for _ in range(2)
     )
@@ -100,4 +100,4 @@ def test_without_scipy_one_sentence_says_how_to_get_it(monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     for method in METHODS:
         with pytest.raises(ImportError, match=r"needs SciPy, .* pip install scipy"):
-            search_anchors(scene(1), levels(), method=method)
+            search_anchors(tall_scene(), levels(), method=method)

@@ -49,7 +49,7 @@ def test_warnings_exit_with_1(tmp_path, capsys):
     content["annotations"][0]["bbox"] = [80, 20, 30, 30]
     assert check("--train", spec(tmp_path, content)) == 1
     out = capsys.readouterr().out
-    assert "0 error(s), 1 warning(s)." in out
+    assert "0 errors, 1 warning." in out
     assert "box_over_border" in out and "1.png, annotation 10" in out
 
 
@@ -68,6 +68,25 @@ def test_many_places_are_cut_short_in_the_table_only(tmp_path, capsys):
     assert "... and 5 more" in capsys.readouterr().out
     listed = json.loads(report.read_text())["findings"]
     assert sum(x["code"] == "unknown_category" for x in listed) == 8
+
+
+def test_findings_fit_a_screen_and_are_counted_once(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    content = good_content()
+    content["categories"] += [{"id": 100 + k, "name": f"kind number {k}"} for k in range(20)]
+    for annotation in content["annotations"]:
+        annotation["category_id"] = 99
+    assert check("--train", spec(tmp_path, content)) == 2
+    findings = capsys.readouterr().out.split("error unknown_category")[1]
+    assert findings.startswith(" in train, 8 times: ")
+    lines = [x for x in findings.splitlines()[1:] if str(tmp_path) not in x]
+    assert max(map(len, lines)) <= 80
+
+
+def test_sizes_say_which_pixels_they_count(tmp_path, capsys):
+    assert check("--train", spec(tmp_path)) == 0
+    out = capsys.readouterr().out
+    assert "pixels of the network's input" in out and "pixels of the image files" in out
 
 
 def test_json_report_holds_everything(tmp_path):
@@ -98,7 +117,7 @@ def test_leakage_between_train_and_val(tmp_path, capsys):
     (tmp_path / "val" / "1.png").write_bytes((tmp_path / "train" / "2.png").read_bytes())
     assert check("--train", train, "--val", val) == 0
     assert check("--train", train, "--val", val, "--images") == 2
-    out = capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())  # lines are cut at the width of a terminal
     assert f"its pixels are those of {tmp_path / 'val' / '1.png'}" in out
 
 

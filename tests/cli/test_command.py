@@ -11,6 +11,7 @@ import pytest
 import retinanet_ext
 import retinanet_ext_command
 from retinanet_ext.cli import COMMANDS
+from tests.helpers.broken import good_content, write
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = (
@@ -51,3 +52,40 @@ def test_the_version_is_that_of_the_package(capsys):
         retinanet_ext_command.main(["--version"])
     assert end.value.code == 0
     assert capsys.readouterr().out.strip() == f"retinanet_ext {retinanet_ext.__version__}"
+
+
+LOADED = (
+    "import sys, retinanet_ext_command\n"
+    "code = retinanet_ext_command.main(sys.argv[1:])\n"
+    "early = 'torch._dynamo' in sys.modules\n"
+    "from torchvision.ops import roi_align\n"
+    "mine = roi_align.__globals__['is_compile_supported']('cpu')\n"
+    "import torch, torch._dynamo.utils as real\n"
+    "whole = hasattr(real, 'counters') and hasattr(torch._dynamo, 'optimize')\n"
+    "print(code, early, mine == real.is_compile_supported('cpu'), whole)\n"
+)
+
+
+def test_a_command_starts_without_the_compiler_of_pytorch(tmp_path: Path):
+    """And it is there, whole, when it is asked for."""
+    json_file, images = write(tmp_path, good_content(), "train")
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, "check-data", "--train", f"{json_file}:{images}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "0 False True True"
+
+
+def test_whatever_else_is_asked_of_the_stand_in_is_the_compiler():
+    code = (
+        "import sys, torch, retinanet_ext_command as command\n"
+        "for name in command.STAND_INS: sys.modules[name] = command._OnDemand(name)\n"
+        "import torch._dynamo.config\n"
+        "from torch._dynamo.utils import counters\n"
+        "print(type(sys.modules['torch._dynamo']).__name__, torch._dynamo.config.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == ["module", "torch._dynamo.config"], done.stderr

@@ -96,6 +96,16 @@ def test_images_without_annotations_are_drawn(folder, tmp_path, capsys, monkeypa
     assert int(printed.split(": ")[1].split()[0]) > 0
     picture = np.asarray(Image.open(tmp_path / "p.png"))
     assert (picture == (200, 60, 20)).all(axis=2).any()
+    (folder / "c.jpg").write_bytes(b"no picture")
+    assert main(["draw-detections", *words, "--images", str(folder)]) == 0  # the others are drawn
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1].endswith("detections on 2 images of 3 given")
+    assert f"cannot load {folder / 'c.jpg'}" in err and "Traceback" not in err
+    named = [str(folder / "a.jpg"), str(folder / "c.jpg")]
+    assert main(["draw-detections", *words, "--images", *named]) == 1  # one that was asked for
+    assert "on 1 image of 2 given" in capsys.readouterr().out
+    assert main(["draw-detections", *words, "--images", named[1]]) == 2
+    assert "c.jpg" in capsys.readouterr().err
     assert main(["draw-detections", *words, "--images", str(tmp_path / "gone")]) == 2
     assert "gone" in capsys.readouterr().err
     with pytest.raises(SystemExit):

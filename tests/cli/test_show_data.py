@@ -11,12 +11,11 @@ from detectron2.modeling import build_model
 from PIL import Image
 
 from retinanet_ext.cli import main
-from retinanet_ext.cli.show_data import AnchorMaker, _caption, _View
+from retinanet_ext.cli.show_data import AnchorMaker
 from retinanet_ext.data.datasets.register import register_builtin_datasets
-from retinanet_ext.visualization.draw import class_color, load_font
 from retinanet_ext.visualization.draw_sample import draw_sample
-from retinanet_ext.visualization.sheet import CAPTION_PX
-from tests.helpers.tiny import SETTINGS, restored_loggers, tiny_cfg, write_config
+from retinanet_ext.visualization.palette import class_color
+from tests.helpers.tiny import SETTINGS, restored_loggers, tiny_cfg, write_config, write_dataset
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +57,25 @@ def test_own_annotations_are_shown(tmp_path: Path, tiny_root: Path, capsys):
     assert main([*command, "--output", str(output)]) == 0
     assert "samples of custom_train" in capsys.readouterr().out
     assert Image.open(output).width > 1000
+
+
+def test_a_bad_picture_is_named_and_the_others_are_drawn(tmp_path: Path, capsys):
+    root = write_dataset(tmp_path / "data")
+    bad = root / "bccd" / "train" / "003.png"
+    bad.write_bytes(bad.read_bytes()[:40])
+    output = tmp_path / "a.png"
+    command = ["show-data", "--config-file", config_file(tmp_path), "--output", str(output)]
+    command += ["--data-root", str(root)]
+    assert main([*command, "--num", "12"]) == 0
+    out, err = capsys.readouterr()
+    assert "11 samples of bccd_train" in out and output.is_file()
+    (line,) = err.splitlines()
+    assert "003.png" in line and "left out" in line
+    output.unlink()
+    for path in bad.parent.iterdir():
+        path.write_bytes(b"")
+    assert main([*command, "--num", "2"]) == 2
+    assert not output.exists() and ".png" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -103,18 +121,3 @@ def test_drawing_shows_boxes_regions_and_anchors_in_their_places():
     assert (region[60:140, 240:340] != 120).any(axis=2).mean() > 0.1  # hatched within
     anchors = draw_sample(image, nothing, [], nothing, None, np.array([[30, 30, 90, 70.0]]), [0])
     assert (anchors[30, 30:91] != 120).any(axis=1).all() and (anchors[31, 40] == 120).all()
-
-
-@pytest.mark.parametrize("room", [60, 200, 320, 900])
-def test_captions_fit_their_tiles(room: int):
-    view = _View(
-        "a_rather_long_name_of_a_file_0123.jpg",
-        np.zeros((9, 9, 3)),
-        np.zeros((2, 4)),
-        [],
-        np.zeros((0, 4)),
-    )
-    caption = _caption(view, room)
-    assert load_font(CAPTION_PX).getlength(caption) <= room
-    assert (room == 900) == caption.startswith("a_rather")
-    assert room < 320 or "9 x 9, 2 boxes" in caption

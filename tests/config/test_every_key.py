@@ -113,6 +113,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     | {"MODEL.ANCHOR_GENERATOR.OCTAVE_BASE_SIZES": [64.0, 128.0, 256.0, 512.0]},
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": {"INPUT.MIN_SIZE_TRAIN": (640, 800)},
     "MODEL.ANCHOR_GENERATOR.NAME": {"MODEL.ANCHOR_GENERATOR.SIZES": [[8.0]]},
+    "SOLVER.LR_SCHEDULER_NAME": {"SOLVER.STEPS": ()},  # of the base config, which would be unread
 }
 # Without these compiled parts of Detectron2, the model cannot be built; see test_impossible_model.
 NEEDS_COMPILED = {"MODEL.RESNETS.DEFORM_ON_PER_STAGE"}

@@ -74,6 +74,16 @@ def test_passes_what_works(settings):
     assert validate_cfg(cfg_with(*settings)) == []
 
 
+@pytest.mark.parametrize("schedule", ["WarmupCosineLR", "OneCycleLR", "WarmupStepWithFixedGammaLR"])
+def test_steps_that_the_schedule_does_not_read_are_a_warning(schedule):
+    name = ("SOLVER.LR_SCHEDULER_NAME", schedule)
+    (warning,) = validate_cfg(cfg_with(*name, "SOLVER.STEPS", (20000,)))
+    assert f"SOLVER.STEPS is (20000,), but {schedule} does not read it" in warning
+    assert validate_cfg(cfg_with(*name)) == []  # the default is nobody's setting
+    assert validate_cfg(cfg_with(*name, "SOLVER.STEPS", ())) == []
+    assert validate_cfg(cfg_with("SOLVER.STEPS", (20000,))) == []
+
+
 def test_clipping_may_be_switched_off_after_a_file_has_chosen_how():
     (warning,) = validate_cfg(cfg_with("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_model"))
     assert "CLIP_TYPE is 'full_model', but without SOLVER.CLIP_GRADIENTS.ENABLED" in warning

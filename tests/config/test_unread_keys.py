@@ -95,6 +95,8 @@ def test_a_declared_key_exists_and_is_read(chooser: str, name: str, key: str):
     cfg = base_cfg()
     set_key(cfg, key, another_value(key))
     set_key(cfg, chooser, name)
+    if chooser == "MODEL.FPN.BOTTOM_UP":
+        cfg.MODEL.BACKBONE.NAME = "build_fpn_backbone_p6p7"  # which reads that
     try:
         assert not any(key in warning for warning in validate_cfg(cfg))
     except InputError as error:  # the value may be impossible, but it is not unread
@@ -113,10 +115,27 @@ def test_a_changed_key_is_refused_under_every_entry_that_does_not_read_it(choose
         cfg = base_cfg()
         set_key(cfg, chooser, other)
         set_key(cfg, key, another_value(key))
+        # A backbone may be the whole of it or stand under the pyramid.
+        where = f"({chooser}|MODEL.FPN.BOTTOM_UP)"
         with pytest.raises(
-            InputError, match=rf"{key} is .*does not read it; set {chooser} to .*{name}"
+            InputError, match=rf"{key} is .*does not read it; set {where} to .*{name}"
         ):
             validate_cfg(cfg)
+
+
+@pytest.mark.parametrize("key", ["DEPTH", "NORM", "SE_RATIO", "OUT_FEATURES"])
+def test_regnet_keys_are_read_under_a_pyramid_and_by_no_resnet(key: str):
+    cfg = base_cfg()
+    cfg.MODEL.REGNET[key] = {"NORM": "BN", "OUT_FEATURES": ["s1", "s2", "s3", "s4"]}.get(key, 1)
+    cfg.MODEL.BACKBONE.NAME = "build_retinanet_resnet_fpn_backbone"
+    cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
+    with pytest.raises(InputError, match=rf"MODEL\.REGNET\.{key} is .*build_regnet_backbone"):
+        validate_cfg(cfg)
+    cfg.MODEL.BACKBONE.NAME = "build_fpn_backbone_p6p7"
+    cfg.MODEL.FPN.BOTTOM_UP = "build_regnet_backbone"
+    cfg.MODEL.RESNETS.OUT_FEATURES = ["res4"]
+    cfg.MODEL.FPN.IN_FEATURES = ["s2", "s3", "s4"]
+    validate_cfg(cfg)
 
 
 def test_a_key_of_detectron2_that_nothing_reads_is_a_warning():

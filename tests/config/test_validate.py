@@ -100,7 +100,7 @@ def test_a_loss_of_one_class_per_anchor_goes_with_no_multi_label_truth(loss: str
 @pytest.mark.parametrize("schedule", ["WarmupCosineLR", "OneCycleLR"])
 def test_learning_rate_must_fall_to_its_end(schedule: str):
     cfg = shipped_cfg()
-    cfg.SOLVER.LR_SCHEDULER_NAME = schedule
+    cfg.SOLVER.LR_SCHEDULER_NAME, cfg.SOLVER.STEPS = schedule, ()
     cfg.SOLVER.BASE_LR_END = cfg.SOLVER.BASE_LR
     assert validate_cfg(cfg) == []
     cfg.SOLVER.BASE_LR_END = 2 * cfg.SOLVER.BASE_LR

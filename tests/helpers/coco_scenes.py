@@ -18,7 +18,7 @@ from retinanet_ext.evaluation import COCODetectionEvaluator
 
 CLASSES = ("disc", "bar", "ring", "star")
 OVERALL = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
-OVERALL += ["AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
+OVERALL += ["AR1", "AR10", "AR100", "ARs", "ARm", "ARl", "APany", "AP50any"]
 SIZE = 640  # of the square images, in pixels
 
 Predictions = dict[int, list[tuple[list[float], float, int]]]  # image id: (XYXY, score, class)

@@ -5,8 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retinanet_ext.visualization.draw import class_color
-from retinanet_ext.visualization.sheet import GAP, MARGIN, contact_sheet, tile_heights
+from retinanet_ext.visualization.labels import load_font
+from retinanet_ext.visualization.palette import DISTINCT, class_color
+from retinanet_ext.visualization.sheet import (
+    CAPTION_PX,
+    GAP,
+    MARGIN,
+    contact_sheet,
+    tile_caption,
+    tile_heights,
+)
 
 
 def plain(height: int, width: int, value: int) -> np.ndarray:
@@ -61,3 +69,21 @@ def test_long_legend_wraps_and_keeps_the_width():
 def test_a_caption_per_tile_is_demanded(tiles, captions):
     with pytest.raises(ValueError, match="one caption per tile"):
         contact_sheet(tiles, captions, ["disc"])
+
+
+def test_a_legend_of_many_classes_shows_those_in_the_picture_by_number():
+    tiles, names = [plain(60, 300, 200)], [f"class {k}" for k in range(DISTINCT + 5)]
+    sheet = contact_sheet(tiles, [""], names, classes=[3, 14])
+    for k in range(len(names)):
+        assert (sheet == class_color(k)).all(axis=2).any() == (k in (3, 14))
+    few = contact_sheet(tiles, [""], names[:DISTINCT], classes=[3])
+    assert all((few == class_color(k)).all(axis=2).any() for k in range(DISTINCT))
+
+
+@pytest.mark.parametrize("room", [60, 200, 320, 900])
+def test_captions_fit_their_tiles(room: int):
+    name, facts = "a_rather_long_name_of_a_file_0123.jpg", "9 x 9, 2 boxes"
+    caption = tile_caption(name, facts, room)
+    assert load_font(CAPTION_PX).getlength(caption) <= room
+    assert (room == 900) == caption.startswith("a_rather")
+    assert room < 320 or (facts in caption and "23.jpg" in caption)

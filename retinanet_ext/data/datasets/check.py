@@ -13,7 +13,7 @@ from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 
 from ...console import SHOWN
-from ...errors import InputError, MissingFileError, did_you_mean, listed
+from ...errors import InputError, MissingFileError, count, did_you_mean, listed
 from ...protocols import LazyDataset
 from ...structures import RETINANET_ARCHITECTURES
 from .bad_pictures import require_all_pictures
@@ -57,8 +57,8 @@ def check_datasets(cfg: CfgNode) -> None:
         if not num_classes:
             continue  # nothing says what the ids may be
         counts = check_dataset_dicts(name, dicts, num_classes, class_names)
-        for label, count in zip(class_names or range(num_classes), counts, strict=True):
-            totals[str(label)] = totals.get(str(label), 0) + count
+        for label, number in zip(class_names or range(num_classes), counts, strict=True):
+            totals[str(label)] = totals.get(str(label), 0) + number
     if totals:
         if not any(totals.values()):
             raise _no_objects(loaded)
@@ -214,7 +214,7 @@ def _check_number(num_classes: int, name: str, class_names: list[str], only_test
             fix = "list all classes of the model, in its order, in DATASETS.CLASSES"
         raise InputError(
             f"MODEL.RETINANET.NUM_CLASSES is {num_classes} but dataset '{name}' has "
-            f"{len(class_names)} classes ({listed(class_names)}); {fix}"
+            f"{count(len(class_names), 'class', 'classes')} ({listed(class_names)}); {fix}"
         )
 
 
@@ -227,12 +227,12 @@ def _difference(first: list[str], second: list[str]) -> str:
 
 def _log_counts(names: Sequence[str], num_images: int, counts: dict[str, int]) -> None:
     logger.info(
-        "data: %s, %d images, %d objects of %d classes (%s)",
+        "data: %s, %s, %s of %s (%s)",
         ", ".join(names),
-        num_images,
-        sum(counts.values()),
-        len(counts),
-        listed([f"{name} {count}" for name, count in counts.items()]),
+        count(num_images, "image"),
+        count(sum(counts.values()), "object"),
+        count(len(counts), "class", "classes"),
+        listed([f"{name} {number}" for name, number in counts.items()]),
         extra=SHOWN,
     )
     rows = [*counts.items(), ("total", sum(counts.values()))]

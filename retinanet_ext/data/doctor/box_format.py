@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
+import shutil
+import textwrap
 from typing import Any
 
 from tabulate import tabulate
 
+from ...errors import count
 from .checks import Report
-from .findings import CODES
+from .findings import CODES, Finding
+from .statistics import MEDIUM, SMALL
 
 __all__ = ["format_report", "report_as_json"]
 
 SHOWN = 3  # places shown of each code in each dataset
 SHOWN_CLASSES = 100
+MIN_WIDTH, MAX_WIDTH = 60, 100  # letters in a line of text
 
 
 def format_report(report: Report) -> str:
@@ -85,7 +89,11 @@ def _sizes(report: Report) -> str:
         return ""
     headers = ("sqrt(area) in pixels", *(f"{x}%" for x in points))
     table = tabulate(rows, headers=(*headers, "small", "medium", "large"))
-    return f"Object sizes where images are resized to {shape}:\n{table}"
+    return (
+        f"Object sizes in pixels of the network's input, images resized to {shape}:\n{table}\n"
+        f"small: below {SMALL:g}, large: above {MEDIUM:g}, as in 'anchors show'; APs and APl of an "
+        "evaluation count\nin pixels of the image files."
+    )
 
 
 def _anchors(report: Report) -> list[str]:
@@ -102,27 +110,43 @@ def _anchors(report: Report) -> list[str]:
 
 
 def _findings(report: Report) -> str:
-    shown: Counter[tuple[str, str]] = Counter()
-    rows = []
+    """Findings of one code and dataset together, the first places of each, errors first."""
+    groups: dict[tuple[str, str], list[Finding]] = {}
     for finding in report.findings:
-        key = (finding.dataset, finding.code)
-        shown[key] += 1
-        if shown[key] <= SHOWN:
+        groups.setdefault((finding.dataset, finding.code), []).append(finding)
+    width = min(max(shutil.get_terminal_size((MAX_WIDTH, 24)).columns, MIN_WIDTH), MAX_WIDTH)
+    parts = []
+    for (dataset, code), findings in groups.items():
+        severity, meaning = CODES[code]
+        total = report.counts[dataset, code]
+        lines = [f"{severity} {code} in {dataset}, {count(total, 'time')}: {meaning}"]
+        for finding in findings[:SHOWN]:
             place = finding.file
             if finding.annotation_id is not None:
                 place += f", annotation {finding.annotation_id!r}"
-            rows.append((finding.severity, finding.code, finding.dataset, place, finding.message))
-        elif shown[key] == SHOWN + 1:
-            more = f"... and {report.counts[key] - SHOWN} more"
-            rows.append((finding.severity, finding.code, finding.dataset, more, ""))
-    return tabulate(rows, headers=("severity", "code", "dataset", "where", "what"))
+            lines += [f"  {place}", *_wrapped(finding.message, width)]
+        if total > SHOWN:
+            lines.append(f"  ... and {total - SHOWN} more")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=" " * 4,
+        subsequent_indent=" " * 4,
+        break_long_words=False,  # a path is to be copied
+        break_on_hyphens=False,
+    )
 
 
 def _verdict(report: Report) -> str:
     errors, warnings = report.total("error"), report.total("warning")
     if not errors and not warnings:
         return "Nothing found."
-    return f"{errors} error(s), {warnings} warning(s)."
+    return f"{count(errors, 'error')}, {count(warnings, 'warning')}."
 
 
 def _plain(value: Any) -> Any:

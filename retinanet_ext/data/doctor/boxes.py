@@ -205,8 +205,12 @@ def _duplicates(table: DatasetTable, good: np.ndarray) -> Fault:
     )
 
     def message(row: int) -> str:
-        first = table.annotation_ids[first_of[row]]
-        return f"bbox {_numbers(table.bboxes[row])} and class repeat those of annotation {first!r}"
+        first = first_of[row]
+        name = f"annotation {table.annotation_ids[first]!r}"
+        if table.annotation_ids[first] is None:  # as in most formats but COCO
+            boxes = np.flatnonzero(table.image_of == table.image_of[row])
+            name = f"box {np.searchsorted(boxes, first) + 1} of the image"
+        return f"bbox {_numbers(table.bboxes[row])} and class repeat those of {name}"
 
     return Fault("duplicate_box", "box", np.sort(rows[order][again]), message)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ...errors import listed
+from ...errors import count, listed
 from .findings import Fault
 from .images import ImageFacts
 from .table import DatasetTable
@@ -54,9 +54,9 @@ def compare_tables(
             faults.append(Fault.of_dataset("different_classes", text))
     elif train.class_names != val.class_names:
         text = (
-            f"its {len(train.class_names)} classes ({listed(train.class_names)}) are not the "
-            f"{len(val.class_names)} of '{val.name}' ({listed(val.class_names)}); the order of "
-            "their ids counts too"
+            f"its {count(len(train.class_names), 'class', 'classes')} "
+            f"({listed(train.class_names)}) are not the {len(val.class_names)} of '{val.name}' "
+            f"({listed(val.class_names)}); the order of their ids counts too"
         )
         faults.append(Fault.of_dataset("different_classes", text))
     return faults

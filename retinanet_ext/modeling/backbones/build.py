@@ -20,6 +20,12 @@ from ...registry import reads, register_once
 TOP_BLOCK_INPUTS = ("c5", "p5")
 """Values of MODEL.FPN.TOP_BLOCK_IN."""
 
+REGNET_KEYS = (
+    *("DEPTH", "W_0", "W_A", "W_M", "GROUP_WIDTH", "SE_RATIO", "STEM_WIDTH", "NORM"),
+    "OUT_FEATURES",
+)
+"""Names in MODEL.REGNET."""
+
 
 def check_bottom_up(cfg: CfgNode) -> None:
     """Raise unless :func:`build_fpn_backbone_p6p7` can stand on MODEL.FPN.BOTTOM_UP.
@@ -92,6 +98,7 @@ def build_fpn_backbone_p6p7(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
 
 
 @register_once(BACKBONE_REGISTRY)
+@reads(*(f"MODEL.REGNET.{name}" for name in REGNET_KEYS))
 def build_regnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     """RegNet (Radosavovic et al., arXiv 2003.13678) of MODEL.REGNET, for images of 3 channels.
 

@@ -20,7 +20,7 @@ from ...errors import ConfigError, InputError, did_you_mean
 from ...registry import node_of
 from ...structures import HeadOutputs
 from ..speedups.hooked import is_hooked
-from .towers import build_tower
+from .towers import build_tower, few_values_warning
 
 
 class DenseHead(nn.Module):
@@ -111,8 +111,11 @@ class DenseHead(nn.Module):
         nn.init.constant_(self.cls_score.bias, -math.log((1 - prior_prob) / prior_prob))
 
     @classmethod
-    def check_config(cls, cfg: CfgNode, node: CfgNode | None = None) -> None:
+    def check_config(cls, cfg: CfgNode, node: CfgNode | None = None) -> list[str]:
         """Raise on parts to freeze that the head does not have, and on norms that nothing sets.
+
+        Returns:
+            A warning where batch norm has too little to take its statistics from.
 
         Raises:
             ConfigError: FREEZE names something else than a part of the model.
@@ -134,6 +137,7 @@ class DenseHead(nn.Module):
                 f"MODEL.RETINANET.NORM_PER_LEVEL is '{node.NORM_PER_LEVEL}', but the head has no "
                 "norms; set MODEL.RETINANET.NORM"
             )
+        return few_values_warning(cfg, node)
 
     @classmethod
     def from_config(

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
+from detectron2.config import CfgNode
 from detectron2.layers import CycleBatchNormList, get_norm
 from torch import Tensor, nn
 
 from ...errors import ConfigError, InputError
 from ..speedups.hooked import is_hooked
+
+MIN_VALUES = 32
+"""Values of a channel from which batch norm can take a mean and a variance that mean something."""
 
 NORM_PER_LEVEL = ("auto", "shared", "per_level")
 """Values of MODEL.RETINANET.NORM_PER_LEVEL, see :func:`build_tower`."""
@@ -70,6 +77,35 @@ class Tower(nn.Sequential):
         return x
 
 
+def few_values_warning(cfg: CfgNode, node: CfgNode) -> list[str]:
+    """A warning where batch norm has its own statistics for a level of a few cells.
+
+    They come from so few values that they are nearly arbitrary, and in evaluation, which uses them,
+    such a level may find objects of the whole picture's size on every picture.
+
+    Args:
+        cfg: reads INPUT and SOLVER.IMS_PER_BATCH.
+        node: the section of the head.
+    """
+    per_level = node.NORM_PER_LEVEL in ("auto", "per_level")
+    strides = {x: 2 ** int(x[1:]) for x in node.IN_FEATURES if re.fullmatch(r"p\d+", x)}
+    short = min(cfg.INPUT.MIN_SIZE_TRAIN, default=0)
+    if node.NORM not in ("BN", "SyncBN") or not per_level or not strides or short < 1:
+        return []
+    values = {x: math.ceil(short / y) ** 2 * cfg.SOLVER.IMS_PER_BATCH for x, y in strides.items()}
+    few = [x for x, number in values.items() if number < MIN_VALUES]
+    if not few:
+        return []
+    worst = min(values, key=values.__getitem__)
+    return [
+        f"MODEL.RETINANET.NORM is '{node.NORM}' with statistics for each level, and those of "
+        f"{' and '.join(few)} come from few values ({worst}: {values[worst]} in a batch of "
+        f"{cfg.SOLVER.IMS_PER_BATCH} images of {short} pixels): in evaluation such a level may "
+        "find large objects everywhere; set MODEL.RETINANET.NORM to GN, or raise "
+        "INPUT.MIN_SIZE_TRAIN or SOLVER.IMS_PER_BATCH"
+    ]
+
+
 def check_norm_per_level(norm_per_level: str) -> None:
     """Raise ValueError, with the config key, unless :func:`build_tower` knows the value."""
     if norm_per_level not in NORM_PER_LEVEL:
@@ -88,9 +124,23 @@ def _build_norm(norm: str, dim: int, num_levels: int, norm_per_level: str) -> nn
     return _get_norm(norm, dim)
 
 
+class AnySizeGroupNorm(nn.GroupNorm):
+    """:class:`torch.nn.GroupNorm`, also for a group of a single value.
+
+    With as many channels as groups, the coarsest level of one small picture is such a map, 1 x 1.
+    PyTorch's module refuses it; its operator answers with the bias, as the definition says.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
 def _get_norm(norm: str, dim: int) -> nn.Module:
     try:
-        return get_norm(norm, dim)
+        layer = get_norm(norm, dim)
+        if type(layer) is nn.GroupNorm:
+            layer.__class__ = AnySizeGroupNorm
+        return layer
     except KeyError:
         raise ConfigError(
             f"MODEL.RETINANET.NORM is '{norm}', which detectron2.layers.get_norm does not know; "

@@ -114,6 +114,19 @@ def test_three_equal_boxes_are_two_duplicates_of_the_first(tmp_path):
     assert all("annotation 10" in x.message for x in found)
 
 
+def test_duplicates_without_ids_are_told_by_their_place_in_the_image():
+    box = {"bbox": [10, 10, 30, 20], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
+    other = {**box, "bbox": [40, 10, 30, 20]}
+    image = {"width": WIDTH, "height": HEIGHT}
+    dicts = [
+        {**image, "file_name": "/a.png", "annotations": [other]},
+        {**image, "file_name": "/b.png", "annotations": [other, box, box]},
+    ]
+    found = findings_of_table(from_dataset_dicts(dicts, ["cat"], "train"))
+    (finding,) = [x for x in found if x.code == "duplicate_box"]
+    assert finding.message.endswith("repeat those of box 2 of the image")
+
+
 def test_dataset_dicts_are_checked_in_their_own_mode():
     def record(name, bbox, mode):
         box = {"bbox": bbox, "bbox_mode": mode, "category_id": 0}

@@ -20,13 +20,13 @@ from retinanet_ext.config.shipped import CONFIGS
 from retinanet_ext.engine.lazy import lazy_config
 from retinanet_ext.engine.optim.solver import build_lr_scheduler, build_optimizer
 from retinanet_ext.modeling import RetinaNetExt
-from tests.helpers.tiny import restored_loggers, tiny_cfg
-from tests.modeling.test_detectron2_parity import (
+from tests.helpers.parity import (
     assert_same_detections,
     assert_same_losses,
     make_batch,
     spread_predictions,
 )
+from tests.helpers.tiny import restored_loggers, tiny_cfg
 
 LAZY_FILES = sorted(CONFIGS.glob("*.py"))
 

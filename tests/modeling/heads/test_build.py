@@ -206,7 +206,7 @@ def test_config_sets_depth_width_norm_and_regressor(name: str):
     head = DENSE_HEAD_REGISTRY.get(name)(cfg(**node), levels, 3)
     convs = [m for m in tower(head) if isinstance(m, nn.Conv2d)]
     assert [m.out_channels for m in convs] == [64, 64, 64]
-    assert [type(m).__name__ for m in tower(head)[1]] == ["GroupNorm"] * 2
+    assert [type(m).__mro__[1].__name__ for m in tower(head)[1]] == ["GroupNorm"] * 2
     assert (head.cls_score.out_channels, head.bbox_pred.out_channels) == (15, 60)
     head = DENSE_HEAD_REGISTRY.get(name)(cfg(NUM_CONVS=1), levels, 3)
     assert tower(head)[0].out_channels == 8

@@ -1,0 +1,99 @@
+"""What to do about anchors, in words: keep them, take others, or take larger pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..boxes import AnchorLevel, best_anchor_iou
+from ..data.doctor import DatasetTable
+from .coverage import SIZES, size_classes
+from .fit import ENOUGH
+from .search import Search
+from .training_boxes import TrainingBoxes, resized_boxes
+
+__all__ = ["larger_pictures", "verdict"]
+
+# Recall below which anchors alone are not the cure, and shorter sides of pictures to look at.
+LOW_RECALL = 0.95
+SHORTS = (256, 320, 400, 480, 560, 640, 720, 800, 960, 1120, 1280)
+ENLARGED = 2.0  # beyond this, the files have nothing more to show
+
+
+def verdict(search: Search, iou: float) -> str:
+    """A search's result in a sentence."""
+    before, after = search.fit_before, search.fit_after
+    if search.is_needless:
+        return f"Recall at IoU {iou:g} is {_percent(before.recall)} already: keep yours."
+    if search.shape is None:
+        return "Nothing better was found with as many anchors: keep yours."
+    number = search.before.boxes
+    lacking = [round(number * (1 - x.recall)) for x in (before, after)]
+    kind = "Better" if after.gain > before.gain else "With these"
+    return (
+        f"{kind}: {lacking[0]} of {number} objects have no anchor of IoU {iou:g} now, and "
+        f"{lacking[1]} with these; {ENOUGH} or more can be expected by {_percent(before.enough)} "
+        f"and {_percent(after.enough)}."
+    )
+
+
+def larger_pictures(
+    table: DatasetTable,
+    boxes: TrainingBoxes,
+    present: Sequence[AnchorLevel],
+    found: Sequence[AnchorLevel],
+    shorts: Sequence[float],
+    long: float,
+    divisor: int,
+    iou: float,
+) -> str:
+    """Where small objects lack anchors because pictures are too small: what size would do.
+
+    Args:
+        table: the training set.
+        boxes: what training sees of it.
+        present: the config's anchors.
+        found: the best ones that are known for these pictures; with them, few objects would lack
+            anchors if anchors were the fault.
+        shorts, long: INPUT.MIN_SIZE_TRAIN and MAX_SIZE_TRAIN.
+        divisor: of padding.
+        iou: from which on an anchor is positive.
+
+    Returns:
+        A sentence, or "" where that is not the fault.
+    """
+    small = size_classes(boxes.boxes) == SIZES.index("small")
+    missed = _missed(boxes, found, iou)
+    if missed.mean() <= 1 - LOW_RECALL or (missed & small).sum() < missed.sum() / 2:
+        return ""
+    missed = _missed(boxes, present, iou)
+    native = float(np.nanmedian(table.sizes.min(axis=1)))
+    now = max(shorts) or native
+    best, best_recall = 0, 1 - float(missed.mean())
+    for short in SHORTS:
+        if not now < short <= ENLARGED * native:
+            continue
+        larger = resized_boxes(table, (short,), long * short / now, divisor)
+        recall = 1 - float(_missed(larger, present, iou).mean())
+        if recall > best_recall + 0.01:
+            best, best_recall = short, recall
+        if recall >= LOW_RECALL:
+            break
+    if not best:
+        return ""
+    return (
+        f"The pictures are too small: at {now:g} px {_percent(missed[small].mean())} of the small "
+        f"objects have no anchor of yours; with INPUT.MIN_SIZE_TRAIN ({best},) and MAX_SIZE_TRAIN "
+        f"{round(long * best / now)} {_percent(best_recall)} of all objects have one. Set "
+        "MIN_SIZE_TEST and MAX_SIZE_TEST alike."
+    )
+
+
+def _missed(boxes: TrainingBoxes, levels: Sequence[AnchorLevel], iou: float) -> np.ndarray:
+    """(n,) bool: objects without an anchor."""
+    return np.asarray(best_anchor_iou(boxes.boxes, boxes.sizes_of_boxes, levels) < iou)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
