@@ -132,6 +132,8 @@ MAY_IMPORT = {
     "inference/__init__": {"inference"},
     "inference/class_names": {"data/datasets", "engine/checkpoint"},
     "inference/detector": {"data/loading"},
+    "inference/job": {"inference"},
+    "inference/outputs": {"inference/prediction", "inference/sources"},
     "inference/pictures": {"data/loading"},
     "inference/prediction": {"visualization"},
     "inference/predictor": {
@@ -143,6 +145,7 @@ MAY_IMPORT = {
         "inference",
     },
     "inference/reading": {"inference/pictures"},
+    "inference/sources": {"data/formats", "inference/pictures"},
     "inference/run_folder": {"config", "engine/checkpoint"},
     "losses/__init__": {"losses"},
     "losses/box": {"losses/precision"},

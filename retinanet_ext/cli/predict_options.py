@@ -7,7 +7,7 @@ from typing import Any
 
 from ..inference.outputs import FORMATS
 from ..inference.reading import default_workers
-from .common import config_options, positive_int
+from .common import config_options, positive_int, share
 
 __all__ = ["add_options"]
 
@@ -78,7 +78,7 @@ def _add_detection(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("detections")
     group.add_argument(
         "--score-thresh",
-        type=_share,
+        type=share,
         metavar="S",
         help="lowest score in drawings, crops and all files but predictions.jsonl, which holds "
         "those from the model's SCORE_THRESH_TEST (default: 0.5 in drawings and crops)",
@@ -90,7 +90,7 @@ def _add_detection(parser: argparse.ArgumentParser) -> None:
         "--max-dets", type=positive_int, metavar="N", help="of a picture (default: the config's)"
     )
     group.add_argument(
-        "--nms-thresh", type=_share, metavar="T", help="IoU of NMS (default: the config's)"
+        "--nms-thresh", type=share, metavar="T", help="IoU of NMS (default: the config's)"
     )
     # The place for options of tiles and views.
 
@@ -146,24 +146,13 @@ def _names(text: str) -> list[str]:
     return list(dict.fromkeys(x.strip() for x in text.split(",") if x.strip()))
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number") from None
-
-
-def _share(text: str) -> float:
-    value = _number(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
-
-
 def _positive(text: str) -> float:
-    value = _number(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < 1000:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1000")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number between 0 and 1000")
     return value
 
 

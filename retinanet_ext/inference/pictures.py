@@ -14,9 +14,9 @@ import numpy as np
 from detectron2.data.detection_utils import convert_image_to_rgb, convert_PIL_to_numpy
 from PIL import Image, ImageOps
 
-from ..data.loading.bad_images import BadImageError
+from ..data.loading.bad_images import BadImageError, describe
 from ..data.loading.pixels import DEEP_MODES, eight_bits, read_picture, why_unreadable
-from ..errors import InputError, UserError, one_line
+from ..errors import InputError, UserError
 
 __all__ = ["CHANNELS", "Picture", "read_pixels"]
 
@@ -72,7 +72,10 @@ def read_pixels(picture: Picture, format: str, sixteen_bit: str = "") -> np.ndar
             return read_picture(path, format, sixteen_bit)
         except (OSError, SyntaxError, ValueError, MemoryError) as error:  # what Pillow raises
             known = isinstance(error, UserError)  # a sentence that names the file
-            text = one_line(error) if known else f"{path} {why_unreadable(error)}"
+            reason = why_unreadable(error).removeprefix("cannot be read: ")
+            text = (
+                describe({"file_name": path}, error) if known else f"cannot load {path}: {reason}"
+            )
             raise BadImageError(text) from error
     if isinstance(source, Image.Image):
         return _of_pillow(source, picture.label or "the image", format, sixteen_bit)

@@ -114,12 +114,18 @@ class Prediction:
         """
         return replace(self, instances=self.instances[torch.as_tensor(kept)])
 
-    def draw(self, score_thresh: float = DRAWN_FROM, height: int | None = None) -> Image.Image:
+    def draw(
+        self,
+        score_thresh: float = DRAWN_FROM,
+        height: int | None = None,
+        gt_boxes: np.ndarray | None = None,
+    ) -> Image.Image:
         """The picture with its detections.
 
         Args:
             score_thresh: detections with at least this score are drawn.
             height: of the result in pixels; the picture's by default.
+            gt_boxes: (M, 4) XYXY, drawn dashed below the detections.
         """
         shown = self.above(score_thresh)
         drawn = draw_detections(
@@ -128,7 +134,8 @@ class Prediction:
             shown.classes.tolist(),
             shown.scores.tolist(),
             list(self.class_names),
-            height=height,
+            gt_boxes,
+            height,
         )
         return Image.fromarray(drawn)
 

@@ -114,7 +114,7 @@ def test_what_cannot_be_read_is_listed_and_the_rest_is_done(run, photos, capsys)
     assert len(records) == 4
     failed = [line.split("\t") for line in Path("out/failed.txt").read_text().splitlines()]
     assert [name for name, _ in failed] == ["photos/broken.jpg", "photos/cut.png", "photos/x.jpg"]
-    assert failed[0][1] == "cannot be read: it is no kind of picture that Pillow knows"
+    assert failed[0][1] == "it is no kind of picture that Pillow knows"
     assert "is a folder" in failed[2][1]
     out, err = capsys.readouterr()
     assert "4 images" in out and "3 failed" in out and "out/failed.txt" in err

@@ -111,7 +111,7 @@ class ResultsFolder:
     def add_failed(self, name: str, reason: str) -> None:
         """Write a picture and why it has no result: one line, with a tab between the two."""
         self.num_failed += 1
-        reason = reason.removeprefix(name).lstrip(": ")
+        reason = reason.removeprefix(f"cannot load {name}: ")
         self._failed.write(f"{_on_one_line(name)}\t{' '.join(reason.split())}\n")
         self._failed.flush()
 
