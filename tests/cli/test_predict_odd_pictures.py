@@ -58,7 +58,18 @@ def test_every_kind_of_picture_gives_a_result_or_a_reason(run, photos):
     Path("kinds/empty.jpg").touch()
     deep = np.asarray(picture.convert("L")).astype(np.uint16) * 257
     Image.fromarray(deep).save("kinds/deep.png")
-    words = [run, "kinds", "--draw", "--crops", "--score-thresh", "0.1", "--format", "coco,yolo"]
+    words = [
+        run,
+        "kinds",
+        "--batch-size",
+        "1",
+        "--draw",
+        "--crops",
+        "--score-thresh",
+        "0.1",
+        "--format",
+        "coco,yolo",
+    ]
     records = predict(*words, expected=1)
     failed = dict(x.split("\t") for x in Path("out/failed.txt").read_text().splitlines())
     assert set(failed) == {"kinds/deep.png", "kinds/empty.jpg"}

@@ -27,7 +27,7 @@ def write_photos(folder: Path) -> Path:
 
 def predict(*words: object, expected: int = 0) -> list[dict]:
     """Run the command with its results in ``out``; the lines it wrote."""
-    assert main(["predict", *map(str, words), "--output", "out"]) == expected
+    assert main(["predict", "--output", "out", *map(str, words)]) == expected
     return list(read_lines("out/predictions.jsonl")) if Path("out").exists() else []
 
 
