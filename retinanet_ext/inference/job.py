@@ -30,7 +30,8 @@ class Summary:
     """What was done.
 
     Attributes:
-        images, detections, failed: counts; detections are those in ``predictions.jsonl``.
+        images, detections, failed: counts.
+        score_thresh: of the detections that are counted.
         before: images that an earlier run had done.
         seconds: of the work, without loading the model.
         files: written at the end.
@@ -40,6 +41,7 @@ class Summary:
     images: int = 0
     detections: int = 0
     failed: int = 0
+    score_thresh: float = 0.0
     before: int = 0
     seconds: float = 0.0
     files: list[str] = field(default_factory=list)
@@ -50,7 +52,8 @@ class Summary:
         images = "1 image" if self.images == 1 else f"{self.images} images"
         rate = f" ({self.images / self.seconds:.3g} images/s)" if self.images else ""
         found = "1 detection" if self.detections == 1 else f"{self.detections} detections"
-        words = [f"{images}, {found} in {self.seconds:.1f} s{rate}"]
+        found += f" with a score from {self.score_thresh:g}"
+        words = [f"{images}, {found}, in {self.seconds:.1f} s{rate}"]
         words += [f"{self.before} done before"] if self.before else []
         words += [f"{self.failed} failed"] if self.failed else []
         return ", ".join(words)
@@ -102,7 +105,7 @@ class Job:
             KeyboardInterrupt: as it came.
         """
         summary = self.summary
-        summary.before = len(self.folder.done)
+        summary.before, summary.score_thresh = len(self.folder.done), self.files.drawn_from
         try:
             self._predict(progress, summary)
         except _Stop:
@@ -136,7 +139,7 @@ class Job:
             go_on = self._write(result)
             progress.step()
             summary.images += 1
-            summary.detections += len(result)
+            summary.detections += int((result.scores >= summary.score_thresh).sum())
             if not go_on:
                 return
 
