@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "__init__": {"config", "data", "engine", "inference", "modeling"},
     "__main__": {"cli"},
     "anchor_tools": {"data", "modeling", "visualization"},
-    "benchmark": {"config", "data", "engine", "evaluation", "losses", "modeling"},
+    "benchmark": {"config", "data", "engine", "evaluation", "inference", "losses", "modeling"},
     "cli": {
         "anchor_tools",
         "benchmark",
