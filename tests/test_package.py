@@ -146,6 +146,7 @@ MAY_IMPORT = {
         "inference",
     },
     "inference/reading": {"inference/pictures"},
+    "integrations": {"inference"},
     "inference/run_folder": {"config", "engine/checkpoint"},
     "losses/__init__": {"losses"},
     "losses/box": {"losses/precision"},
