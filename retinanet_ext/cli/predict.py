@@ -30,7 +30,8 @@ from ..inference.run_folder import cfg_of_run
 from ..inference.sources import Listing, VideoOptions, list_sources, seconds_of
 from ..inference.sources.lengths import expected_count, frame_rate
 from .common import check_device, load_cfg, pairs
-from .predict_options import add_options
+from .options.predict import add_options
+from .options.tiles import apply_tile_options
 
 __all__ = ["add_parser", "run"]
 
@@ -153,7 +154,6 @@ def _load_cfg(args: argparse.Namespace, model: str) -> CfgNode:
 
 def _apply_options(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Set the keys that options of this command stand for."""
-    # Those of tiles and views have their place here; _settings lists them, too.
     node = cfg.MODEL.RETINANET
     if args.score_thresh is not None:
         node.SCORE_THRESH_TEST = min(node.SCORE_THRESH_TEST, args.score_thresh)
@@ -161,12 +161,14 @@ def _apply_options(cfg: CfgNode, args: argparse.Namespace) -> None:
         node.NMS_THRESH_TEST = args.nms_thresh
     if args.max_dets is not None:
         cfg.TEST.DETECTIONS_PER_IMAGE = args.max_dets
+    apply_tile_options(cfg, args)
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """What results depend on beside the model, so that ``--resume`` mixes nothing."""
-    names = ("score_thresh", "nms_thresh", "max_dets", "classes", "draw", "crops")
-    names += ("every", "start", "end")
+    names = [*("score_thresh", "nms_thresh", "max_dets", "classes", "draw", "crops")]
+    names += ["every", "start", "end"]
+    names += ["tile", "tile_overlap", "tile_full_image", "tile_merge", "merge_thresh", "tta"]
     options = {name.replace("_", "-"): getattr(args, name) for name in names}
     return {**options, "format": sorted(args.format)}
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import MissingPackageError
-from ..inference import Prediction, Predictor
+from ..inference import Predictor
 
 try:
     from sahi.models.base import DetectionModel
@@ -67,7 +67,7 @@ class RetinaNetDetectionModel(DetectionModel):  # type: ignore[misc, unused-igno
         shift_amount_list: Any = None,
         full_shape_list: Any = None,
     ) -> None:
-        predictions: Sequence[Prediction] = self._original_predictions
+        predictions: Sequence[Any] = self._original_predictions
         shifts = fix_shift_amount_list(shift_amount_list or [[0, 0]] * len(predictions))
         sizes = fix_full_shape_list(full_shape_list) or [[x.height, x.width] for x in predictions]
         self._object_prediction_list_per_image = [

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..inference.outputs import FORMATS
-from ..inference.reading import default_workers
-from .common import config_options, positive_int, share
+from ...inference.outputs import FORMATS
+from ...inference.reading import default_workers
+from ..common import config_options, positive_int, share
+from .tiles import add_tile_options
 
 __all__ = ["add_options"]
 
@@ -40,6 +41,7 @@ def add_options(subparsers: Any, name: str) -> argparse.ArgumentParser:
     )
     _add_outputs(parser)
     _add_detection(parser)
+    add_tile_options(parser)
     _add_video(parser)
     _add_running(parser)
     parser.add_argument(
@@ -92,7 +94,6 @@ def _add_detection(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--nms-thresh", type=share, metavar="T", help="IoU of NMS (default: the config's)"
     )
-    # The place for options of tiles and views.
 
 
 def _add_video(parser: argparse.ArgumentParser) -> None:
