@@ -165,8 +165,8 @@ def _apply_options(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """What results depend on beside the model, so that ``--resume`` mixes nothing."""
-    names = ("score_thresh", "nms_thresh", "max_dets", "classes", "draw", "crops")
-    names += ("every", "start", "end")
+    names = ["score_thresh", "nms_thresh", "max_dets", "classes", "draw", "crops"]
+    names += ["every", "start", "end"]
     options = {name.replace("_", "-"): getattr(args, name) for name in names}
     return {**options, "format": sorted(args.format)}
 
