@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -42,7 +43,7 @@ class Clip:
         self.path = path
         self.fps = fps
         self.num_frames = 0
-        self._writer = None
+        self._writer: Any = None
         self._size = (0, 0)
 
     def add(self, picture: Image.Image) -> None:

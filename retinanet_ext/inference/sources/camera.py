@@ -6,6 +6,7 @@ import glob
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
@@ -73,7 +74,7 @@ class Camera:
         last = -every
         while True:
             with self._change:
-                self._change.wait_for(lambda last=last: self._has_news(last, every), PATIENCE)
+                self._change.wait_for(partial(self._has_news, last, every), PATIENCE)
                 newest, ended = self._newest, self._ended
             if newest is None or newest[0] < last + every:
                 if last < 0:
@@ -85,7 +86,7 @@ class Camera:
             if end is not None and seconds >= end:
                 return
             if start is None or seconds >= start:
-                yield last, round(seconds, 3), lambda pixels=pixels: pixels
+                yield last, round(seconds, 3), partial(np.asarray, pixels)
 
     def _has_news(self, last: int, every: int) -> bool:
         return self._ended or (self._newest is not None and self._newest[0] >= last + every)
