@@ -200,9 +200,7 @@ def test_pooling_one_view_of_one_tile_gives_what_the_model_gives(model, pixels, 
 
 
 @pytest.mark.parametrize("kind", ["nms", "soft", "wbf"])
-def test_a_mirrored_picture_gives_mirrored_boxes_where_views_are_mirrored_too(
-    model, pixels, kind
-):
+def test_a_mirrored_picture_gives_mirrored_boxes_where_views_are_mirrored_too(model, pixels, kind):
     keys = {"TEST.AUG.ENABLED": True, "TEST.AUG.MIN_SIZES": (96, 64), "TEST.AUG.MAX_SIZE": 160}
     detector = build_detector(cfg_of(**keys, TEST__MERGE__KIND=kind), model)
     assert len(detector.views) == 4
