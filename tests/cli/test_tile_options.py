@@ -108,5 +108,5 @@ def test_scales_need_a_size_to_scale():
     add_tile_options(parser)
     cfg = get_cfg()
     cfg.INPUT.MIN_SIZE_TEST = 0
-    with pytest.raises(InputError, match="INPUT.MIN_SIZE_TEST"):
+    with pytest.raises(InputError, match=r"INPUT\.MIN_SIZE_TEST"):
         apply_tile_options(cfg, parser.parse_args(["--tta", "flip"]))

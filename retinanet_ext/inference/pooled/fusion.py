@@ -5,7 +5,10 @@ Letters: M sources (models, or views of a picture), N boxes of all of them, C fu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -74,25 +77,53 @@ def _fuse_class(
     iou_thresh: float,
     score_rule: str,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fused boxes and scores of one class; ``order`` are its boxes, best first."""
-    fused = np.zeros((len(order), 4))
-    sums, totals = np.zeros((len(order), 4)), np.zeros(len(order))
+    """Fused boxes and scores of one class; ``order`` are its boxes, best first.
+
+    Fused boxes are found again by the cells of a grid that they lie in, so that the time does not
+    grow with the square of their number.
+    """
+    rows, values = boxes[order].tolist(), weighted[order].tolist()
+    cell = 2 * float((boxes[order, 2:] - boxes[order, :2]).mean()) or 1.0
+    fused: list[list[float]] = []
+    sums: list[list[float]] = []
     members: list[list[int]] = []
-    for i in order.tolist():
-        count = len(members)
-        overlaps = _ious(fused[:count], boxes[i])
-        match = int(overlaps.argmax()) if count else -1
-        if count == 0 or overlaps[match] <= iou_thresh:
-            match = count
+    grid: defaultdict[tuple[int, int], set[int]] = defaultdict(set)
+    for i, box, value in zip(order.tolist(), rows, values, strict=True):
+        near = set().union(*(grid[x] for x in _cells(box, cell) if x in grid))
+        match, best = len(members), iou_thresh
+        for j in sorted(near):
+            overlap = _iou(fused[j], box)
+            if overlap > best:
+                match, best = j, overlap
+        if match == len(members):
             members.append([])
+            sums.append([0.0] * 5)
+            fused.append(box)
         members[match].append(i)
-        sums[match] += weighted[i] * boxes[i]
-        totals[match] += weighted[i]
-        # A box of score 0 has no weight: the first one stays.
-        fused[match] = sums[match] / totals[match] if totals[match] else boxes[members[match][0]]
+        total = [x + value * y for x, y in zip(sums[match], (*box, 1.0), strict=True)]
+        sums[match] = total
+        if total[4]:  # boxes of score 0 have no weight: the first one stays
+            fused[match] = [x / total[4] for x in total[:4]]
+        for x in _cells(fused[match], cell):
+            grid[x].add(match)
     rule = _SCORES[score_rule]
     scores = [rule(weighted[x], sources[x], weights) for x in members]
-    return fused[: len(members)], np.array(scores)
+    return np.array(fused), np.array(scores)
+
+
+def _cells(box: Sequence[float], size: float) -> Iterator[tuple[int, int]]:
+    """The cells of a grid, ``size`` wide and high, that a box reaches into."""
+    left, top, right, bottom = (math.floor(x / size) for x in box)
+    return itertools.product(range(left, right + 1), range(top, bottom + 1))
+
+
+def _iou(a: Sequence[float], b: Sequence[float]) -> float:
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    inner = width * height
+    areas = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
+    return inner / (areas - inner)
 
 
 def _avg(scores: np.ndarray, sources: np.ndarray, weights: np.ndarray) -> float:
@@ -116,14 +147,6 @@ def _absent_model_aware_avg(scores: np.ndarray, sources: np.ndarray, weights: np
 _SCORES = dict(
     zip(SCORE_RULES, (_avg, _max, _box_and_model_avg, _absent_model_aware_avg), strict=True)
 )
-
-
-def _ious(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:
-    low, high = np.maximum(boxes[:, :2], box[:2]), np.minimum(boxes[:, 2:], box[2:])
-    inner = (high - low).clip(0).prod(axis=1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()
-    union = areas - inner
-    return np.divide(inner, union, out=np.zeros_like(inner), where=union > 0)
 
 
 def _check(

@@ -55,6 +55,24 @@ def test_the_unit_of_boxes_does_not_matter():
     np.testing.assert_array_equal(classes, expected[2])
 
 
+def test_boxes_far_apart_and_of_all_sizes_find_each_other():
+    rng = np.random.default_rng(0)
+    low = rng.uniform(-500, 5000, (60, 2))
+    sides = 10.0 ** rng.uniform(0, 3.5, (60, 2))
+    objects = np.concatenate([low, low + sides], axis=1)
+    shifted = objects + 0.01 * np.tile(sides, 2)
+    boxes, _, classes = fuse_boxes(
+        np.concatenate([objects, shifted]),
+        np.full(120, 0.5),
+        np.tile(np.arange(60), 2),
+        np.repeat([0, 1], 60),
+        [1, 1],
+    )
+    assert sorted(classes) == list(range(60))
+    expected = objects + 0.005 * np.tile(sides, 2)
+    np.testing.assert_allclose(boxes[np.argsort(classes)], expected)
+
+
 def test_scores_stay_in_0_to_1_and_a_box_of_one_view_in_two_counts_half():
     box = [[0, 0, 10, 10]]
     for count in (1, 2, 5):
