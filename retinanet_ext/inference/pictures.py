@@ -16,8 +16,8 @@ from detectron2.data.detection_utils import convert_image_to_rgb, convert_PIL_to
 from PIL import Image, ImageOps
 
 from ..data.loading.bad_images import BadImageError, describe
-from ..data.loading.pixels import DEEP_MODES, eight_bits, read_picture
-from ..errors import InputError
+from ..data.loading.pixels import DEEP_MODES, eight_bits, read_picture, why_unreadable
+from ..errors import InputError, UserError
 
 __all__ = ["CHANNELS", "Picture", "read_pixels"]
 
@@ -72,7 +72,12 @@ def read_pixels(picture: Picture, format: str, sixteen_bit: str = "") -> np.ndar
         try:
             return read_picture(path, format, sixteen_bit)
         except (OSError, SyntaxError, ValueError, MemoryError) as error:  # what Pillow raises
-            raise BadImageError(describe({"file_name": path}, error)) from error
+            known = isinstance(error, UserError)  # a sentence that names the file
+            reason = why_unreadable(error).removeprefix("cannot be read: ")
+            text = (
+                describe({"file_name": path}, error) if known else f"cannot load {path}: {reason}"
+            )
+            raise BadImageError(text) from error
     if isinstance(source, Image.Image):
         return _of_pillow(source, picture.label or "the image", format, sixteen_bit)
     if isinstance(source, np.ndarray):

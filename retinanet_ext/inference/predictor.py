@@ -74,7 +74,7 @@ class Predictor:
         cfg.MODEL.WEIGHTS = ""
         with impossible_model_explained(cfg):
             self.model = build_model(cfg)
-        SafeCheckpointer(self.model).load(weights)
+        SafeCheckpointer(self.model, require_all=True).load(weights)
         cfg.MODEL.WEIGHTS = weights
         cfg.freeze()
         self.cfg = cfg
