@@ -151,6 +151,7 @@ MAY_IMPORT = {
     },
     "inference/reading": {"inference/pictures"},
     "inference/sources": {"data/formats", "inference/pictures"},
+    "integrations": {"inference"},
     "inference/run_folder": {"config", "engine/checkpoint"},
     "losses/__init__": {"losses"},
     "losses/box": {"losses/precision"},
