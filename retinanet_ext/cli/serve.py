@@ -14,8 +14,8 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
+from ..config.load import merge_opts
 from ..data.datasets.register import register_builtin_datasets
-from ..engine.setup import merge_opts
 from ..engine.user_modules import import_modules
 from ..errors import InputError
 from ..inference import Predictor

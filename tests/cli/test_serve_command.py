@@ -15,15 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from detectron2.modeling import build_model
 
 from retinanet_ext.cli import _build_parser, main, serve
 from retinanet_ext.serve import DetectionServer, Limits
 from retinanet_ext.serve.server import LOWEST_SCORE
-from tests.helpers.parity import spread_predictions
+from tests.helpers.run_folder import write_run
 from tests.helpers.served import picture, post, request, serving
-from tests.helpers.tiny import CLASSES, tiny_cfg
+from tests.helpers.tiny import CLASSES
 
 pytestmark = pytest.mark.usefixtures("clean_catalogs")
 
@@ -33,16 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """OUTPUT_DIR of a run whose model finds something everywhere."""
-    folder = tmp_path_factory.mktemp("runs") / "cells"
-    folder.mkdir()
-    cfg = tiny_cfg(folder)
-    torch.manual_seed(0)
-    model = build_model(cfg)
-    spread_predictions(model)
-    state = {"model": model.state_dict(), "thing_classes": list(CLASSES)}
-    torch.save(state, folder / "model_final.pth")
-    (folder / "config.yaml").write_text(cfg.dump())
-    return folder
+    return write_run(tmp_path_factory.mktemp("runs") / "cells")
 
 
 @pytest.fixture

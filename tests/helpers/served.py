@@ -145,3 +145,9 @@ def raw(server: DetectionServer, data: bytes, ends: bool = True) -> bytes:
         if ends:
             connection.shutdown(socket.SHUT_WR)
         return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def head(server: DetectionServer, *lines: str, first: str = "POST /predict HTTP/1.1") -> bytes:
+    """The head of a request, with the right Host."""
+    host = f"Host: 127.0.0.1:{server.access.port}"
+    return "\r\n".join([first, host, *lines, "", ""]).encode()
