@@ -43,10 +43,15 @@ def read_picture(file_name: str, format: str | None = None, sixteen_bit: str = "
         raise InputError(f"{file_name}: is a folder, device or pipe, but must be a file")
     try:
         with PathManager.open(file_name, "rb") as file, Image.open(file) as image:
+            turns_itself = image.format == "TIFF"
+            if turns_itself:  # as EXIF says, while it is decoded; read_image would turn it again
+                image.load()
             if image.mode in DEEP_MODES:
                 pixels = np.asarray(ImageOps.exif_transpose(image))
                 shallow = eight_bits(pixels, image.mode, sixteen_bit, file_name)
                 return utils.convert_PIL_to_numpy(Image.fromarray(shallow), format)
+            if turns_itself:
+                return utils.convert_PIL_to_numpy(ImageOps.exif_transpose(image), format)
         return utils.read_image(file_name, format=format)
     except Image.DecompressionBombError as error:
         raise InputError(f"{file_name}: {why_unreadable(error)}") from None

@@ -124,3 +124,25 @@ def test_a_pipe_is_no_picture_that_is_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.png")
     with pytest.raises(InputError, match=r"a\.png: is a folder, device or pipe"):
         read_picture(str(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["a.tif", "a.png", "deep.tif"])
+def test_every_orientation_is_turned_once(tmp_path, orientation: int, name: str):
+    pixels = np.arange(6 * 9, dtype=np.uint8).reshape(6, 9)
+    picture = Image.fromarray(pixels.astype(np.uint16) * 257 if "deep" in name else pixels)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture.save(tmp_path / name, exif=exif)
+    turns = {
+        1: pixels,
+        2: pixels[:, ::-1],
+        3: pixels[::-1, ::-1],
+        4: pixels[::-1],
+        5: pixels.T,
+        6: pixels[::-1].T,
+        7: pixels[::-1, ::-1].T,
+        8: pixels.T[::-1],
+    }
+    found = read_picture(str(tmp_path / name), "L", "full")
+    assert np.array_equal(found[:, :, 0], turns[orientation])
