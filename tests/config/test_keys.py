@@ -117,6 +117,8 @@ def test_a_key_that_only_another_choice_reads_is_refused_until_that_is_chosen(na
         changed = others[0]
     elif isinstance(default, bool):
         changed = not default
+    elif isinstance(default, tuple):
+        changed = (*default[:1], *default)
     else:
         changed = type(default)(0.5 * default) or 0.0001
     words = " or ".join(map(str, choices))
