@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from detectron2.config import CfgNode
 from torch import nn
 
@@ -33,7 +35,7 @@ def build_detector(cfg: CfgNode, model: nn.Module) -> Detector:
     plain = PlainDetector(cfg, model)
     if not is_pooled(cfg):
         return plain
-    decoder = getattr(model, "decoder", None)
+    decoder: Any = getattr(model, "decoder", None)
     if not hasattr(model, "candidates") or not hasattr(decoder, "suppress"):
         raise InputError(
             f"TEST.TILES and TEST.AUG put boxes together before NMS, which {type(model).__name__} "
