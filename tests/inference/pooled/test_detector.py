@@ -178,6 +178,9 @@ def test_a_picture_that_is_one_tile_goes_the_plain_way_bit_for_bit(model, pixels
     for batch in ([pixels], [pixels, pixels[::-1]]):
         assert all(map(equal, detector(batch), plain(batch)))
     assert detector.num_pictures == 3 and detector.num_cut == 0
+    assert detector.never_cut.startswith("TEST.TILES.SIZE is (128, 256), and no picture was larger")
+    detector([np.zeros((130, 64, 3), dtype=np.uint8)])
+    assert detector.num_cut == 1 and detector.never_cut == ""
 
 
 def test_the_view_of_the_evaluation_alone_is_the_plain_detector(model):
