@@ -58,7 +58,7 @@ class RetinaNetDetectionModel(DetectionModel):  # type: ignore[misc, unused-igno
 
     def perform_batch_inference(self, images: list[np.ndarray]) -> None:
         """Detect in several pictures, (H, W, 3) uint8 RGB, in one batch where sizes are equal."""
-        self._original_predictions = list(
+        self._original_predictions: list[Any] = list(
             self.model.stream(images, batch_size=len(images), channels="RGB", workers=0)
         )
 

@@ -104,6 +104,16 @@ class PooledDetector:
         merged.pred_boxes.clip((height, width))
         return merged[merged.pred_boxes.nonempty()]
 
+    @property
+    def never_cut(self) -> str:
+        """A warning where no picture so far was larger than a tile; else ""."""
+        if self.tiling is None or self.num_cut or not self.num_pictures:
+            return ""
+        return (
+            f"TEST.TILES.SIZE is ({self.tiling.height}, {self.tiling.width}), and no picture was "
+            "larger, so none was cut; make tiles smaller, or set it to ()"
+        )
+
     def _is_plain(self, pixels: np.ndarray) -> bool:
         one_tile = self.tiling is None or self.tiling.fits(*pixels.shape[:2])
         return one_tile and self.only_plain_view

@@ -15,6 +15,10 @@ from ...data.loading.pixels import PictureMapper
 
 __all__ = ["Seen", "View", "is_plain", "views_of"]
 
+LARGE = 2**26
+"""Bytes of pixels from which channels are resized one after the other: Pillow copies its input
+twice, and gives it four bytes a pixel. The result is the same."""
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -49,9 +53,13 @@ class View:
 
     def __call__(self, pixels: np.ndarray) -> Seen:
         """Look at (H, W, C) uint8 pixels."""
-        aug_input = T.AugInput(pixels)
+        by_channel = pixels.nbytes > LARGE
+        aug_input = T.AugInput(pixels[:, :, :1] if by_channel else pixels)
         transforms: Any = T.AugmentationList(self.resizing)(aug_input)
         image = aug_input.image
+        if by_channel:
+            others = [pixels[:, :, i : i + 1] for i in range(1, pixels.shape[2])]
+            image = np.concatenate([image, *map(transforms.apply_image, others)], axis=2)
         if self.flip:
             # Not RandomFlip, which takes a number of the run's random ones.
             flip = T.HFlipTransform(image.shape[1])

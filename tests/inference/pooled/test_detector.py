@@ -16,6 +16,7 @@ from torchvision.ops import box_iou
 from retinanet_ext.inference.build import build_detector, describe_detector
 from retinanet_ext.inference.detector import PlainDetector
 from retinanet_ext.inference.pooled.detector import PooledDetector
+from retinanet_ext.inference.pooled.views import views_of
 from tests.helpers.parity import assert_same_boxes, spread_predictions
 from tests.helpers.tiny import tiny_cfg
 
@@ -177,6 +178,9 @@ def test_a_picture_that_is_one_tile_goes_the_plain_way_bit_for_bit(model, pixels
     for batch in ([pixels], [pixels, pixels[::-1]]):
         assert all(map(equal, detector(batch), plain(batch)))
     assert detector.num_pictures == 3 and detector.num_cut == 0
+    assert detector.never_cut.startswith("TEST.TILES.SIZE is (128, 256), and no picture was larger")
+    detector([np.zeros((130, 64, 3), dtype=np.uint8)])
+    assert detector.num_cut == 1 and detector.never_cut == ""
 
 
 def test_the_view_of_the_evaluation_alone_is_the_plain_detector(model):
@@ -211,6 +215,18 @@ def test_a_mirrored_picture_gives_mirrored_boxes_where_views_are_mirrored_too(mo
         torch.stack([96 - boxes[:, 2], boxes[:, 1], 96 - boxes[:, 0], boxes[:, 3]], dim=1)
     )
     assert_same_boxes(got, expected)
+
+
+def test_a_large_picture_is_resized_by_channel_with_the_same_result(monkeypatch, pixels):
+    keys = {"TEST.AUG.ENABLED": True, "TEST.AUG.MIN_SIZES": (64, 150), "TEST.AUG.MAX_SIZE": 300}
+    for view in views_of(cfg_of(**keys)):
+        monkeypatch.setattr("retinanet_ext.inference.pooled.views.LARGE", 2**26)
+        expected = view(pixels)
+        monkeypatch.setattr("retinanet_ext.inference.pooled.views.LARGE", 0)
+        got = view(pixels)
+        assert torch.equal(got.image, expected.image) and got.image.shape[0] == 3
+        boxes = np.array([[1.0, 2.0, 30.0, 40.0]])
+        np.testing.assert_array_equal(got.boxes_back(boxes), expected.boxes_back(boxes))
 
 
 def test_more_views_see_a_mean_score_and_what_one_view_of_two_sees_counts_half(model, pixels):
