@@ -136,11 +136,11 @@ class Job:
                 continue
             if self.classes is not None:
                 result = _of_classes(result, self.classes)
-            go_on = self._write(result)
+            continues = self._write(result)
             progress.step()
             summary.images += 1
             summary.detections += int((result.scores >= summary.score_thresh).sum())
-            if not go_on:
+            if not continues:
                 return
 
     def _stream(self, items: Iterable[Picture]) -> Iterable[Prediction | FailedPicture]:
@@ -161,11 +161,11 @@ class Job:
         drawn = self.files.write(prediction, item.stem)
         if drawn is None and (self.clip is not None or self.show is not None):
             drawn = prediction.draw(self.files.drawn_from)
-        go_on = True
+        continues = True
         if drawn is not None:
             if self.clip is not None:
                 self.clip.add(drawn)
-            go_on = self.show is None or self.show(drawn)
+            continues = self.show is None or self.show(drawn)
         content = prediction.to_dict(DECIMALS)
         drawing = round((time.perf_counter() - start) * 1e3, 3)
         self.folder.lines.add(
@@ -180,7 +180,7 @@ class Job:
                 "ms": {**prediction.milliseconds, "draw": drawing},
             }
         )
-        return go_on
+        return continues
 
 
 def _of_classes(prediction: Prediction, classes: frozenset[int]) -> Prediction:
