@@ -35,7 +35,7 @@ POSITIVES_TOLERANCE = 0.1  # share of the mean number of positive anchors
 # an anchor from the threshold on still has a low-quality match.
 CLEAR_RECALL, CLEAR_ENOUGH, CLEAR_IOU = 0.1, 0.15, 0.05
 CLEAR_FOR_SIZE = 2  # times as much, on the objects of a size that is not rare
-RARE = 0.02  # share of all objects
+RARE = 0.2  # share of all objects
 
 
 def expected_positives(

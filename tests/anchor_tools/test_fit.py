@@ -80,6 +80,6 @@ def test_a_clear_gain_of_a_size_is_enough_unless_the_size_is_rare():
     def fit(share: float, recall: float) -> Fit:
         return Fit(0.95, 0.9, 0.7, {"small": SizeFit(share, recall, 0.5, 0.5, 5)})
 
-    assert fit(0.1, 0.8).is_better(fit(0.1, 0.5))
-    assert not fit(0.1, 0.6).is_better(fit(0.1, 0.5))
-    assert not fit(0.001, 0.8).is_better(fit(0.001, 0.5))
+    assert fit(0.4, 0.8).is_better(fit(0.4, 0.5))
+    assert not fit(0.4, 0.6).is_better(fit(0.4, 0.5))
+    assert not fit(0.01, 0.8).is_better(fit(0.01, 0.5))
