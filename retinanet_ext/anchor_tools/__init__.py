@@ -3,7 +3,7 @@
 Boxes are absolute XYXY in pixels of the network's input. Needs no trained model.
 """
 
-from .advice import larger_pictures, verdict
+from .advice import compare_sizes, larger_pictures, verdict
 from .coverage import Coverage, coverage
 from .fit import expected_positives
 from .matches import Matches, count_matches
@@ -20,6 +20,7 @@ __all__ = [
     "Matches",
     "Search",
     "TrainingBoxes",
+    "compare_sizes",
     "count_matches",
     "coverage",
     "coverage_report",

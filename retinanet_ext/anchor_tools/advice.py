@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from tabulate import tabulate
 
 from ..boxes import AnchorLevel, best_anchor_iou
 from ..data.doctor import DatasetTable
@@ -13,7 +14,7 @@ from .fit import ENOUGH
 from .search import Search
 from .training_boxes import TrainingBoxes, resized_boxes
 
-__all__ = ["larger_pictures", "verdict"]
+__all__ = ["compare_sizes", "larger_pictures", "verdict"]
 
 # Recall below which anchors alone are not the cure, and shorter sides of pictures to look at.
 LOW_RECALL = 0.95
@@ -27,7 +28,10 @@ def verdict(search: Search, iou: float) -> str:
     if search.is_needless:
         return f"Recall at IoU {iou:g} is {_percent(before.recall)} already: keep yours."
     if search.shape is None:
-        return "Nothing better was found with as many anchors: keep yours."
+        return (
+            "No other anchors were found that are clearly better and cost no size of objects: "
+            "keep yours."
+        )
     number = search.before.boxes
     lacking = [round(number * (1 - x.recall)) for x in (before, after)]
     kind = "Better" if after.gain > before.gain else "With these"
@@ -36,6 +40,22 @@ def verdict(search: Search, iou: float) -> str:
         f"{lacking[1]} with these; {ENOUGH} or more can be expected by {_percent(before.enough)} "
         f"and {_percent(after.enough)}."
     )
+
+
+def compare_sizes(search: Search) -> str:
+    """A table of small, medium and large objects, with the present anchors and the new ones."""
+    rows = []
+    for name, before in search.fit_before.by_size.items():
+        after = search.fit_after.by_size[name]
+        rows.append(
+            [
+                f"{name} ({_percent(before.share)})",
+                f"{_percent(before.recall)} -> {_percent(after.recall)}",
+                f"{before.mean_best_iou:.3f} -> {after.mean_best_iou:.3f}",
+                f"{before.positives:.1f} -> {after.positives:.1f}",
+            ]
+        )
+    return tabulate(rows, ["objects", "recall", "mean best IoU", "positive anchors"])
 
 
 def larger_pictures(

@@ -12,16 +12,12 @@ matrix of IoUs is made.
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 
 from ..boxes import AnchorLevel
-from ..errors import InputError, MissingPackageError
+from ..errors import InputError
+from .candidates import GENERATIONS, METHODS, Objective, candidates
 from .coverage import Coverage, coverage
 from .fit import Fit
 from .shape import AnchorShape, shape_of
@@ -29,12 +25,8 @@ from .training_boxes import TrainingBoxes
 
 __all__ = ["METHODS", "Search", "search_anchors"]
 
-METHODS = ("evolution", "kmeans")
-MAX_BOXES = 3000  # that candidates are tried on; the result is measured on all of them
-GENERATIONS, POPULATION = 30, 8  # of the evolution; candidates per generation and parameter
-BASE_OCTAVES = 2.5  # how far the base size may go from that of the config
 GOOD_RECALL = 0.995  # from which on anchors are left alone
-BASES = 41  # tried by "kmeans" in that range
+SIMPLER = 0.15  # gain that is given up for fewer changed numbers, or rounder ones
 
 
 @dataclass(frozen=True)
@@ -42,9 +34,9 @@ class Search:
     """``shape`` and what it covers.
 
     Attributes:
-        shape: None where what there is is to be kept: nothing better was found with as many
-            anchors, or nothing needs to be better. ``after`` is ``before`` then, and ``fit_after``
-            is ``fit_before``.
+        shape: None where what there is is to be kept: nothing clearly better was found with as
+            many anchors, or nothing needs to be better. ``after`` is ``before`` then, and
+            ``fit_after`` is ``fit_before``.
         before, after: coverage of the present and the new anchors.
         fit_before, fit_after: the same in what is searched for.
         is_needless: recall was all there is already, so nothing was searched for.
@@ -71,12 +63,20 @@ def search_anchors(
     """Look for anchors that fit better, where there is something to win.
 
     Anchors of which nearly all objects have one are kept, unless another number of them is asked
-    for. No size is above the longest side of the views.
+    for; and so are those where nothing is clearly better (:meth:`.fit.Fit.is_better`). No size is
+    above the longest side of the views.
 
     "evolution" is SciPy's differential evolution over the base and all ratios at once, from the
     present anchors on. "kmeans" takes the centres of SciPy's k-means over the objects' log ratios,
-    and the best one of ``BASES`` base sizes. Neither of the two numbers gets lower, on all boxes,
-    unless fewer anchors than before were asked for.
+    and the best one of many base sizes. Of what changes only the base, only the ratios, or both,
+    the first is taken that fits nearly as well as the best.
+
+    Unless fewer anchors than before were asked for, neither recall nor mean best IoU gets lower on
+    all boxes, and for small, medium and large ones by no more than ``RECALL_TOLERANCE`` and
+    ``IOU_TOLERANCE``, nor their mean number of positive anchors by a larger share than
+    ``POSITIVES_TOLERANCE`` (:mod:`.fit`). Without that, a mean over all objects hides that many
+    small ones gain what fewer large ones lose: smaller bases take objects to coarser levels, where
+    fewer anchors learn each.
 
     Args:
         boxes: the training set.
@@ -100,130 +100,34 @@ def search_anchors(
             raise InputError(f"the number of {name} must be at least 1, got {number}")
     if method not in METHODS:
         raise InputError(f"method is '{method}'; use one of {', '.join(METHODS)}")
-    strides, offset = [x.stride for x in levels], levels[0].offset
     fewer = scales * num_ratios < max(len(x.cells) for x in levels)
     before = coverage(boxes, levels)
-    fit_before = Fit.of(boxes.boxes, boxes.sizes_of_boxes, levels, iou)
+    fit_before = _fit(boxes, levels, iou)
     kept = Search(None, before, before, fit_before, fit_before)
     if fit_before.recall >= GOOD_RECALL and not chosen:
         return dataclasses.replace(kept, is_needless=True)
-    largest = float(boxes.sizes.max())
-    task = _Task.of(boxes, levels, scales, strides, offset, fewer, seed, iou, largest)
-    if method == "evolution":
-        base = min(present.base, largest)
-        start = AnchorShape(base, scales, _start_ratios(present, num_ratios, boxes), largest)
-        shape = _evolve(task, start, boxes, seed, generations)
-    else:
-        shape = _cluster(task, present.base, num_ratios, boxes)
-    shape = shape.rounded()
-    found = shape.levels(strides, offset)
-    fit_after = Fit.of(boxes.boxes, boxes.sizes_of_boxes, found, iou)
-    if not fewer and (fit_after.loses(fit_before) or not fit_after.is_better(fit_before)):
+    objective = Objective.of(boxes, levels, scales, present, fewer, seed, iou)
+    shapes = candidates(objective, boxes, num_ratios, method, seed, generations)
+    strides, offset = objective.strides, objective.offset
+    fits = [_fit(boxes, x.levels(strides, offset), iou) for x in shapes]
+    good = [
+        (shape, fit)
+        for shape, fit in zip(shapes, fits, strict=True)
+        if fewer or (_is_worth_it(fit, fit_before, chosen) and not fit.loses(fit_before))
+    ]
+    if not good:
         return kept
-    return Search(shape, before, coverage(boxes, found), fit_before, fit_after)
-
-
-@dataclass(frozen=True, eq=False)
-class _Task:
-    """What a candidate is measured on, and against."""
-
-    boxes: np.ndarray
-    sizes: np.ndarray
-    scales: int
-    strides: list[float]
-    offset: float
-    iou: float
-    largest: float
-    floor: Fit | None  # not to fall below; None where fewer anchors are wanted
-
-    @classmethod
-    def of(
-        cls,
-        boxes: TrainingBoxes,
-        levels: Sequence[AnchorLevel],
-        scales: int,
-        strides: list[float],
-        offset: float,
-        fewer: bool,
-        seed: int,
-        iou: float,
-        largest: float,
-    ) -> _Task:
-        chosen = np.random.default_rng(seed).permutation(len(boxes.boxes))[:MAX_BOXES]
-        part, sizes = boxes.boxes[chosen], boxes.sizes_of_boxes[chosen]
-        floor = None if fewer else Fit.of(part, sizes, levels, iou)
-        return cls(part, sizes, scales, strides, offset, iou, largest, floor)
-
-    def gain(self, shape: AnchorShape) -> float:
-        """What is maximised; lower than any where something falls below the floor."""
-        levels = shape.levels(self.strides, self.offset)
-        found = Fit.of(self.boxes, self.sizes, levels, self.iou)
-        lost = self.floor is not None and found.loses(self.floor)
-        return found.gain - 3 * lost
-
-    def shape(self, logs: np.ndarray) -> AnchorShape:
-        """From log2 of the base and of the ratios."""
-        base, *ratios = np.exp2(logs).tolist()
-        return AnchorShape(base, self.scales, tuple(sorted(ratios)), self.largest)
-
-
-def _log_ratios(boxes: TrainingBoxes) -> np.ndarray:
-    width, height = (boxes.boxes[:, 2:] - boxes.boxes[:, :2]).T
-    return np.log2(height / width)
-
-
-def _start_ratios(present: AnchorShape, number: int, boxes: TrainingBoxes) -> tuple[float, ...]:
-    """The present ratios if there are as many, else those of the objects, evenly by rank."""
-    if number == len(present.ratios):
-        return present.ratios
-    extra = number - len(present.ratios)
-    new = extra if extra > 0 else number
-    shares = (np.arange(new) + 0.5) / new
-    of_objects = tuple(np.exp2(np.quantile(_log_ratios(boxes), shares)).tolist())
-    return (*present.ratios, *of_objects) if extra > 0 else of_objects
-
-
-def _evolve(
-    task: _Task, start: AnchorShape, boxes: TrainingBoxes, seed: int, generations: int
-) -> AnchorShape:
-    optimize = _require_scipy("scipy.optimize")
-    first = np.log2([start.base, *start.ratios])
-    of_objects = np.quantile(_log_ratios(boxes), (0.01, 0.99))
-    low, high = (f([*first[1:], *of_objects]) for f in (np.min, np.max))
-    highest = min(first[0] + BASE_OCTAVES, np.log2(task.largest))
-    bounds = [(first[0] - BASE_OCTAVES, highest)]
-    bounds += [(low - 0.5, high + 0.5)] * len(start.ratios)
-    result = optimize.differential_evolution(
-        lambda logs: -task.gain(task.shape(logs)),
-        bounds,
-        x0=first,
-        seed=seed,
-        maxiter=generations,
-        popsize=POPULATION,
-        polish=False,  # recall is a staircase, which has no slope to follow
+    enough = max(fit.gain for _, fit in good) - SIMPLER
+    shape, fit_after = next(x for x in good if x[1].gain >= enough)
+    return Search(
+        shape, before, coverage(boxes, shape.levels(strides, offset)), fit_before, fit_after
     )
-    return task.shape(result.x)
 
 
-def _cluster(task: _Task, base: float, num_ratios: int, boxes: TrainingBoxes) -> AnchorShape:
-    vq = _require_scipy("scipy.cluster.vq")
-    logs = _log_ratios(boxes)
-    # A cluster without objects keeps its first centre: let no two of them be the same.
-    first = np.quantile(logs, (np.arange(num_ratios) + 0.5) / num_ratios)
-    first += 0.1 * (np.arange(num_ratios) - (num_ratios - 1) / 2)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        centres, _ = vq.kmeans2(logs[:, None], first[:, None], minit="matrix")
-    bases = np.log2(base) + np.linspace(-BASE_OCTAVES, BASE_OCTAVES, BASES)
-    bases = np.minimum(bases, np.log2(task.largest))
-    shapes = [task.shape(np.array([x, *centres[:, 0]])) for x in bases]
-    return max(shapes, key=task.gain)
+def _is_worth_it(after: Fit, before: Fit, chosen: bool) -> bool:
+    """A clear gain; any, where the user asks for other numbers of anchors."""
+    return after.gain > before.gain if chosen else after.is_better(before)
 
 
-def _require_scipy(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingPackageError(
-            "optimising anchors needs SciPy, which is not installed: pip install scipy"
-        ) from error
+def _fit(boxes: TrainingBoxes, levels: Sequence[AnchorLevel], iou: float) -> Fit:
+    return Fit.of(boxes.boxes, boxes.sizes_of_boxes, levels, iou)

@@ -53,6 +53,16 @@ class AnchorShape:
         ratios = tuple(sorted(round(x, 3) for x in self.ratios))
         return dataclasses.replace(self, base=round(self.base, 1), ratios=ratios)
 
+    def coarsely_rounded(self, kept: AnchorShape) -> AnchorShape:
+        """Numbers that are easily read: a base from 10 pixels on to whole ones, else to 0.1, and
+        ratios to 2 digits. What is as in ``kept`` stays as it is."""
+        base, ratios = self.base, self.ratios
+        if base != kept.base:
+            base = float(round(base)) if base >= 10 else round(base, 1)
+        if ratios != kept.ratios:
+            ratios = tuple(sorted(float(f"{x:.2g}") for x in ratios))
+        return dataclasses.replace(self, base=base, ratios=ratios)
+
 
 def shape_of(level: AnchorLevel) -> AnchorShape:
     """Base, number of scales and ratios that a level's anchors have."""

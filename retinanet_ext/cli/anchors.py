@@ -19,6 +19,7 @@ from ..anchor_tools import (
     Coverage,
     Search,
     TrainingBoxes,
+    compare_sizes,
     count_matches,
     coverage_report,
     draw_unmatched,
@@ -163,6 +164,7 @@ def _optimise(
     if search.shape is not None:
         print(f"{_describe(search.after)} after")
         found = search.shape.levels(strides, levels[0].offset)
+        print(compare_sizes(search))
     print(verdict(search, iou))
     table = from_dataset_dicts(records, class_names, "train")
     sizes = cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN

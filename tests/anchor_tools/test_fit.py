@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from retinanet_ext.anchor_tools import count_matches, resized_boxes
-from retinanet_ext.anchor_tools.fit import Fit, enough_positives, expected_positives
+from retinanet_ext.anchor_tools.fit import (
+    IOU_TOLERANCE,
+    POSITIVES_TOLERANCE,
+    RECALL_TOLERANCE,
+    Fit,
+    SizeFit,
+    enough_positives,
+    expected_positives,
+)
 from tests.helpers.anchor_scenes import IOU_BANDS, levels, table_of
 
 
@@ -38,4 +48,38 @@ def test_fit_is_recall_share_with_enough_and_mean_iou():
     assert 0 < fit.mean_best_iou < 1
     assert Fit(0.5, 0.6, 0.7).loses(Fit(0.51, 0.5, 0.6))
     assert not Fit(0.5, 0.6, 0.7).is_better(Fit(0.5, 0.6, 0.7))
-    assert Fit(0.5, 0.65, 0.7).is_better(Fit(0.5, 0.6, 0.7))
+    assert Fit(0.5, 0.8, 0.7).is_better(Fit(0.5, 0.6, 0.7))
+    assert set(fit.by_size) == {"medium"} and fit.by_size["medium"].share == 1
+    assert fit.by_size["medium"].positives == expected_positives(boxes, levels()).mean()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"recall": 0.9 - 2 * RECALL_TOLERANCE},
+        {"mean_best_iou": 0.7 - 2 * IOU_TOLERANCE},
+        {"positives": 10 * (1 - 2 * POSITIVES_TOLERANCE)},
+    ],
+)
+def test_a_gain_on_all_objects_does_not_hide_the_loss_of_a_size(changes):
+    large = SizeFit(share=0.01, recall=0.9, enough=0.9, mean_best_iou=0.7, positives=10)
+    before = Fit(0.5, 0.5, 0.5, {"large": large})
+    after = Fit(0.9, 0.9, 0.9, {"large": dataclasses.replace(large, **changes)})
+    assert after.loses(before) and not before.loses(before)
+    slightly = {name: (number + getattr(large, name) * 2) / 3 for name, number in changes.items()}
+    assert not Fit(0.9, 0.9, 0.9, {"large": dataclasses.replace(large, **slightly)}).loses(before)
+
+
+def test_what_training_would_not_notice_is_not_better():
+    before = Fit(0.82, 0.7, 0.66)
+    assert not Fit(0.86, 0.8, 0.68).is_better(before)  # quickstart: AP did not rise with these
+    assert Fit(0.95, 0.7, 0.66).is_better(before)
+
+
+def test_a_clear_gain_of_a_size_is_enough_unless_the_size_is_rare():
+    def fit(share: float, recall: float) -> Fit:
+        return Fit(0.95, 0.9, 0.7, {"small": SizeFit(share, recall, 0.5, 0.5, 5)})
+
+    assert fit(0.4, 0.8).is_better(fit(0.4, 0.5))
+    assert not fit(0.4, 0.6).is_better(fit(0.4, 0.5))
+    assert not fit(0.01, 0.8).is_better(fit(0.01, 0.5))

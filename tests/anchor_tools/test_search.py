@@ -9,6 +9,16 @@ import pytest
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 
 from retinanet_ext.anchor_tools import METHODS, AnchorShape, coverage, resized_boxes, search_anchors
+from retinanet_ext.anchor_tools.coverage import size_classes
+from retinanet_ext.anchor_tools.fit import (
+    CLEAR_IOU,
+    IOU_TOLERANCE,
+    POSITIVES_TOLERANCE,
+    RECALL_TOLERANCE,
+    Fit,
+    expected_positives,
+)
+from retinanet_ext.boxes import best_anchor_iou
 from retinanet_ext.modeling.anchors import octave_sizes
 from tests.helpers.anchor_scenes import PAPER, STRIDES, levels, scene, table_of, tall_scene
 
@@ -60,6 +70,63 @@ def test_never_worse(method, seed):
     assert (search.after == search.before) == (search.shape is None)
 
 
+def sized_scene(sides: list[tuple[float, float, int]], seed: int, aspect: float = 1.2):
+    """Objects of sides within each (low, high), as many as the third number, one per image."""
+    rng = np.random.default_rng(seed)
+    side = np.concatenate([rng.uniform(low, high, number) for low, high, number in sides])
+    root = np.sqrt(np.exp(rng.uniform(-1, 1, len(side)) * np.log(aspect)))
+    size = np.stack([side / root, side * root], axis=1)
+    corner = rng.uniform(0, 1, size.shape) * ([320, 240] - size)
+    return resized_boxes(table_of(np.concatenate([corner, corner + size], 1)[:, None]), (240,), 999)
+
+
+MANY_SMALL = [(9, 15, 200), (40, 90, 20), (110, 180, 3)]
+
+
+@pytest.mark.parametrize("sides", [MANY_SMALL, [(12, 26, 120), (32, 90, 90), (97, 120, 6)]])
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("method", METHODS)
+def test_no_size_pays_for_another(method, seed, sides):
+    boxes = sized_scene(sides, seed)
+    search = search_anchors(boxes, levels(), method=method, seed=seed, generations=5)
+    found = levels(search.shape) if search.shape else levels()
+    size_of = size_classes(boxes.boxes)
+    old, new = (best_anchor_iou(boxes.boxes, boxes.sizes_of_boxes, x) for x in (levels(), found))
+    for of in (size_of == i for i in range(3)):
+        assert (new[of] >= 0.5).mean() >= (old[of] >= 0.5).mean() - RECALL_TOLERANCE
+        assert new[of].mean() >= old[of].mean() - IOU_TOLERANCE
+        positives = [expected_positives(boxes.boxes[of], x).mean() for x in (levels(), found)]
+        assert positives[1] >= positives[0] * (1 - POSITIVES_TOLERANCE) - 1e-9
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("method", METHODS)
+def test_small_objects_only_get_smaller_anchors(method, seed):
+    boxes = sized_scene(MANY_SMALL[:1], seed)
+    search = search_anchors(boxes, levels(), method=method, seed=seed, generations=5)
+    assert search.shape is not None and search.shape.base < PAPER.base / 2
+    assert search.after.mean_best_iou > search.before.mean_best_iou + CLEAR_IOU
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_pays_for_all_together_but_not_for_each_size_is_kept(method):
+    boxes = sized_scene([(20, 28, 100), (40, 90, 60)], 0)
+    smaller = levels(AnchorShape(19.0, 3, PAPER.ratios))
+    better = coverage(boxes, smaller).mean_best_iou > coverage(boxes, levels()).mean_best_iou
+    fits = [Fit.of(boxes.boxes, boxes.sizes_of_boxes, x, 0.5) for x in (levels(), smaller)]
+    assert better and fits[1].loses(fits[0])
+    search = search_anchors(boxes, levels(), method=method, generations=5)
+    assert search.shape is None or search.shape.base > 19
+
+
+def test_only_the_base_changes_where_that_does_as_well():
+    # Ratios as the paper's, sizes all half of the paper's smallest.
+    small = sized_scene([(10, 30, 200)], 0, aspect=2.0)
+    search = search_anchors(small, levels(), method="kmeans")
+    assert search.shape is not None and search.shape.ratios == PAPER.ratios
+    assert search.shape.base == round(search.shape.base)
+
+
 def test_what_is_perfect_is_kept():
     # Each object is an anchor: no other set can have a mean best IoU of 1.
     centre = (np.arange(3) * 64 + 100)[:, None]
@@ -88,6 +155,15 @@ def test_objects_of_one_shape_still_give_ratios_that_differ():
     search = search_anchors(boxes, levels(), method="kmeans")
     assert search.shape is not None and len(set(search.shape.ratios)) == 3
     assert min(abs(ratio - 8) for ratio in search.shape.ratios) < 0.01
+
+
+def test_rough_numbers_keep_what_is_unchanged():
+    odd = AnchorShape(23.7, 3, (0.512, 1.0, 1.95))
+    found = AnchorShape(17.31, 3, (0.4567, 1.0, 2.345))
+    rough = found.coarsely_rounded(kept=odd)
+    assert (rough.base, rough.ratios) == (17.0, (0.46, 1.0, 2.3))
+    assert odd.coarsely_rounded(kept=odd) == odd
+    assert AnchorShape(7.34, 3, (1.0,)).coarsely_rounded(kept=odd).base == 7.3
 
 
 def test_ratios_are_rising_and_rounded():

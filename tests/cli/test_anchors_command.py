@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 
 from retinanet_ext import get_cfg
+from retinanet_ext.anchor_tools.fit import IOU_TOLERANCE
 from retinanet_ext.anchor_tools.levels import anchor_levels
 from retinanet_ext.cli import main
 from retinanet_ext.config import load_config_file, validate_cfg
@@ -163,7 +164,9 @@ def test_mistakes_are_one_line(config, tall, tmp_path, capsys):
 
 
 @needs_scipy
-def test_real_blood_cells_are_covered_better(shared_datasets, tmp_path, capsys):
+def test_real_blood_cells_keep_their_anchors_and_are_covered_better_with_more(
+    shared_datasets, tmp_path, capsys
+):
     data = str(shared_datasets / "bccd" / "annotations" / "instances_train.json")
     train = f"{data}:{shared_datasets / 'bccd' / 'train'}"
     config = str(CONFIGS / "bccd_R_18_FPN.yaml")
@@ -171,10 +174,15 @@ def test_real_blood_cells_are_covered_better(shared_datasets, tmp_path, capsys):
     output = tmp_path / "better.yaml"
     words = ("--train", train, "--method", "kmeans", "--output", str(output))
     assert anchors("optimise", "--config-file", config, *words) == 0
+    assert "keep yours" in capsys.readouterr().out and not output.exists()
+    assert anchors("optimise", "--config-file", config, *words, "--ratios", "4") == 0
     for name, file in (("before", config), ("after", str(output))):
         report = tmp_path / "r.json"
         words = ("--train", train, "--json", str(report), "--num-images", "2")
         assert anchors("show", "--config-file", file, *words) == 0
-        found[name] = json.loads(report.read_text())["all"]
-    assert found["after"]["recall"]["0.5"] > found["before"]["recall"]["0.5"]
-    assert found["after"]["mean_best_iou"] > found["before"]["mean_best_iou"]
+        found[name] = json.loads(report.read_text())
+    before, after = found["before"], found["after"]
+    assert after["all"]["recall"]["0.5"] > before["all"]["recall"]["0.5"]
+    assert after["all"]["mean_best_iou"] > before["all"]["mean_best_iou"]
+    for size, old in before["by_size"].items():
+        assert after["by_size"][size]["mean_best_iou"] > old["mean_best_iou"] - IOU_TOLERANCE
