@@ -128,7 +128,7 @@ MAY_IMPORT = {
         "engine/step",
         "evaluation",
     },
-    "evaluation": {"data/loading", "modeling"},
+    "evaluation": {"data/formats", "data/loading", "modeling"},
     "inference/__init__": {"inference"},
     "inference/class_names": {"data/datasets", "engine/checkpoint"},
     "inference/detector": {"data/loading"},

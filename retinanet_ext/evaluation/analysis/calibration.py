@@ -5,6 +5,7 @@ The focal loss alone makes scores too low: what it is trained on counts easy exa
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +56,7 @@ def calibrate_classes(assignment: Assignment) -> list[Calibration]:
     """(K,), the calibration of each class."""
     rows, size = assignment.by_class, assignment.tables.num_classes
     ends = np.searchsorted(assignment.tables.detections.label[rows], np.arange(size + 1))
-    return [_calibrate(assignment, rows[a:b]) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    return [_calibrate(assignment, rows[a:b]) for a, b in itertools.pairwise(ends)]
 
 
 def _calibrate(assignment: Assignment, rows: np.ndarray) -> Calibration:
