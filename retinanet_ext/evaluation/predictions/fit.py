@@ -97,8 +97,8 @@ def _check_categories(
         shift = f" (here: add {ids[0]})" if ids == list(range(ids[0], ids[0] + len(ids))) else ""
         raise InputError(
             f"{path}: category ids {min(used)} to {max(used)} look like indexes that count from 0, "
-            f"and {annotations} has ids {listed(ids, 5)}; write the id of each class instead: index "
-            f"0 is id {ids[0]}{shift}"
+            f"and {annotations} has ids {listed(ids, 5)}; write the id of each class instead: "
+            f"index 0 is id {ids[0]}{shift}"
         )
     number = sum(row["category_id"] in set(unknown) for row in detections)
     raise InputError(
