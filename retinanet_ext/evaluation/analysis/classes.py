@@ -49,23 +49,28 @@ class ClassRow:
 
 
 def class_rows(
-    assignment: Assignment, accuracy: BoxAccuracy, thresholds: Sequence[float] | None = None
+    assignment: Assignment,
+    accuracy: BoxAccuracy,
+    labels: Sequence[int] | np.ndarray | None = None,
+    thresholds: Sequence[float] | None = None,
 ) -> list[ClassRow]:
     """The rows of all classes, in the order of their category ids.
 
     Args:
         assignment: of the detections.
-        accuracy: of the same classes and detections, by the evaluator; with ``max_dets`` of the
-            assignment among its limits.
+        accuracy: of the same detections, by the evaluator; with ``max_dets`` of the assignment
+            among its limits.
+        labels: indices of the classes that the accuracy is of; by default all. The others have no
+            AP.
         thresholds: (K,), of the score; by default, the best ones.
     """
     curves = class_curves(assignment)
     if thresholds is None:
         thresholds = best_thresholds(curves, pooled_curve(assignment)).tolist()
     limit = accuracy.max_dets.index(assignment.max_dets)
-    ap = {
-        name: _ap(accuracy, limit, iou) for name, iou in (("AP", 0), ("AP50", 0.5), ("AP75", 0.75))
-    }
+    ap = {name: np.full(len(curves), math.nan) for name in IOUS}
+    for name, iou in IOUS.items():
+        ap[name][slice(None) if labels is None else labels] = _ap(accuracy, limit, iou)
     rows = []
     for k, (name, curve) in enumerate(zip(assignment.tables.names, curves, strict=True)):
         precision, recall, f1 = curve.at(thresholds[k])
@@ -83,6 +88,9 @@ def class_rows(
             )
         )
     return rows
+
+
+IOUS = {"AP": 0.0, "AP50": 0.5, "AP75": 0.75}
 
 
 def _ap(accuracy: BoxAccuracy, limit: int, iou: float) -> np.ndarray:

@@ -88,7 +88,7 @@ def make_curve(score: np.ndarray, right: np.ndarray, num_objects: int) -> Curve:
         right: (D,), bool.
         num_objects: objects that are to be found.
     """
-    last = np.flatnonzero(np.append(score[1:] != score[:-1], True)) if len(score) else []
+    last = np.flatnonzero(np.append(score[1:] != score[:-1], True)[: len(score)])
     number = np.arange(1, len(score) + 1)
     found = np.cumsum(right)
     return Curve(score[last], found[last], (number - found)[last], num_objects)

@@ -53,6 +53,7 @@ def analyse(
     accuracy: BoxAccuracy,
     iou: float = 0.5,
     max_dets: int = 100,
+    labels: Sequence[int] | np.ndarray | None = None,
     thresholds: Sequence[float] | None = None,
 ) -> Analysis:
     """Do all analyses on one assignment.
@@ -63,10 +64,11 @@ def analyse(
         accuracy: what ``metrics`` were made of.
         iou: from which a detection finds an object.
         max_dets: detections of each image and class that count; one of the accuracy's limits.
+        labels: indices of the classes that ``accuracy`` is of; by default all.
         thresholds: (K,), of the score; by default, those of the best F1.
     """
     assignment = assign(tables, iou, max_dets)
-    classes = class_rows(assignment, accuracy, thresholds)
+    classes = class_rows(assignment, accuracy, labels, thresholds)
     return Analysis(
         summary={k: v for k, v in metrics.items() if not k.startswith("AP-")},
         assignment=assignment,

@@ -103,7 +103,7 @@ def read_thresholds(path: str) -> Thresholds:
         )
     found: dict[str, float] = {}
     for name, row in classes.items():
-        value = row.get("threshold") if isinstance(row, dict) else row
+        value: Any = row.get("threshold") if isinstance(row, dict) else row
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not 0 <= value <= 1:
             raise InputError(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from ...errors import listed
 from ..analysis.results import Analysis, analyse
-from ..analysis.tables import make_tables
+from ..analysis.tables import Tables, make_tables
 from ..confusion import count_names, describe_confusion
 from ..scoring import score_boxes
 from .annotations import class_names, read_annotations
@@ -51,8 +53,10 @@ def evaluate_predictions(
     names = class_names(coco_gt)
     ids = list(names)
     tables = make_tables(coco_gt, detections, ids, [names[i] for i in ids])
-    metrics, accuracy = score_boxes(coco_gt, detections, names, max_dets)
-    analysis = analyse(tables, metrics, accuracy, iou, max_dets)
+    labels = _present(tables)
+    present = {ids[k]: names[ids[k]] for k in labels.tolist()}
+    metrics, accuracy = score_boxes(coco_gt, detections, present, max_dets)
+    analysis = analyse(tables, metrics, accuracy, iou, max_dets, labels)
     remarks = []
     if not tables.num_objects.any():
         remarks.append(f"{annotations} has no objects to find: AP and AR are set to 0")
@@ -76,6 +80,15 @@ def evaluate_predictions(
     if confusion:
         remarks.append(confusion)
     return EvaluatedFile(analysis, remarks)
+
+
+def _present(tables: Tables) -> np.ndarray:
+    """Indices of the classes with objects or detections, the first one at least.
+
+    The others have no AP and are in no mean, but thousands of them would fill the memory.
+    """
+    labels = np.unique(np.concatenate([tables.objects.label, tables.detections.label]))
+    return labels if len(labels) else np.zeros(1, np.int64)
 
 
 def _crowded(analysis: Analysis, max_dets: int) -> list[object]:

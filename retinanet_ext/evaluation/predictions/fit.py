@@ -102,8 +102,9 @@ def _check_categories(
         )
     number = sum(row["category_id"] in set(unknown) for row in detections)
     raise InputError(
-        f"{path}: {count(number, 'detection')} have category ids that are not in {annotations}, "
-        f"first {listed(unknown, 3)} (it has {listed(ids, 5)}); did you give the right annotations?"
+        f"{path}: {number} of {count(len(detections), 'detection')} have category ids that are not "
+        f"in {annotations}, first {listed(unknown, 3)} (it has {listed(ids, 5)}); did you give the "
+        "right annotations?"
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from ...data.formats.plain_text import read_json
@@ -120,7 +122,11 @@ def _fields(path: str, rows: list[Any]) -> None:
         )
     for name in FIELDS:
         fix = f"add '{name}' to each entry, as in {EXAMPLE}"
-        _refuse(path, rows, lambda row, name=name: name not in row, f"have no '{name}'", fix, list)
+        _refuse(path, rows, partial(_lacks, name), f"have no '{name}'", fix, list)
+
+
+def _lacks(name: str, row: dict[str, Any]) -> bool:
+    return name not in row
 
 
 def _ids(path: str, rows: list[Any]) -> None:
@@ -128,10 +134,10 @@ def _ids(path: str, rows: list[Any]) -> None:
         _refuse(
             path,
             rows,
-            lambda row, name=name: not (is_id(row[name]) or _is_whole(row[name])),
+            partial(_has_no_id, name),
             f"have no usable '{name}'",
             "write the id that the annotations have, a whole number",
-            lambda row, name=name: row[name],
+            itemgetter(name),
         )
     for row in rows:
         for name in ("image_id", "category_id"):
@@ -139,13 +145,13 @@ def _ids(path: str, rows: list[Any]) -> None:
                 row[name] = int(row[name])
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, float) and value.is_integer()
+def _has_no_id(name: str, row: dict[str, Any]) -> bool:
+    value = row[name]
+    return not (is_id(value) or (isinstance(value, float) and value.is_integer()))
 
 
 def _boxes(path: str, rows: list[Any]) -> None:
-    def of(row: Any) -> Any:
-        return row["bbox"]
+    of = itemgetter("bbox")
 
     def is_infinite(row: Any) -> bool:
         box = row["bbox"]
@@ -164,9 +170,7 @@ def _boxes(path: str, rows: list[Any]) -> None:
 
 
 def _scores(path: str, rows: list[Any]) -> None:
-    def of(row: Any) -> Any:
-        return row["score"]
-
+    of = itemgetter("score")
     _refuse(
         path,
         rows,

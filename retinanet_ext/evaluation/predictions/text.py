@@ -38,9 +38,9 @@ def as_text(analysis: Analysis, remarks: Sequence[str] = ()) -> str:
         _errors(analysis),
         _confusion(analysis),
         _calibration(analysis),
-        *remarks,
+        *map(_printable, remarks),
     ]
-    return _printable("\n\n".join(x for x in parts if x))
+    return "\n\n".join(x for x in parts if x)
 
 
 def _class_table(rows: Sequence[ClassRow], iou: float) -> str:
@@ -127,9 +127,10 @@ def _points(value: float) -> str:
 
 
 def _short(name: str) -> str:
+    name = _printable(name)
     return name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 3]}..."
 
 
-def _printable(text: str) -> str:
+def _printable(line: str) -> str:
     """Names come from a file: no escape sequence of theirs reaches the terminal."""
-    return "".join(x if x.isprintable() or x == "\n" else "\N{REPLACEMENT CHARACTER}" for x in text)
+    return "".join(x if x.isprintable() else "\N{REPLACEMENT CHARACTER}" for x in line)

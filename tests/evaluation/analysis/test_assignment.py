@@ -93,7 +93,7 @@ def test_nothing_to_assign(what):
 @pytest.mark.parametrize("iou, max_dets", [(0.05, 100), (1.01, 100), (float("nan"), 9), (0.5, 0)])
 def test_limits_that_make_no_sense_are_refused(iou, max_dets):
     truth, results = scene(0)
-    with pytest.raises(UserError, match="between 0.1 and 1|set it to 1 or more"):
+    with pytest.raises(UserError, match=r"between 0.1 and 1|set it to 1 or more"):
         assign(tables_of(truth, results), iou, max_dets)
 
 

@@ -110,5 +110,5 @@ def test_few_objects_make_a_threshold_uncertain():
     found = assign(tables_of(truth, results))
     names = dict(zip(found.tables.category_ids, found.tables.names, strict=True))
     rows = class_rows(found, score_boxes(coco_of(truth), results, names, 100)[1])
-    assert [(row.num_objects, row.uncertain) for row in rows][0] == (9, True)
+    assert (rows[0].num_objects, rows[0].uncertain) == (9, True)
     assert not any(row.uncertain for row in rows[1:])
