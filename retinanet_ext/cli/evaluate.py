@@ -73,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(
             "--predictions needs the ground truth beside it: --annotations FILE, a COCO json"
         )
+    _refuse_options_of_a_model(args)
     outputs = {"--json": args.json, "--thresholds": args.thresholds}
     for option, path in outputs.items():
         if path is not None:
@@ -97,6 +98,15 @@ def _refuse_options_of_a_file(args: argparse.Namespace) -> None:
             raise InputError(
                 f"--{name.replace('_', '-')} belongs to a file of detections; give it with "
                 "--predictions FILE (an evaluation of a model writes coco_instances_results.json)"
+            )
+
+
+def _refuse_options_of_a_model(args: argparse.Namespace) -> None:
+    for name in ("train", "val", "resume", "dry_run"):
+        if getattr(args, name):
+            raise InputError(
+                f"--{name.replace('_', '-')} says how a model is evaluated, and --predictions "
+                "needs none; leave one of them out"
             )
 
 

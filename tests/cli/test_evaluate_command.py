@@ -21,7 +21,7 @@ from tests.helpers.coco_scenes import (
     score,
 )
 
-HOSTILE = ["</script><img src=x onerror=alert(1)>", "\x1b[31mred\x07", "a\nb", "x" * 300]
+HOSTILE = ["</script><img src=x onerror=alert(1)>", "\x1b[31mred\x07", "a\nb", "x" * 300, "\ud800"]
 
 
 @pytest.fixture
@@ -173,6 +173,9 @@ def test_mistakes_end_with_2_and_one_sentence(words, said, folder, capsys):
         (["--json", "val.json"], "which is read; name another file"),
         (["--thresholds", "./found.json"], "which is read; name another file"),
         (["--json", "nowhere/all.json"], "there is no folder for it"),
+        (["--val", "val.json"], "--val says how a model is evaluated"),
+        (["--resume"], "--resume says how a model is evaluated"),
+        (["--dry-run"], "--dry-run says how a model is evaluated"),
     ],
 )
 def test_options_that_make_no_sense_are_refused_before_anything_is_written(

@@ -12,8 +12,9 @@ from typing import Any
 from ...data.formats.plain_text import read_json
 from ...errors import InputError, count
 from ...untrusted import check_regular
+from ..ground_truth import is_number
 
-__all__ = ["is_box", "is_id", "is_number", "load_json", "read_predictions"]
+__all__ = ["is_box", "is_id", "load_json", "read_predictions"]
 
 EXAMPLE = '[{"image_id": 1, "category_id": 2, "bbox": [x, y, width, height], "score": 0.9}, ...]'
 FIELDS = ("image_id", "category_id", "bbox", "score")
@@ -72,11 +73,6 @@ def load_json(path: str) -> Any:
                 "to its end; write it again"
             ) from None
         raise
-
-
-def is_number(value: object) -> bool:
-    """Whether it is a finite number, not a text or a yes or no."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_id(value: object) -> bool:

@@ -11,7 +11,17 @@ from retinanet_ext.evaluation.analysis.classes import ClassRow
 from retinanet_ext.evaluation.analysis.thresholds import read_thresholds, write_thresholds
 
 NAN = float("nan")
-NAMES = ["cat", "no", "17", "1e-5", "</script>: {a}", "- x #", "\x1b[31m", "caf\u00e9 \U0001f431"]
+NAMES = [
+    "cat",
+    "no",
+    "17",
+    "1e-5",
+    "</script>: {a}",
+    "- x #",
+    "\x1b[31m",
+    "\ud800",
+    "caf\u00e9 \U0001f431",
+]
 
 
 def rows(names=NAMES) -> list[ClassRow]:

@@ -100,6 +100,8 @@ LINES = "\n".join(json.dumps(row) for row in RESULTS)
         (one(bbox=["1", 2, 3, 4]), "no usable bbox"),
         (one(bbox=[float("nan"), 1, 2, 3]), "NaN or infinity"),
         (one(bbox=[1, 1, float("inf"), 3]), "NaN or infinity"),
+        (one(bbox=[1, 1, 10**400, 3]), "no usable bbox"),
+        (one(score=10**400), "NaN or no number"),
         (one(bbox=[30, 30, -10, 5]), "negative width or height"),
         (changed("score", str), "score that is text.*without quotes"),
         (one(score=None), "NaN or no number"),
@@ -230,3 +232,45 @@ def test_detections_beyond_the_limit_are_told(tmp_path):
     )
     assert found.analysis.summary["AP"] == pytest.approx(100) and not found.remarks
     assert set(found.analysis.errors.count.values()) == {0}
+
+
+ODD = [
+    None,
+    True,
+    -1,
+    0,
+    2,
+    1e308,
+    float("nan"),
+    10**400,
+    "",
+    "\ud800",
+    "1",
+    [],
+    [1],
+    {},
+    {"id": 1},
+]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_stands_somewhere_is_evaluated_or_refused_in_a_sentence(seed, tmp_path):
+    rng = np.random.default_rng(seed)
+    ends = {"evaluated": 0, "refused": 0}
+    for _ in range(25):
+        results, truth = copy.deepcopy(RESULTS[:9]), copy.deepcopy(TRUTH)
+        place: Any = [results, truth, truth][rng.integers(3)]
+        while True:
+            keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+            key = keys[rng.integers(len(keys))]
+            if not place[key] or not isinstance(place[key], dict | list) or rng.random() < 0.2:
+                break
+            place = place[key]
+        place[key] = copy.deepcopy(ODD[rng.integers(len(ODD))])
+        try:
+            evaluated(tmp_path, results, truth)
+            ends["evaluated"] += 1
+        except UserError as error:
+            ends["refused"] += 1
+            assert "\n" not in str(error)
+    assert min(ends.values()) > 0
