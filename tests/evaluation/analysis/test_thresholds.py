@@ -11,7 +11,8 @@ from retinanet_ext.evaluation.analysis.classes import ClassRow
 from retinanet_ext.evaluation.analysis.thresholds import read_thresholds, write_thresholds
 
 NAN = float("nan")
-NAMES = [
+NAMES = ["cat", "no", "17", "1e-5", "</script>: {a}", "- x #", "\x1b[31m", "\ud800"]
+NAMES += ["caf\u00e9 \U0001f431"]
     "cat",
     "no",
     "17",
