@@ -13,16 +13,6 @@ from retinanet_ext.evaluation.analysis.thresholds import read_thresholds, write_
 NAN = float("nan")
 NAMES = ["cat", "no", "17", "1e-5", "</script>: {a}", "- x #", "\x1b[31m", "\ud800"]
 NAMES += ["caf\u00e9 \U0001f431"]
-    "cat",
-    "no",
-    "17",
-    "1e-5",
-    "</script>: {a}",
-    "- x #",
-    "\x1b[31m",
-    "\ud800",
-    "caf\u00e9 \U0001f431",
-]
 
 
 def rows(names=NAMES) -> list[ClassRow]:
