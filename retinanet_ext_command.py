@@ -21,7 +21,7 @@ PROG = "retinanet-ext"
 # Command -> its module in retinanet_ext.cli, and what it does.
 COMMANDS = {
     "train": ("train", "train a detector: what train_net.py does"),
-    "evaluate": ("train", "evaluate a checkpoint: train_net.py --eval-only"),
+    "evaluate": ("evaluate", "evaluate a checkpoint, or a file of detections without a model"),
     "predict": ("predict", "detections of pictures, videos or a camera: as json, csv or drawn"),
     "draw-detections": ("draw_detections", "draw a model's detections on images"),
     "serve": ("serve", "show a model's detections on a web page, for pictures dropped on it"),

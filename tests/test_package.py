@@ -131,7 +131,7 @@ MAY_IMPORT = {
         "engine/step",
         "evaluation",
     },
-    "evaluation": {"data/loading", "modeling"},
+    "evaluation": {"data/formats", "data/loading", "modeling"},
     "inference/__init__": {"inference"},
     "inference/build": {"inference/detector", "inference/pooled"},
     "inference/class_names": {"data/datasets", "engine/checkpoint"},

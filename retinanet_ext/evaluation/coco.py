@@ -17,10 +17,10 @@ from detectron2.utils.file_io import PathManager
 
 from ..console import SHOWN
 from ..errors import InputError, count
-from .backend import evaluate_boxes
 from .confusion import count_names, describe_confusion
 from .ground_truth import class_table, complete_annotations, ground_truth_json
-from .metrics import box_metrics, counted_dets, metrics_table
+from .metrics import metrics_table
+from .scoring import score_boxes
 
 __all__ = ["COCODetectionEvaluator"]
 
@@ -185,28 +185,14 @@ class COCODetectionEvaluator(COCOEvaluator):
         self, detections: list[dict], image_ids: list, category_ids: list[int], names: list[str]
     ) -> dict[str, float]:
         """Compute the metrics and log them as one table."""
-        # COCOeval orders classes by category id, whatever the order of the model's classes.
-        order = sorted(range(len(category_ids)), key=category_ids.__getitem__)
-        accuracy = evaluate_boxes(
+        metrics, accuracy = score_boxes(
             self._coco_api,
             detections,
-            [category_ids[k] for k in order],
-            counted_dets(self._limit),
+            dict(zip(category_ids, names, strict=True)),
+            self._limit,
             image_ids,
             self._allow_fast_engine,
         )
-        any_class = None
-        if len(category_ids) > 1:
-            any_class = evaluate_boxes(
-                self._coco_api,
-                detections,
-                [category_ids[k] for k in order],
-                [self._limit],
-                image_ids,
-                self._allow_fast_engine,
-                any_class=True,
-            )
-        metrics = box_metrics(accuracy, [names[k] for k in order], self._limit, any_class)
         chosen = set(image_ids)
         objects = Counter(
             a["category_id"]

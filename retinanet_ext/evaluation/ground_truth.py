@@ -24,7 +24,7 @@ from ..compat import forget_metadata
 from ..errors import ConfigError, InputError, did_you_mean
 from ..files import written_whole
 
-__all__ = ["class_table", "complete_annotations", "ground_truth_json"]
+__all__ = ["class_table", "complete_annotations", "ground_truth_json", "is_number"]
 
 UNNOTICED = 0.99  # share of a box's area: the detection of the rest has an IoU above all of COCO's
 
@@ -108,7 +108,7 @@ def complete_annotations(dataset_name: str, coco_gt: COCO) -> None:
     annotations = coco_gt.dataset.get("annotations", [])
     for annotation in annotations:
         annotation.setdefault("iscrowd", 0)
-        if not _is_number(annotation.get("area")):
+        if not is_number(annotation.get("area")):
             annotation["area"] = abs(annotation["bbox"][2] * annotation["bbox"][3])
     _put_within_images(dataset_name, coco_gt, annotations)
     if 0 in coco_gt.anns:
@@ -150,8 +150,14 @@ def _put_within_images(dataset_name: str, coco_gt: COCO, annotations: list[dict]
         logger.info("ground truth of '%s': %s", dataset_name, said)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def is_number(value: object) -> bool:
+    """Whether it is a finite number, not a text or a yes or no."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
 
 
 def _require_standard_dicts(dataset_name: str) -> None:

@@ -6,14 +6,21 @@ The letters T, R, K, A, M of the shapes are explained in `backend.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from tabulate import tabulate
 
 from .backend import BoxAccuracy
 
-__all__ = ["ANY_CLASS_KEYS", "HEADLINE_KEYS", "box_metrics", "counted_dets", "metrics_table"]
+__all__ = [
+    "ANY_CLASS_KEYS",
+    "HEADLINE_KEYS",
+    "box_metrics",
+    "counted_dets",
+    "metrics_table",
+    "overall_table",
+]
 
 AREA_SUFFIXES = ("", "s", "m", "l")  # order of COCO's areas: all, small, medium, large
 # Defined for any dataset, so that schedules and checkpoints can be steered by them.
@@ -89,25 +96,29 @@ def metrics_table(
         class_names: (K,).
         num_objects: (K,), ground truth boxes of each class.
     """
-    class_keys = [f"AP-{name}" for name in class_names]
-    keys = [key for key in metrics if key not in (*class_keys, *ANY_CLASS_KEYS)]
+    classes = [
+        [name, count, _percent(metrics[f"AP-{name}"])]
+        for name, count in zip(class_names, num_objects, strict=True)
+    ]
+    return f"{overall_table(metrics, len(class_names))}\n\n{_class_table(classes)}"
+
+
+def overall_table(metrics: Mapping[str, float], num_classes: int) -> str:
+    """The part of :func:`metrics_table` that is of all classes together."""
+    keys = [key for key in metrics if not key.startswith("AP-") and key not in ANY_CLASS_KEYS]
     overall: list[list[str]] = []
     for kind in ("AP", "AR"):
         row = [key for key in keys if key.startswith(kind)]
         overall += [row, [_percent(metrics[key]) for key in row]]
-    classes = [
-        [name, count, _percent(metrics[key])]
-        for name, count, key in zip(class_names, num_objects, class_keys, strict=True)
-    ]
     parts = [
         tabulate(overall[1:2], headers=overall[0], **_STYLE),
         tabulate(overall[3:4], headers=overall[2], **_STYLE),
         "(s, m, l: objects below 32 x 32, up to 96 x 96 and larger, in pixels of the image files)",
     ]
-    if len(class_names) > 1:
+    if num_classes > 1:
         ap, ap50 = (_percent(metrics[key]) for key in ANY_CLASS_KEYS)
         parts.append(f"boxes whatever their class (APany, AP50any): AP {ap}, AP50 {ap50}")
-    return "\n\n".join([*parts, _class_table(classes)])
+    return "\n\n".join(parts)
 
 
 def _recall_limits(max_dets: int) -> dict[str, int]:
