@@ -22,7 +22,9 @@ PROG = "retinanet-ext"
 COMMANDS = {
     "train": ("train", "train a detector: what train_net.py does"),
     "evaluate": ("evaluate", "evaluate a checkpoint, or a file of detections without a model"),
+    "predict": ("predict", "detections of pictures, videos or a camera: as json, csv or drawn"),
     "draw-detections": ("draw_detections", "draw a model's detections on images"),
+    "serve": ("serve", "show a model's detections on a web page, for pictures dropped on it"),
     "benchmark": (
         "benchmark",
         "measure time and memory against Detectron2's and torchvision's RetinaNet",

@@ -70,6 +70,12 @@ RESNET_18 = {
     "MODEL.RESNETS.RES2_OUT_CHANNELS": 64,
     "MODEL.RESNETS.OUT_FEATURES": ["res3", "res4", "res5"],
     "MODEL.RESNETS.NORM": "BN",
+    # Not of BASE, since no ResNet reads them: their defaults.
+    **{
+        key: get_cfg().MODEL.REGNET[key.removeprefix("MODEL.REGNET.")]
+        for key in REGNET
+        if key.startswith("MODEL.REGNET.")
+    },
 }
 
 BASE: dict[str, Any] = {

@@ -75,12 +75,13 @@ def wheel(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def expected_files() -> set[str]:
-    """The package's sources and configs, as paths in the wheel."""
+    """The package's sources, configs and page, as paths in the wheel."""
     sources = {path.relative_to(ROOT) for path in (ROOT / "retinanet_ext").rglob("*.py")}
     files = (ROOT / "configs").rglob("*")
     configs = {path.relative_to(ROOT) for path in files if path.suffix in (".yaml", ".py")}
     names = {x.as_posix() for x in sources} | {f"retinanet_ext/{x.as_posix()}" for x in configs}
-    return names | {"retinanet_ext/py.typed", "retinanet_ext_command.py"}
+    names |= {"retinanet_ext/py.typed", "retinanet_ext/serve/page.html"}
+    return names | {"retinanet_ext_command.py"}
 
 
 def test_the_wheel_holds_the_package_and_the_configs_and_nothing_else(wheel: Path):

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from detectron2.modeling import build_model
+from PIL import Image
 
 import retinanet_ext
 from retinanet_ext import get_cfg, load_config_file, validate_cfg
@@ -48,37 +48,37 @@ def test_anchors_work_in_another_model():
     assert cfg["model"].proposal_generator.anchor_generator.num_anchors == [9]
 
 
-def test_the_six_lines_load_weights_and_detect(tmp_path, monkeypatch, capsys):
-    cv2 = pytest.importorskip("cv2", reason="the lines read the picture by it")
-    code = block_with("DefaultPredictor")
-    body = code.partition("\n\n")[2].strip().splitlines()
-    assert len(body) == 6
-    (weights,) = re.findall(r'WEIGHTS = "(.*)"', code)
-    (picture,) = re.findall(r'imread\("(.*)"\)', code)
-    for name in (weights, picture):
-        (tmp_path / name).parent.mkdir(parents=True)
+def test_the_lines_load_a_run_and_detect(tmp_path, monkeypatch, capsys):
+    code = block_with("Predictor.from_run")
+    (run,) = re.findall(r'from_run\("(.*)"\)', code)
+    (picture,) = re.findall(r'predictor\("(.*)"\)', code)
+    (tmp_path / run).mkdir(parents=True)
+    (tmp_path / picture).parent.mkdir(parents=True)
     cfg = get_cfg()
     load_config_file(cfg, "quickstart.yaml")
     cfg.MODEL.DEVICE = "cpu"
     model = build_model(cfg)
     model.head.cls_score.weight.data.zero_()
-    model.head.cls_score.bias.data.fill_(torch.tensor(0.4).logit())  # every score is 0.4
-    torch.save({"model": model.state_dict()}, tmp_path / weights)
-    cv2.imwrite(str(tmp_path / picture), np.full((64, 96, 3), 128, np.uint8))
+    model.head.cls_score.bias.data.fill_(torch.tensor(0.6).logit())  # every score is 0.6
+    torch.save({"model": model.state_dict()}, tmp_path / run / "model_final.pth")
+    (tmp_path / run / "config.yaml").write_text(cfg.dump())
+    Image.new("RGB", (96, 64), "gray").save(tmp_path / picture)
     monkeypatch.chdir(tmp_path)
     variables = {"__name__": "readme"}
     exec(code, variables)
     found = variables["found"]
-    assert found.image_size == (64, 96) and len(found) == cfg.TEST.DETECTIONS_PER_IMAGE
-    torch.testing.assert_close(found.scores, torch.full((len(found),), 0.4))
-    assert capsys.readouterr().out.startswith("tensor(")
+    assert found.instances.image_size == (64, 96)
+    assert len(found) == cfg.TEST.DETECTIONS_PER_IMAGE
+    np.testing.assert_allclose(found.scores, 0.6, atol=1e-6)
+    assert Image.open("found.png").size == (96, 64)
+    assert found.names[0] in capsys.readouterr().out
 
 
-def test_the_quickstart_writes_the_files_that_the_six_lines_read():
-    code = block_with("DefaultPredictor")
+def test_the_quickstart_writes_the_files_that_the_lines_read():
+    code = block_with("Predictor.from_run")
     cfg = get_cfg()
     load_config_file(cfg, "quickstart.yaml")
-    assert f'"{cfg.OUTPUT_DIR}/model_final.pth"' in code
+    assert f'"{cfg.OUTPUT_DIR}"' in code
     assert f'"datasets/{folder_of("quickstart")}/val/000001.png"' in code
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "build_pair",
     "build_side",
     "build_torchvision",
+    "detectron2_cfg",
     "torchvision_inputs",
 ]
 

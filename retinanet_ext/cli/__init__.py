@@ -32,7 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
     from .common import run_guarded
 
-    args = _build_parser(words[0] if words else "").parse_args(words)
+    parser = _build_parser(words[0] if words else "")
+    args, rest = parser.parse_known_args(words)
+    # argparse takes positional words only where they stand together; sources may stand anywhere.
+    if rest and not (hasattr(args, "sources") and all(x == "-" or x[:1] != "-" for x in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        args.sources += rest
     return run_guarded(lambda: args.run(args), args.debug, PROG)
 
 

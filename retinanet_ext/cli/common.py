@@ -30,6 +30,7 @@ __all__ = [
     "pairs",
     "positive_int",
     "run_guarded",
+    "share",
 ]
 
 DEBUG = "RETINANET_EXT_DEBUG"
@@ -47,24 +48,26 @@ def debug_options() -> argparse.ArgumentParser:
 
 
 def config_options(
-    required: bool = True, what: str = "the model's config"
+    required: bool = True, what: str = "the model's config", opts: bool = True
 ) -> argparse.ArgumentParser:
     """Parent parser of every command that loads a config; :func:`load_cfg` takes what it reads.
 
     Args:
         required: whether the command does nothing without ``--config-file``.
         what: help of ``--config-file``.
+        opts: whether the ``KEY VALUE`` pairs are words without an option before them.
     """
     parent = debug_options()
     parent.add_argument("--config-file", default="", metavar="FILE", required=required, help=what)
     add_config_arguments(parent)
-    parent.add_argument(
-        "opts",
-        nargs=argparse.REMAINDER,
-        metavar="KEY VALUE",
-        help="config keys and their values, the last words of the command (after -- where an "
-        "option that takes several words stands before them)",
-    )
+    if opts:
+        parent.add_argument(
+            "opts",
+            nargs=argparse.REMAINDER,
+            metavar="KEY VALUE",
+            help="config keys and their values, the last words of the command (after -- where an "
+            "option that takes several words stands before them)",
+        )
     return parent
 
 
@@ -178,6 +181,17 @@ def positive_int(text: str) -> int:
         value = 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
+    return value
+
+
+def share(text: str) -> float:
+    """Type of an option."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number between 0 and 1")
     return value
 
 

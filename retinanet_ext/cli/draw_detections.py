@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.engine import DefaultPredictor
 from detectron2.structures import BoxMode
 from PIL import Image
 
 from ..config import validate_cfg
 from ..data.datasets.by_path import register_extra_datasets
-from ..data.loading.bad_images import BadImageError, describe
-from ..data.loading.pixels import read_picture
-from ..engine.checkpoint.checkpointer import SafeCheckpointer
-from ..engine.impossible_model import impossible_model_explained
-from ..engine.setup import resolve_device
 from ..errors import InputError, MissingFileError, count
+from ..inference import Prediction, Predictor
 from ..inference.class_names import class_names_of
 from ..structures import RETINANET_ARCHITECTURES
-from ..visualization.draw import draw_detections
 from ..visualization.sheet import contact_sheet, tile_caption, tile_heights
-from .common import check_registered, config_options, load_cfg, positive_int
-from .given_images import list_images
+from .common import check_registered, config_options, load_cfg, positive_int, share
+from .options.given_images import list_images
 from .pictures import check_picture, each_readable, pick_images
 
 __all__ = ["add_parser", "run"]
@@ -55,7 +47,7 @@ def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
     parser.add_argument("--num", type=positive_int, default=6, help="images (default: 6)")
     parser.add_argument(
         "--score-thresh",
-        type=_share,
+        type=share,
         default=0.5,
         metavar="S",
         help="draw detections with at least this score (default: 0.5)",
@@ -82,13 +74,15 @@ def run(args: argparse.Namespace) -> int:
         _check_classes(cfg, args.dataset, class_names)
         source = args.dataset
     chosen = [dicts[i] for i in pick_images([len(_gt_boxes(d)) for d in dicts], args.num)]
-    best: list[float] = []
-    found, drawn = each_readable(chosen, _detector(cfg, args.score_thresh, best))
+    predictor = Predictor(cfg, class_names=class_names)
+    everything, drawn = each_readable(chosen, lambda record: predictor(record["file_name"]))
+    found = [prediction.above(args.score_thresh) for prediction in everything]
     title = f"{args.dataset or count(len(drawn), 'image')}, scores from {args.score_thresh:.2f}"
-    _write_sheet(args.output, drawn, found, class_names, title)
-    total = sum(len(detections.boxes) for detections in found)
+    _write_sheet(args.output, drawn, found, title)
+    total = sum(map(len, found))
     if not total:
-        print(_best_score(max(best, default=0.0), args.score_thresh))
+        best = max((float(x.scores.max(initial=0.0)) for x in everything), default=0.0)
+        print(_best_score(best, args.score_thresh))
     print(f"{args.output}: {count(total, 'detection')} on {count(len(drawn), 'image')} of {source}")
     left_out = {x["file_name"] for x in chosen} - {x["file_name"] for x in drawn}
     return 1 if left_out.intersection(args.images or ()) else 0
@@ -96,16 +90,6 @@ def run(args: argparse.Namespace) -> int:
 
 LOWEST_SCORE = 0.01
 """Detections are looked for from this score, to tell the best one where none is drawn."""
-
-
-@dataclass(frozen=True)
-class _Detections:
-    """An image (H, W, 3) uint8 RGB, and what the model found: N boxes (XYXY), classes, scores."""
-
-    image: np.ndarray
-    boxes: np.ndarray
-    classes: list[int]
-    scores: list[float]
 
 
 def _load_cfg(args: argparse.Namespace) -> CfgNode:
@@ -119,9 +103,7 @@ def _load_cfg(args: argparse.Namespace) -> CfgNode:
     cfg.MODEL.RETINANET.SCORE_THRESH_TEST = min(
         cfg.MODEL.RETINANET.SCORE_THRESH_TEST, args.score_thresh, LOWEST_SCORE
     )
-    cfg.SOLVER.AMP.ENABLED = False  # a matter of training
     validate_cfg(cfg)
-    resolve_device(cfg)
     return cfg
 
 
@@ -158,54 +140,20 @@ def _best_score(best: float, score_thresh: float) -> str:
     )
 
 
-def _detector(
-    cfg: CfgNode, score_thresh: float, best: list[float]
-) -> Callable[[dict[str, Any]], _Detections]:
-    """The model as a function from a record to its detections of at least ``score_thresh``.
-
-    It adds the scores of all detections, also of lower ones, to ``best``, and raises BadImageError
-    for an image that cannot be loaded.
-    """
-    weights, cfg.MODEL.WEIGHTS = cfg.MODEL.WEIGHTS, ""
-    with impossible_model_explained(cfg):
-        predictor = DefaultPredictor(cfg)
-    SafeCheckpointer(predictor.model).load(weights)
-
-    def detect(record: dict[str, Any]) -> _Detections:
-        try:
-            image = read_picture(record["file_name"], "BGR", cfg.INPUT.SIXTEEN_BIT)
-        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises
-            raise BadImageError(describe(record, error)) from error
-        instances = predictor(image)["instances"].to("cpu")
-        best.extend(instances.scores.tolist())
-        instances = instances[instances.scores >= score_thresh]
-        return _Detections(
-            np.ascontiguousarray(image[:, :, ::-1]),
-            instances.pred_boxes.tensor.numpy(),
-            instances.pred_classes.tolist(),
-            instances.scores.tolist(),
-        )
-
-    return detect
-
-
-def _write_sheet(
-    output: str, records: list[dict], found: list[_Detections], names: list[str], title: str
-) -> None:
+def _write_sheet(output: str, records: list[dict], found: list[Prediction], title: str) -> None:
     tiles, captions = [], []
-    heights = tile_heights([detections.image.shape for detections in found])
+    heights = tile_heights([prediction.picture.shape for prediction in found])
     has_gt = any("annotations" in record for record in records)
-    for record, d, height in zip(records, found, heights, strict=True):
+    for record, prediction, height in zip(records, found, heights, strict=True):
         gt_boxes = _gt_boxes(record)
         objects = f"{count(len(gt_boxes), 'object')}, " if has_gt else ""
-        tiles.append(
-            draw_detections(d.image, d.boxes, d.classes, d.scores, names, gt_boxes, height)
-        )
-        facts = f"{objects}{count(len(d.boxes), 'detection')}"
+        tiles.append(np.asarray(prediction.draw(0.0, height, gt_boxes)))
+        facts = f"{objects}{count(len(prediction), 'detection')}"
         name = os.path.basename(record["file_name"])
         captions.append(tile_caption(name, facts, tiles[-1].shape[1]))
     dashed = "ground truth" if has_gt else ""
-    classes = {k for d in found for k in d.classes}
+    names = list(found[0].class_names)
+    classes = {int(k) for prediction in found for k in prediction.classes}
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(contact_sheet(tiles, captions, names, title, dashed, classes)).save(output)
 
@@ -218,10 +166,3 @@ def _gt_boxes(record: dict) -> np.ndarray:
         if not annotation.get("iscrowd", 0)
     ]
     return np.asarray(boxes, dtype=float).reshape(-1, 4)
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value

@@ -1,4 +1,4 @@
-"""Rules between keys of a run: the step, mixed precision, evaluation in training, determinism."""
+"""Rules between keys of a run: the step, mixed precision, evaluation, determinism."""
 
 from __future__ import annotations
 

@@ -12,6 +12,8 @@ clipping = Section("SOLVER.CLIP_GRADIENTS")
 amp = Section("SOLVER.AMP")
 ema = Section("SOLVER.EMA")
 test = Section("TEST")
+tiles = Section("TEST.TILES")
+merge = Section("TEST.MERGE")
 
 # SGD (MOMENTUM, NESTEROV) or AdamW.
 solver.add("OPTIMIZER", "SGD", choices=("SGD", "AdamW"))
@@ -134,3 +136,20 @@ test.add(
 # Whether evaluation also measures the losses of training on DATASETS.TEST, without
 # augmentation, per positive anchor: val_loss/total, val_loss/cls, val_loss/box_reg.
 test.add("VAL_LOSS", False)
+
+# Height and width, or one number for both, of the tiles that a larger picture is cut into, in its
+# pixels; each is resized as a picture would be. () is the picture as a whole.
+tiles.add("SIZE", ())
+# Share of a tile that the next one sees too, in [0, 1); objects should be smaller than that.
+tiles.add("OVERLAP", 0.2, at_least=0, below=1, meaning="the share of a tile that two tiles see")
+# The same in pixels; 0: OVERLAP.
+tiles.add("OVERLAP_PIXELS", 0, at_least=0, meaning="pixels that two tiles see, or 0 for OVERLAP")
+# Whether the picture as a whole goes through the network too, for what is larger than a tile.
+tiles.add("FULL_IMAGE", True)
+# Tiles, or views of TEST.AUG, that go through the network at once.
+tiles.add("BATCH", 4, at_least=1, meaning="the number of tiles that are computed at once")
+# How detections of several tiles or views become one: "" by NMS as of one picture, NMS_KIND; "nms",
+# "soft" (soft-NMS), "wbf" (weighted boxes fusion), "none".
+merge.add("KIND", "", choices=("", "nms", "soft", "wbf", "none"))
+# Their IoU from which they are one; None: NMS_THRESH_TEST.
+merge.add("THRESH", None)

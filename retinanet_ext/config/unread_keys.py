@@ -61,7 +61,6 @@ _OTHER_TASKS = {
     "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN": "RetinaNet takes no proposals",
     "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST": "RetinaNet takes no proposals",
     "MODEL.ANCHOR_GENERATOR.ANGLES": "RetinaNet's boxes are not rotated",
-    "TEST.AUG.": "RetinaNet is not evaluated with test-time augmentation",
     "GLOBAL.HACK": "no code of Detectron2 or this package reads it",
 }
 

@@ -19,6 +19,7 @@ from .defaults import get_cfg
 from .keys import KEYS
 from .load import flatten
 from .of_detectron2.rules import check_detectron2_rules
+from .of_detectron2.views import check_tiles_and_views
 from .run_rules import check_determinism, check_evaluation, check_step
 from .solver_rules import check_schedule
 from .unread_keys import (
@@ -63,6 +64,7 @@ def validate_cfg(cfg: CfgNode, reference: CfgNode | None = None) -> list[str]:
         warnings += check(cfg) or ()
     warnings += check_schedule(cfg, defaults["SOLVER.WARMUP_ITERS"], defaults["SOLVER.STEPS"])
     check_evaluation(cfg, defaults["TEST.BEST_METRIC"])
+    warnings += check_tiles_and_views(cfg, META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE))
     check_step(cfg)
     check_determinism(cfg)
     return warnings

@@ -12,6 +12,7 @@ from torch import nn
 
 from ..evaluation import build_evaluator
 from ..registry import require_keys
+from .evaluating.pooled import evaluated_model, log_pooled
 from .impossible_model import impossible_model_explained
 from .loaders import build_test_loader, build_train_loader
 from .optim.freeze import freeze
@@ -59,8 +60,22 @@ class BuildsParts(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
-        """Detectron2's test loader, with a progress bar on a terminal; errors name the file."""
+        """Detectron2's test loader, with a progress bar on a terminal; errors name the file.
+
+        Under ``TEST.TILES`` and ``TEST.AUG`` pictures are not resized.
+        """
         return build_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def test(
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        evaluators: DatasetEvaluator | list[DatasetEvaluator] | None = None,
+    ) -> Any:
+        """Detectron2's, where ``TEST.TILES`` and ``TEST.AUG`` ask so by tiles and views."""
+        log_pooled(cfg)
+        return super().test(cfg, evaluated_model(cfg, model), evaluators)
 
     @classmethod
     def build_evaluator(

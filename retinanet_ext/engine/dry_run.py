@@ -18,6 +18,7 @@ from detectron2.utils.events import EventStorage
 
 from ..console import SHOWN, hushed
 from .describe import describe_device, describe_model
+from .evaluating.pooled import evaluated_model
 from .trainer import RetinaNetTrainer
 
 logger = logging.getLogger(__name__)
@@ -144,7 +145,8 @@ def _evaluate_image(cfg: CfgNode, trainer: RetinaNetTrainer) -> None:
     started = time.perf_counter()
     loader = _FirstBatch(trainer.build_test_loader(cfg, name))
     with hushed():  # AP of one image says nothing
-        inference_on_dataset(trainer.model, loader, trainer.build_evaluator(cfg, name))
+        model = evaluated_model(cfg, trainer.model)
+        inference_on_dataset(model, loader, trainer.build_evaluator(cfg, name))
     _show("evaluated one image of %s in %.1f s", name, time.perf_counter() - started)
 
 

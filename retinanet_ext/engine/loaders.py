@@ -17,6 +17,7 @@ from ..data.augment import build_train_mapper, needs_dataset
 from ..data.loading.bad_images import LoadOrFail, LoadOrSkip
 from ..data.loading.pixels import PictureMapper
 from ..data.loading.stream import TrainStream, build_train_stream
+from ..inference.build import is_pooled
 from .launch.deferred import StartsWhole
 from .progress import with_bar
 
@@ -48,9 +49,15 @@ def build_train_loader(cfg: CfgNode) -> TrainStream:
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> Any:
-    """Detectron2's test loader, with a progress bar on a terminal; errors name the file."""
+    """Detectron2's test loader, with a progress bar on a terminal; errors name the file.
+
+    Under ``TEST.TILES`` and ``TEST.AUG`` pictures are not resized.
+    """
+    mapper: Any = PictureMapper(cfg, is_train=False)
+    if is_pooled(cfg):  # tiles and views are cut from the picture itself
+        mapper = PictureMapper(cfg, is_train=False, augmentations=[])
     # Never skipped: the results would be those of another dataset.
-    mapper = LoadOrFail(PictureMapper(cfg, is_train=False), "fix it, or remove it from the set")
+    mapper = LoadOrFail(mapper, "fix it, or remove it from the set")
     loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
     return with_bar(StartsWhole(loader), f"evaluate {dataset_name}")
 

@@ -51,7 +51,7 @@ class PlainDetector:
         self._augmentations = PictureMapper(cfg, is_train=False).augmentations
         backbone: Any = getattr(model, "backbone", None)
         self._divisor = max(1, int(getattr(backbone, "size_divisibility", 1) or 1))
-        self._lock = threading.Lock()  # compiled models and CUDA graphs know one caller at a time
+        self.lock = threading.Lock()  # compiled models and CUDA graphs know one caller at a time
 
     def batch_key(self, pixels: np.ndarray) -> tuple[int, int]:
         """Height and width of the network's input.
@@ -81,6 +81,6 @@ class PlainDetector:
     def __call__(self, pictures: Sequence[np.ndarray]) -> list[Instances]:
         """See :class:`Detector`."""
         inputs = [self.prepare(pixels) for pixels in pictures]
-        with self._lock, torch.no_grad():
+        with self.lock, torch.no_grad():
             outputs = self.model(inputs)
         return [output["instances"].to("cpu") for output in outputs]

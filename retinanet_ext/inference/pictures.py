@@ -6,6 +6,7 @@ wherever the model sees it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +16,8 @@ from detectron2.data.detection_utils import convert_image_to_rgb, convert_PIL_to
 from PIL import Image, ImageOps
 
 from ..data.loading.bad_images import BadImageError, describe
-from ..data.loading.pixels import DEEP_MODES, eight_bits, read_picture
-from ..errors import InputError
+from ..data.loading.pixels import DEEP_MODES, eight_bits, read_picture, why_unreadable
+from ..errors import InputError, UserError
 
 __all__ = ["CHANNELS", "Picture", "read_pixels"]
 
@@ -71,7 +72,12 @@ def read_pixels(picture: Picture, format: str, sixteen_bit: str = "") -> np.ndar
         try:
             return read_picture(path, format, sixteen_bit)
         except (OSError, SyntaxError, ValueError, MemoryError) as error:  # what Pillow raises
-            raise BadImageError(describe({"file_name": path}, error)) from error
+            known = isinstance(error, UserError)  # a sentence that names the file
+            reason = why_unreadable(error).removeprefix("cannot be read: ")
+            text = (
+                describe({"file_name": path}, error) if known else f"cannot load {path}: {reason}"
+            )
+            raise BadImageError(text) from error
     if isinstance(source, Image.Image):
         return _of_pillow(source, picture.label or "the image", format, sixteen_bit)
     if isinstance(source, np.ndarray):
@@ -88,7 +94,10 @@ def to_rgb(pixels: np.ndarray, format: str) -> np.ndarray:
 
 
 def _of_pillow(image: Image.Image, name: str, format: str, sixteen_bit: str) -> np.ndarray:
-    image = ImageOps.exif_transpose(image)
+    # Damaged EXIF data, which Pillow stumbles over in many ways, tell nothing, as in Detectron2's
+    # reader of files.
+    with contextlib.suppress(Exception):
+        image = ImageOps.exif_transpose(image)
     if image.mode in DEEP_MODES:
         image = Image.fromarray(eight_bits(np.asarray(image), image.mode, sixteen_bit, name))
     return convert_PIL_to_numpy(image, format)

@@ -6,10 +6,11 @@ Letters: N detections, K classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 from detectron2.structures import Instances
 from PIL import Image
 
@@ -103,23 +104,28 @@ class Prediction:
         """The same with only the detections of at least ``score``."""
         if not 0 <= score <= 1:
             raise InputError(f"score is {score}; it must be between 0 and 1")
-        kept = self.instances[self.instances.scores >= score]
-        return Prediction(
-            self.name,
-            self.index,
-            kept,
-            self.class_names,
-            self.picture,
-            self.extra,
-            self.milliseconds,
-        )
+        return self.only(self.scores >= score)
 
-    def draw(self, score_thresh: float = DRAWN_FROM, height: int | None = None) -> Image.Image:
+    def only(self, kept: np.ndarray) -> Prediction:
+        """The same with a part of the detections.
+
+        Args:
+            kept: (N,) bool.
+        """
+        return replace(self, instances=self.instances[torch.as_tensor(kept)])
+
+    def draw(
+        self,
+        score_thresh: float = DRAWN_FROM,
+        height: int | None = None,
+        gt_boxes: np.ndarray | None = None,
+    ) -> Image.Image:
         """The picture with its detections.
 
         Args:
             score_thresh: detections with at least this score are drawn.
             height: of the result in pixels; the picture's by default.
+            gt_boxes: (M, 4) XYXY, drawn dashed below the detections.
         """
         shown = self.above(score_thresh)
         drawn = draw_detections(
@@ -128,18 +134,23 @@ class Prediction:
             shown.classes.tolist(),
             shown.scores.tolist(),
             list(self.class_names),
-            height=height,
+            gt_boxes,
+            height,
         )
         return Image.fromarray(drawn)
 
-    def to_dict(self) -> dict[str, Any]:
-        """For json: size, and of each detection class, score and box, rounded to 2 decimals."""
+    def to_dict(self, decimals: int = 2) -> dict[str, Any]:
+        """For json: size, and of each detection class, score and box.
+
+        Args:
+            decimals: of the boxes.
+        """
         detections = [
             {
                 "class": self.class_names[k],
                 "class_id": int(k),
                 "score": round(float(score), 6),
-                "box": [round(float(x), 2) for x in box],
+                "box": [round(float(x), decimals) for x in box],
             }
             for box, score, k in zip(self.boxes, self.scores, self.classes, strict=True)
         ]

@@ -18,8 +18,9 @@ from ..engine.checkpoint.checkpointer import SafeCheckpointer
 from ..engine.impossible_model import impossible_model_explained
 from ..engine.setup import resolve_device
 from ..errors import InputError, MissingFileError
+from .build import build_detector
 from .class_names import class_names_of
-from .detector import Detector, PlainDetector
+from .detector import Detector
 from .pictures import Picture, read_pixels, to_rgb
 from .prediction import FailedPicture, Prediction
 from .reading import ReadPicture, default_workers, in_batches, read_ahead
@@ -73,12 +74,12 @@ class Predictor:
         cfg.MODEL.WEIGHTS = ""
         with impossible_model_explained(cfg):
             self.model = build_model(cfg)
-        SafeCheckpointer(self.model).load(weights)
+        SafeCheckpointer(self.model, require_all=True).load(weights)
         cfg.MODEL.WEIGHTS = weights
         cfg.freeze()
         self.cfg = cfg
         self.model.eval()
-        self.detector: Detector = PlainDetector(cfg, self.model)
+        self.detector: Detector = build_detector(cfg, self.model)
 
     @classmethod
     def from_run(

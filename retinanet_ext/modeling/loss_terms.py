@@ -19,7 +19,7 @@ from ..protocols import BoxLoss, ClassificationLoss, FusedClassificationLoss
 from ..structures import DenseTargets, HeadOutputs
 from .criteria.quality import box_quality
 from .criteria.quality_branch import quality_branch_loss
-from .postprocess.decode import gather_deltas, gather_quality, pick_class
+from .postprocess.gather import gather_deltas, gather_quality, pick_class
 
 DETECTOR_LOSSES = frozenset(["loss_cls", "loss_box_reg", "loss_quality"])
 

@@ -279,3 +279,25 @@ class RetinaNetExt(Detectron2Names, DenseDetector):
         anchors = self.anchor_generator(features)
         with self._float32():
             return self.decoder(anchors, self._checked(predictions), images.image_sizes)
+
+    @torch.no_grad()
+    def candidates(self, batched_inputs: list[dict[str, Any]]) -> list[Instances]:
+        """What :meth:`forward` chooses its detections from, before NMS, of N images.
+
+        For detections out of several views of one image, which are suppressed together.
+
+        Args:
+            batched_inputs: as of :meth:`forward`; ``height`` and ``width`` are not read.
+
+        Returns:
+            N Instances in pixels of the network's input, see :meth:`DenseDecoder.candidates`.
+        """
+        self.speedups.begin_step()
+        with self.speedups.precision(self.device):
+            images = self.preprocess_image(batched_inputs)
+            maps = self.backbone(images.tensor)
+            features = [maps[name] for name in self.head_in_features]
+            outputs = self._checked(self.head(features))
+        anchors = self.anchor_generator(features)
+        with self._float32():
+            return self.decoder.candidates(anchors, outputs, images.image_sizes)

@@ -11,12 +11,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .labels import Box, class_labels, draw_labels
+from .labels import Box, LabelForm, class_labels, draw_labels
 from .palette import Color, class_color
 
 __all__ = ["draw_box", "draw_dashed_box", "draw_detections", "pixel_boxes"]
 
 WHITE, SHADOW = (255, 255, 255, 240), (0, 0, 0, 130)
+
+SIDE_PER_ZOOM = 900
+"""Pixels of the shorter side for each further 2 px of lines and 16 px of letters."""
 
 
 def draw_detections(
@@ -29,6 +32,8 @@ def draw_detections(
     height: int | None = None,
 ) -> np.ndarray:
     """Draw labelled boxes, in the colours of their classes, over dashed white ground truth.
+
+    On pictures of thousands of pixels, lines and letters are larger: they are looked at as a whole.
 
     Args:
         image: (H, W, 3) uint8, RGB; left as it is.
@@ -51,10 +56,12 @@ def draw_detections(
         draw_dashed_box(pen, box)
     found = list(pixel_boxes(boxes, scale, width, height))
     surest_first = np.argsort(-np.asarray(scores, dtype=float), kind="stable").tolist()
+    zoom = max(1, round(min(width, height) / SIDE_PER_ZOOM))
     for i in reversed(surest_first):
-        draw_box(pen, found[i], class_color(int(classes[i])))
+        draw_box(pen, found[i], class_color(int(classes[i])), zoom)
     kinds = [int(classes[i]) for i in surest_first]
     forms = class_labels(kinds, class_names, [scores[i] for i in surest_first])
+    forms = [LabelForm(form.texts, form.px * zoom) for form in forms]
     places = [found[i] for i in surest_first]
     draw_labels(pen, forms, places, [class_color(k) for k in kinds], canvas.size)
     return np.asarray(canvas)
@@ -84,8 +91,8 @@ def pixel_boxes(
         yield left, top, max(right, left + 1), max(bottom, top + 1)
 
 
-def draw_box(pen: ImageDraw.ImageDraw, box: Box, color: Color) -> None:
-    """Draw a rectangle with a shadow, so that it shows on any ground."""
+def draw_box(pen: ImageDraw.ImageDraw, box: Box, color: Color, zoom: int = 1) -> None:
+    """Draw a rectangle with a shadow, so that it shows on any ground; 2 px wide, ``zoom`` times."""
     x0, y0, x1, y1 = box
-    pen.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), outline=SHADOW, width=4)
-    pen.rectangle(box, outline=(*color, 255), width=2)
+    pen.rectangle((x0 - zoom, y0 - zoom, x1 + zoom, y1 + zoom), outline=SHADOW, width=4 * zoom)
+    pen.rectangle(box, outline=(*color, 255), width=2 * zoom)

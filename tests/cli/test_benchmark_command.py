@@ -35,6 +35,7 @@ TASKS = [
     "training-step",
     "training-loop",
     "inference",
+    "predict",
     "evaluation",
     "many-classes",
 ]
@@ -73,12 +74,13 @@ def test_everything_is_measured_printed_and_written(quick, tmp_path, capsys):
         "training step, batch 2: memory",
         "inference, batch 1",
         "inference, batch 2",
+        "predict, 5 files, batch 8",
         "COCO evaluation, 5 images",
         "last conv + loss, K = 3 ",
         "last conv + loss, K = 3: memory",
     ):
         assert f"\n{row}" in out, row
-    assert "R-50.pkl of the config is left out" in out and "[8/8] many-classes" in out
+    assert "R-50.pkl of the config is left out" in out and "[9/9] many-classes" in out
     content = json.loads(files["json"].read_text())
     assert content["complete"] is True and set(content["agreement"]) == set(TASKS)
     rows = content["rows"]

@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARED = ["--config-file", "--data-root", "--device", "--import", "--allow-unsafe-yaml", "--debug"]
 NEEDED = {
     "draw-detections": ["--weights", "w.pth", "--images", "i.png", "--output", "o.png"],
+    "predict": ["photos"],
     "show-data": ["--output", "o.png"],
 }
 LOADING = [
@@ -47,7 +48,9 @@ def default_root():
 def test_every_command_that_loads_a_config_has_the_same_options(command):
     words = ["--config-file", "c.yaml", "--data-root", "d", "--device", "cpu", "--import", "a"]
     words += ["--import", "b", "--allow-unsafe-yaml", "--debug"]
-    words += [*NEEDED.get(command[0], []), "--", "SEED", "1"]
+    # The other words of these two are a model and sources.
+    pairs_follow = "--opts" if command[0] in ("predict", "serve") else "--"
+    words += [*NEEDED.get(command[0], []), pairs_follow, "SEED", "1"]
     args = _build_parser(command[0]).parse_args([*command, *words])
     assert (args.config_file, args.data_root, args.device) == ("c.yaml", "d", "cpu")
     assert args.imports == ["a", "b"] and args.allow_unsafe_yaml and args.debug

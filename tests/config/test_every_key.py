@@ -100,6 +100,7 @@ DONE: dict[str, Any] = {
     "SOLVER.AMP.ENABLED": True,
     "TEST.EVAL_PERIOD": 100,
     "TEST.DETECTIONS_PER_IMAGE": 50,
+    "TEST.AUG.ENABLED": True,
     "TEST.PRECISE_BN.ENABLED": True,
     "OUTPUT_DIR": "elsewhere",
     "SEED": 3,
@@ -137,10 +138,6 @@ REFUSED: dict[str, Any] = {
     "SOLVER.NUM_DECAYS": 5,
     "TEST.KEYPOINT_OKS_SIGMAS": [0.1],
     "TEST.EXPECTED_RESULTS": [["bbox", "AP", 30.0, 0.1]],
-    "TEST.AUG.ENABLED": True,
-    "TEST.AUG.MIN_SIZES": (400,),
-    "TEST.AUG.MAX_SIZE": 1000,
-    "TEST.AUG.FLIP": False,
     "GLOBAL.HACK": 2.0,
 }
 # Parts of a switch that is off.
@@ -151,6 +148,9 @@ WARNED: dict[str, Any] = {
     "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": 0.5,
     "SOLVER.CLIP_GRADIENTS.NORM_TYPE": 1.0,
     "TEST.PRECISE_BN.NUM_ITER": 50,
+    "TEST.AUG.MIN_SIZES": (400,),
+    "TEST.AUG.MAX_SIZE": 1000,
+    "TEST.AUG.FLIP": False,
 }
 OF_OTHER_MODELS = (
     "MODEL.ROI_",

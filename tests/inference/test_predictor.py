@@ -143,6 +143,17 @@ def test_every_exif_orientation_is_read_upright(
     assert_same(found, predictor(pictures[0]), box=1e-6)
 
 
+def test_damaged_exif_data_turn_nothing(predictor, pictures, tmp_path):
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    damaged = bytearray(exif.tobytes())
+    damaged[damaged.index(b"MM\x00*" if b"MM\x00*" in damaged else b"II*\x00")] ^= 0xFF
+    Image.open(pictures[0]).save(tmp_path / "damaged.webp", exif=bytes(damaged), lossless=True)
+    expected = predictor(tmp_path / "damaged.webp")
+    assert (expected.width, expected.height) == Image.open(pictures[0]).size
+    assert_same(predictor(Image.open(tmp_path / "damaged.webp")), expected)
+
+
 @pytest.mark.parametrize("mode", ["1", "P", "LA", "RGBA", "CMYK", "L"])
 def test_other_modes_are_read(predictor, pictures, tmp_path, mode):
     name = "picture.tif" if mode == "CMYK" else "picture.png"

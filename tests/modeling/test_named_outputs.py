@@ -10,7 +10,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from retinanet_ext.modeling import RetinaNetExt, RetinaNetHead
-from retinanet_ext.modeling.postprocess.decode import gather_deltas
+from retinanet_ext.modeling.postprocess.gather import gather_deltas
 from retinanet_ext.registry import ASSIGNER_REGISTRY, CLS_LOSS_REGISTRY, DENSE_HEAD_REGISTRY
 from retinanet_ext.structures import DenseTargets, HeadOutputs
 from tests.helpers.tiny import NINE_ANCHORS, tiny_cfg

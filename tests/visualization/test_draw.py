@@ -66,3 +66,10 @@ def test_the_surest_box_lies_on_top(scores):
     box = [20, 40, 90, 100]
     drawn = draw_detections(GRAY, np.array([box, box]), [0, 1], scores, NAMES)
     assert (drawn[70, 20] == class_color(int(np.argmax(scores)))).all()
+
+
+def test_lines_grow_with_large_pictures():
+    image = np.full((1800, 2400, 3), 128, np.uint8)
+    drawn = draw_detections(image, np.array([[400, 400, 1200, 1200]]), [0], [0.9], NAMES)
+    color = np.array(class_color(0))
+    assert (drawn[800, 395:410] == color).all(axis=1).sum() == 4

@@ -16,6 +16,7 @@ from .coco_evaluation import run_evaluation
 from .components import labelling_work, loss_work, run_decode, run_labelling, run_loss
 from .end_to_end import run_inference, run_training_step, training_step_work
 from .many_classes import many_classes_work, run_many_classes
+from .predicting import run_predict
 from .training_loop import run_training_loop
 
 __all__ = ["MEMORY_WORKS", "run_tasks", "task_names"]
@@ -27,6 +28,7 @@ TASKS: dict[str, Callable[[Benchmark], None]] = {
     "training-step": run_training_step,
     "training-loop": run_training_loop,
     "inference": run_inference,
+    "predict": run_predict,
     "evaluation": run_evaluation,
     "many-classes": run_many_classes,
 }

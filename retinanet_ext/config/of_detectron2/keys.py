@@ -95,6 +95,16 @@ clipping = Section("SOLVER.CLIP_GRADIENTS")
 clipping.rule("CLIP_VALUE", above=0, only_with=("SOLVER.CLIP_GRADIENTS.ENABLED", True))
 clipping.rule("NORM_TYPE", above=0, only_with=("CLIP_TYPE", ("norm", "full_model")))
 
+aug = Section("TEST.AUG")
+for key in ("MIN_SIZES", "FLIP"):
+    aug.rule(key, only_with=("TEST.AUG.ENABLED", True))
+aug.rule(
+    "MAX_SIZE",
+    at_least=1,
+    meaning="the longest side of a view, in pixels",
+    only_with=("TEST.AUG.ENABLED", True),
+)
+
 precise_bn = Section("TEST.PRECISE_BN")
 precise_bn.rule(
     "NUM_ITER",

@@ -55,6 +55,7 @@ class SafeCheckpointer(DetectionCheckpointer, _SafeFiles):
         *,
         thing_classes: Sequence[str] = (),
         allow_new_classes: bool = True,
+        require_all: bool = False,
         **options: Any,
     ):
         """
@@ -62,11 +63,13 @@ class SafeCheckpointer(DetectionCheckpointer, _SafeFiles):
             model, save_dir: what is loaded and saved, and the folder of the checkpoints.
             thing_classes: the model's classes; () if unknown, which loads weights as they are.
             allow_new_classes: whether the weights may lack classes, which training then learns.
+            require_all: whether the weights must have every parameter, as nothing will train it.
             options: Detectron2's ``save_to_disk``, and by name what else is loaded and saved.
         """
         super().__init__(model, save_dir, **options)
         self.thing_classes = thing_classes
         self.allow_new_classes = allow_new_classes
+        self.require_all = require_all
         self._source = ""  # of the load that runs
         self._resuming = False
         self._tags = True
@@ -249,8 +252,14 @@ class SafeCheckpointer(DetectionCheckpointer, _SafeFiles):
         return [name for name, _ in self.model.named_parameters() if name in wrong]
 
     def _require_fit(self, names: list[str], fresh: list[str]) -> None:
-        """Raise WeightsError if no parameter was loaded: training would start from nothing."""
+        """Raise WeightsError if no parameter was loaded, or not each one that must be."""
         parameters = [name for name, _ in self.model.named_parameters()]
+        if fresh and self.require_all:
+            raise WeightsError(
+                f"'{self._source}' does not fit the model: {len(fresh)} of {len(parameters)} "
+                f"parameter tensors are missing or of another shape ({', '.join(fresh[:3])}); give "
+                "the config and the number of classes that it was trained with"
+            )
         if len(fresh) < len(parameters) or not parameters:
             return
         raise WeightsError(

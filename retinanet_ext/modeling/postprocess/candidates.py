@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...errors import InputError
 from ...losses.precision import at_least_float32
 
 # A logit this far under another one cannot round to a score above the other's.
@@ -59,9 +60,14 @@ def select_candidates(
         topk: at most so many are returned of each image and level.
     """
     limit = score_threshold_to_logit(score_thresh) - _LOGIT_MARGIN
-    same_anchors = len({level.shape[1] for level in logits}) == 1
-    if logits[0].device.type != "cpu" and same_anchors and score_thresh >= _FEW_PASS:
+    same_anchors = len({int(level.shape[1]) for level in logits}) == 1
+    # A trace follows any size only where no number of Python depends on how many logits pass.
+    at_once = logits[0].device.type != "cpu" or torch.jit.is_tracing()
+    if at_once and same_anchors and score_thresh >= _FEW_PASS:
         return select_at_once(logits, num_classes, score_thresh, topk)
+    refuse_trace(
+        f"a score threshold below {_FEW_PASS}" if same_anchors else "levels that differ in anchors"
+    )
     *starts, image_size = accumulate((math.prod(level.shape[1:]) for level in logits), initial=0)
     values, entries = [], []
     for level, start in zip(logits, starts, strict=True):
@@ -84,6 +90,19 @@ def select_candidates(
     return Candidates(scores[chosen], image_indices, *_divmod(entry, num_classes))
 
 
+def refuse_trace(what: str) -> None:
+    """Raise InputError in a trace, which would keep numbers of its example picture.
+
+    Args:
+        what: rules a trace out.
+    """
+    if torch.jit.is_tracing():
+        raise InputError(
+            f"{what} cannot be traced: the trace would answer every picture with the counts of "
+            "its example"
+        )
+
+
 def select_at_once(
     logits: list[Tensor], num_classes: int, score_thresh: float, topk: int
 ) -> Candidates:
@@ -104,14 +123,15 @@ def select_at_once(
     image, entry = (flat > limits).nonzero(as_tuple=True)  # in (N, L, Hi, Wi, A, K)
     scores = at_least_float32(flat[image, entry]).sigmoid()
     sizes = [level.shape[2] * level.shape[3] * channels for level in logits]
-    starts = torch.tensor([*accumulate(sizes)], device=device)
-    group = image * len(logits) + torch.searchsorted(starts, entry, right=True)
+    # Sizes are tensors in a trace, which has to follow them.
+    ends = torch.stack([torch.as_tensor(end) for end in accumulate(sizes)]).to(device)
+    group = image * len(logits) + torch.searchsorted(ends, entry, right=True)
     # Of equal scores the first comes first, as in Detectron2's sort.
     order = scores.sort(descending=True, stable=True).indices
     order = order[group[order].sort(stable=True).indices]
     group, scores = group[order], scores[order]
     groups = torch.arange(len(flat) * len(logits), device=device)
-    rank = torch.arange(len(group), device=device) - torch.searchsorted(group, groups)[group]
+    rank = torch.arange(group.shape[0], device=device) - torch.searchsorted(group, groups)[group]
     kept = ((rank < topk) & (scores > score_thresh)).nonzero().flatten()
     chosen = order[kept]
     return Candidates(scores[kept], image[chosen], *_divmod(entry[chosen], num_classes))

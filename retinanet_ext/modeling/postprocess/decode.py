@@ -13,13 +13,12 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.structures import Boxes, Instances
-from torch import Tensor
 
 from ...errors import InputError
-from ...losses.precision import at_least_float32
 from ...registry import node_of
 from ...structures import HeadOutputs
-from .candidates import select_candidates
+from .candidates import refuse_trace, select_candidates
+from .gather import gather_deltas, gather_quality
 from .nms import top_batched_nms
 from .soft_nms import check_soft_nms_arguments, soft_nms
 
@@ -139,6 +138,20 @@ class DenseDecoder:
             N Instances with ``pred_boxes`` (absolute XYXY pixels, not clipped), ``scores`` and
             ``pred_classes``. Boxes and scores that are not finite are left out.
         """
+        return [self.suppress(x) for x in self.candidates(anchors, outputs, image_sizes)]
+
+    @torch.no_grad()
+    def candidates(
+        self,
+        anchors: list[Boxes],
+        outputs: HeadOutputs,
+        image_sizes: list[tuple[int, int]],
+    ) -> list[Instances]:
+        """What the detections are chosen from, before NMS; arguments and fields as of a call.
+
+        Returns:
+            N Instances, sorted by level, and within a level best class score first.
+        """
         if not image_sizes:
             return []
         logits, deltas, quality = outputs.logits, outputs.deltas, outputs.named.get("quality")
@@ -159,18 +172,39 @@ class DenseDecoder:
             ).sigmoid()
             scores = (scores * quality_probs).sqrt()
             finite &= scores.isfinite()
+        if torch.jit.is_tracing():  # a trace would keep the numbers of its example
+            of_images = [finite & (found.image_indices == i) for i in range(len(image_sizes))]
+            return [
+                Instances(
+                    size,
+                    pred_boxes=Boxes(boxes[mine]),
+                    scores=scores[mine],
+                    pred_classes=found.classes[mine],
+                )
+                for size, mine in zip(image_sizes, of_images, strict=True)
+            ]
         kept = finite.nonzero().flatten()
         images = torch.arange(len(image_sizes), device=boxes.device)
         starts = torch.searchsorted(found.image_indices[kept], images).tolist()
         sizes = [stop - start for start, stop in pairwise([*starts, len(kept)])]
         fields = (x[kept].split(sizes) for x in (boxes, scores, found.classes))
         per_image = zip(image_sizes, *fields, strict=True)
-        return [self._suppress(*image) for image in per_image]
+        return [
+            Instances(size, pred_boxes=Boxes(b), scores=s, pred_classes=c)
+            for size, b, s, c in per_image
+        ]
 
-    def _suppress(
-        self, image_size: tuple[int, int], boxes: Tensor, scores: Tensor, classes: Tensor
-    ) -> Instances:
+    @torch.no_grad()
+    def suppress(self, candidates: Instances) -> Instances:
+        """NMS and the limit on detections: those of an image, best first.
+
+        Args:
+            candidates: of :meth:`candidates`, or several of them put together.
+        """
+        boxes, scores = candidates.pred_boxes.tensor, candidates.scores
+        classes = candidates.pred_classes
         if self.nms_kind == "soft":
+            refuse_trace("MODEL.RETINANET.NMS_KIND soft")
             keep, kept_scores = soft_nms(
                 boxes,
                 scores,
@@ -186,101 +220,8 @@ class DenseDecoder:
             keep = top_batched_nms(boxes, scores, groups, self.nms_thresh, self.max_detections)
             kept_scores = scores[keep]
         return Instances(
-            image_size,
+            candidates.image_size,
             pred_boxes=Boxes(boxes[keep]),
             scores=kept_scores,
             pred_classes=classes[keep],
         )
-
-
-def gather_deltas(
-    deltas: list[Tensor],
-    image_indices: Tensor,
-    anchor_indices: Tensor,
-    classes: Tensor | None = None,
-    num_classes: int = 1,
-) -> Tensor:
-    """Deltas (P, 4), at least float32, of P pairs of an image and an anchor.
-
-    Gradients flow to the deltas. Nothing is read back from the device.
-
-    Args:
-        deltas: L tensors (N, A*4, Hi, Wi) of any memory format; with ``classes``, L tensors
-            (N, A*K*4, Hi, Wi), channels in the order (A, K, 4).
-        image_indices: (P,) int64 in [0, N).
-        anchor_indices: (P,) int64 in [0, R); over the levels in order and, within a level, over
-            (Hi, Wi, A) with A fastest. Values are undefined for indices beyond R.
-        classes: (P,) int64 in [0, K), whose regressor is meant; None: there is one for all.
-        num_classes: K; only read with ``classes``.
-    """
-    if classes is None and deltas[0].device.type != "cpu":
-        return gather_from_whole(deltas, image_indices, anchor_indices, 4)
-    coordinates = torch.arange(4, device=anchor_indices.device)
-    if classes is None:
-        return _gather(deltas, image_indices, anchor_indices, 4, coordinates)
-    coordinates = coordinates + 4 * classes[:, None]
-    return _gather(deltas, image_indices, anchor_indices, 4 * num_classes, coordinates)
-
-
-def gather_quality(quality: list[Tensor], image_indices: Tensor, anchor_indices: Tensor) -> Tensor:
-    """Quality logits (P,) from L tensors (N, A, Hi, Wi); else as :func:`gather_deltas`."""
-    channel = torch.zeros(1, dtype=torch.int64, device=anchor_indices.device)
-    return _gather(quality, image_indices, anchor_indices, 1, channel).squeeze(1)
-
-
-def _gather(
-    levels: list[Tensor],
-    image_indices: Tensor,
-    anchor_indices: Tensor,
-    per_anchor: int,
-    wanted: Tensor,
-) -> Tensor:
-    """Of each pair's ``per_anchor`` channels the ``wanted`` ones, (D,) or (P, D): (P, D)."""
-    images = image_indices[:, None]
-    rows, start = None, 0
-    for level in levels:
-        num_anchors, width = level.shape[1] // per_anchor, level.shape[3]
-        size = num_anchors * level.shape[2] * width
-        # Every level is asked for every pair, since the number of its own is not known on the host.
-        index = (anchor_indices - start).clamp(0, size - 1)[:, None]
-        location = index // num_anchors
-        channels = index % num_anchors * per_anchor + wanted  # (P, D)
-        picked = level[images, channels, location // width, location % width]
-        rows = picked if rows is None else picked.where(anchor_indices[:, None] >= start, rows)
-        start += size
-    assert rows is not None, "a detector has at least one level"
-    return at_least_float32(rows)
-
-
-def gather_from_whole(
-    levels: list[Tensor], image_indices: Tensor, anchor_indices: Tensor, per_anchor: int
-) -> Tensor:
-    """All ``per_anchor`` channels of each pair, at least float32, (P, D), by few operations.
-
-    One copy of all levels; where a kernel launch costs more than that, this is the faster way.
-
-    Args:
-        levels: L tensors (N, A*D, Hi, Wi).
-        image_indices, anchor_indices: as for :func:`gather_deltas`.
-        per_anchor: D.
-    """
-    if len({level.shape[1] for level in levels}) > 1:  # levels differ in A
-        wanted = torch.arange(per_anchor, device=anchor_indices.device)
-        return _gather(levels, image_indices, anchor_indices, per_anchor, wanted)
-    whole = torch.cat([level.permute(0, 2, 3, 1).flatten(1, 2) for level in levels], dim=1)
-    rows = whole.view(len(whole), -1, per_anchor)[image_indices, anchor_indices]
-    return at_least_float32(rows)
-
-
-def pick_class(rows: Tensor, classes: Tensor | None, num_classes: int) -> Tensor:
-    """Deltas (P, 4), at least float32, out of those of P anchors.
-
-    Args:
-        rows: (P, 4), or with ``classes`` (P, K*4).
-        classes: (P,) int64 in [0, K), whose regressor is meant; None: there is one for all.
-        num_classes: K; only read with ``classes``.
-    """
-    if classes is not None:
-        index = torch.arange(len(rows), device=rows.device)
-        rows = rows.view(len(rows), num_classes, 4)[index, classes]
-    return at_least_float32(rows)

@@ -38,8 +38,9 @@ def top_batched_nms(
     order = scores.sort(descending=True, stable=True).indices
     boxes, classes = boxes[order], classes[order]
     # Ranks for scores: equal ones are resolved above, and any dtype of scores will do.
-    ranks = -torch.arange(len(order), dtype=boxes.dtype, device=boxes.device)
-    if boxes.device.type != "cpu" or len(boxes) <= _MAX_BOXES_IN_ONE_PASS:
+    ranks = -torch.arange(order.shape[0], dtype=boxes.dtype, device=boxes.device)
+    at_once = torch.jit.is_tracing() or boxes.device.type != "cpu"
+    if at_once or len(boxes) <= _MAX_BOXES_IN_ONE_PASS:
         kept = batched_nms(boxes, ranks, classes, nms_thresh)
     else:
         kept = _nms_in_rounds(boxes, ranks, classes, nms_thresh, max_detections)

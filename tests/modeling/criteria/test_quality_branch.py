@@ -14,7 +14,7 @@ from detectron2.structures import Boxes, Instances
 from retinanet_ext import validate_cfg
 from retinanet_ext.modeling import DenseDecoder, RetinaNetHead, SharedTowerHead
 from retinanet_ext.modeling.criteria.quality_branch import centerness, quality_branch_loss
-from retinanet_ext.modeling.postprocess.decode import gather_quality
+from retinanet_ext.modeling.postprocess.gather import gather_quality
 from retinanet_ext.registry import DENSE_HEAD_REGISTRY
 from retinanet_ext.structures import HeadOutputs
 from tests.helpers.tiny import tiny_cfg

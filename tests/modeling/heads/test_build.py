@@ -13,7 +13,7 @@ from torch import nn
 
 from retinanet_ext import get_cfg
 from retinanet_ext.modeling import RetinaNetHead, SharedTowerHead
-from retinanet_ext.modeling.postprocess.decode import gather_deltas
+from retinanet_ext.modeling.postprocess.gather import gather_deltas
 from retinanet_ext.registry import DENSE_HEAD_REGISTRY
 from retinanet_ext.structures import DenseTargets
 

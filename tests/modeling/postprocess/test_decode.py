@@ -12,7 +12,7 @@ from detectron2.structures import Boxes, ImageList
 from torch import nn
 
 from retinanet_ext.modeling import DenseDecoder, RetinaNetAnchorGenerator
-from retinanet_ext.modeling.postprocess.decode import gather_deltas, gather_from_whole
+from retinanet_ext.modeling.postprocess.gather import gather_deltas, gather_from_whole
 from retinanet_ext.structures import HeadOutputs
 
 A, K, H, W = 2, 3, 4, 5

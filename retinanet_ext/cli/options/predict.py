@@ -1,0 +1,163 @@
+"""Options of ``retinanet-ext predict``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ...inference.outputs import FORMATS
+from ...inference.reading import default_workers
+from ..common import config_options, positive_int, share
+from .tiles import add_tile_options
+
+__all__ = ["add_options"]
+
+BATCH_SIZE = 4
+
+
+def add_options(subparsers: Any, name: str) -> argparse.ArgumentParser:
+    """Add the command with all of its options."""
+    parser = subparsers.add_parser(
+        name,
+        parents=[config_options(required=False, opts=False)],
+        usage="%(prog)s MODEL SOURCE... --output DIR [options]\n"
+        "       %(prog)s --config-file FILE --weights FILE SOURCE... --output DIR [options]",
+        description="Detect objects in pictures, videos or what a camera sees. predictions.jsonl "
+        "gets a line per picture as it is done. Exit status: 0; 1 if a picture could not be read "
+        "(failed.txt); 2 for a mistake in the command; 130 after Ctrl-C.",
+    )
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="MODEL SOURCE",
+        help="MODEL: OUTPUT_DIR of a training. SOURCE: pictures, videos, folders, 'patterns/*.jpg',"
+        " a .txt list with a path a line, webcam or webcam:1, - for paths on the standard input",
+    )
+    parser.add_argument(
+        "--weights",
+        default="",
+        metavar="FILE",
+        help="checkpoint (default: MODEL's final one); or best",
+    )
+    _add_outputs(parser)
+    _add_detection(parser)
+    add_tile_options(parser)
+    _add_video(parser)
+    _add_running(parser)
+    parser.add_argument(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="KEY VALUE",
+        help="config keys and their values, the last words of the command",
+    )
+    return parser
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("results")
+    group.add_argument("--output", default="", metavar="DIR", help="folder for the results")
+    group.add_argument(
+        "--format",
+        type=_formats,
+        default=[],
+        metavar="F,...",
+        help=f"further files: {', '.join(FORMATS[1:])}; jsonl is always written",
+    )
+    group.add_argument(
+        "--annotations", default="", metavar="FILE", help="COCO json whose ids --format coco takes"
+    )
+    group.add_argument(
+        "--draw", action="store_true", help="write pictures with detections to drawn/"
+    )
+    group.add_argument("--crops", action="store_true", help="write each object to crops/CLASS/")
+    group.add_argument("--show", action="store_true", help="show detections in a window")
+    group.add_argument("--resume", action="store_true", help="continue what is in --output")
+    group.add_argument("--overwrite", action="store_true", help="replace what is in --output")
+
+
+def _add_detection(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("detections")
+    group.add_argument(
+        "--score-thresh",
+        type=share,
+        metavar="S",
+        help="lowest score in drawings, crops and all files but predictions.jsonl, which holds "
+        "those from the model's SCORE_THRESH_TEST (default: 0.5 in drawings and crops)",
+    )
+    group.add_argument(
+        "--classes", type=_names, default=[], metavar="A,B", help="keep only these classes"
+    )
+    group.add_argument(
+        "--max-dets", type=positive_int, metavar="N", help="of a picture (default: the config's)"
+    )
+    group.add_argument(
+        "--nms-thresh", type=share, metavar="T", help="IoU of NMS (default: the config's)"
+    )
+
+
+def _add_video(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("videos")
+    group.add_argument(
+        "--video-out", default="", metavar="FILE", help="write the drawn video (.webm)"
+    )
+    group.add_argument("--every", type=positive_int, default=1, metavar="N", help="each Nth frame")
+    group.add_argument("--start", metavar="TIME", help="90, 1:30 or 0:01:30")
+    group.add_argument("--end", metavar="TIME", help="likewise")
+    group.add_argument(
+        "--fps", type=_positive, metavar="F", help="of --video-out (default: the video's)"
+    )
+
+
+def _add_running(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("running")
+    group.add_argument("--recursive", action="store_true", help="read folders within folders")
+    group.add_argument(
+        "--batch-size",
+        type=positive_int,
+        default=BATCH_SIZE,
+        metavar="N",
+        help=f"pictures at once (default: {BATCH_SIZE})",
+    )
+    group.add_argument(
+        "--workers",
+        type=_whole,
+        metavar="N",
+        help=f"threads that read (default: {default_workers()})",
+    )
+    group.add_argument(
+        "--on-error",
+        choices=("skip", "stop"),
+        default="skip",
+        help="what a picture that cannot be read does (default: skip, and list it in failed.txt)",
+    )
+    group.add_argument("--dry-run", action="store_true", help="only list what would be read")
+    group.add_argument("--quiet", action="store_true", help="no progress and no summary")
+
+
+def _formats(text: str) -> list[str]:
+    found = _names(text)
+    for name in found:
+        if name not in FORMATS:
+            raise argparse.ArgumentTypeError(f"'{name}' is none of {', '.join(FORMATS)}")
+    return found
+
+
+def _names(text: str) -> list[str]:
+    return list(dict.fromkeys(x.strip() for x in text.split(",") if x.strip()))
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1000:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number between 0 and 1000")
+    return value
+
+
+def _whole(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0")
+    return int(text)

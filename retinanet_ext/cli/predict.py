@@ -1,0 +1,224 @@
+"""``retinanet-ext predict``: detections of pictures, videos or a camera."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+
+from ..data.datasets.register import register_builtin_datasets
+from ..engine.setup import merge_opts
+from ..engine.user_modules import import_modules
+from ..errors import ConfigError, InputError, did_you_mean, listed
+from ..inference import Predictor
+from ..inference.job import Job
+from ..inference.outputs import (
+    Clip,
+    CocoIds,
+    PictureFiles,
+    ResultsFolder,
+    check_clip,
+    describe_model,
+    open_window,
+)
+from ..inference.progress import Progress
+from ..inference.run_folder import cfg_of_run
+from ..inference.sources import Listing, VideoOptions, list_sources, seconds_of
+from ..inference.sources.lengths import expected_count, frame_rate
+from .common import check_device, load_cfg, pairs
+from .options.predict import add_options
+from .options.tiles import apply_tile_options
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
+    """Add the command and its options."""
+    parser = add_options(subparsers, name)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read, detect, write.
+
+    Returns:
+        0; 1 where a picture or video could not be read.
+
+    Raises:
+        UserError: names the option, its value and what can be done.
+    """
+    model, sources = _model_and_sources(args)
+    video = _video_options(args)
+    stdin = sys.stdin.buffer if "-" in sources else None
+    listing = list_sources(sources, args.recursive, args.output, stdin)
+    if args.dry_run:
+        return _list(listing)
+    if not args.output:
+        raise InputError("--output is missing; name a folder for the results")
+    _check_together(args, listing)
+    show = open_window(wait=listing.only_pictures) if args.show else None
+    cfg = _load_cfg(args, model)
+    identity = {"model": describe_model(cfg), **_settings(args)}
+    _apply_options(cfg, args)
+    if not args.quiet:
+        for note in listing.notes:
+            print(note)
+    predictor = Predictor(cfg)
+    classes = _class_indices(args.classes, predictor.class_names)
+    ids = CocoIds(predictor.class_names, args.annotations)
+    clip = _clip(args, listing)
+    folder = ResultsFolder(args.output, identity, args.resume, args.overwrite)
+    files = PictureFiles(
+        args.output, args.draw, args.crops, "yolo" in args.format, args.score_thresh
+    )
+    job = Job(
+        predictor,
+        listing,
+        folder,
+        files,
+        ids,
+        args.format,
+        classes,
+        clip,
+        show,
+        args.batch_size,
+        args.workers,
+        video,
+        args.on_error == "stop",
+    )
+    return _carry_out(job, args, expected_count(listing, video))
+
+
+def _carry_out(job: Job, args: argparse.Namespace, total: int | None) -> int:
+    left = None if total is None else max(0, total - len(job.folder.done))
+    try:
+        job.run(Progress(left, args.quiet))
+    except KeyboardInterrupt:
+        print(f"\n{args.output}: {job.summary.line()}; --resume continues", file=sys.stderr)
+        raise
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        raise InputError(
+            f"out of memory with --batch-size {args.batch_size}; pass a smaller one, and --resume"
+        ) from error
+    summary = job.summary
+    if summary.unknown:
+        print(f"{summary.unknown} images are not in --annotations and left out of the coco files")
+    if not args.quiet:
+        print(f"{args.output}: {summary.line()}")
+    if summary.failed:
+        print(f"{job.folder.file('failed.txt')} says what could not be read", file=sys.stderr)
+    return 1 if summary.failed else 0
+
+
+def _model_and_sources(args: argparse.Namespace) -> tuple[str, list[str]]:
+    """The folder of a training, "" where ``--config-file`` is given; and the sources."""
+    words = list(args.sources)
+    if args.config_file:
+        if not args.weights:
+            raise InputError("--weights is missing: the checkpoint that goes with --config-file")
+        return "", words
+    if len(words) < 2:
+        raise InputError(
+            f"SOURCE is missing after MODEL '{words[0]}'; name a picture, a video or a folder"
+        )
+    model = words[0]
+    if os.path.isfile(model):
+        raise InputError(
+            f"MODEL is '{model}', a file; give the OUTPUT_DIR of a training, or --config-file and "
+            "--weights"
+        )
+    return model, words[1:]
+
+
+def _load_cfg(args: argparse.Namespace, model: str) -> CfgNode:
+    # An exported file will be told from a folder here.
+    if not model:
+        cfg = load_cfg(args)
+        cfg.MODEL.WEIGHTS = args.weights
+        return cfg
+    import_modules(args.imports)
+    check_device(args.device)
+    cfg = cfg_of_run(model, args.weights, args.allow_unsafe_yaml)
+    merge_opts(cfg, pairs(args.opts))
+    cfg.MODEL.DEVICE = args.device or cfg.MODEL.DEVICE
+    register_builtin_datasets(args.data_root)
+    return cfg
+
+
+def _apply_options(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Set the keys that options of this command stand for."""
+    node = cfg.MODEL.RETINANET
+    if args.score_thresh is not None:
+        node.SCORE_THRESH_TEST = min(node.SCORE_THRESH_TEST, args.score_thresh)
+    if args.nms_thresh is not None:
+        node.NMS_THRESH_TEST = args.nms_thresh
+    if args.max_dets is not None:
+        cfg.TEST.DETECTIONS_PER_IMAGE = args.max_dets
+    apply_tile_options(cfg, args)
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What results depend on beside the model, so that ``--resume`` mixes nothing."""
+    names = [*("score_thresh", "nms_thresh", "max_dets", "classes", "draw", "crops")]
+    names += ["every", "start", "end"]
+    names += ["tile", "tile_overlap", "tile_full_image", "tile_merge", "merge_thresh", "tta"]
+    options = {name.replace("_", "-"): getattr(args, name) for name in names}
+    return {**options, "format": sorted(args.format)}
+
+
+def _video_options(args: argparse.Namespace) -> VideoOptions:
+    start = None if args.start is None else seconds_of(args.start)
+    end = None if args.end is None else seconds_of(args.end)
+    if start is not None and end is not None and end <= start:
+        raise InputError(f"--end is {args.end}, not after --start {args.start}")
+    return VideoOptions(args.every, start, end)
+
+
+def _check_together(args: argparse.Namespace, listing: Listing) -> None:
+    """Raise InputError for options that do not go together, or not with these sources."""
+    if args.resume and args.overwrite:
+        raise InputError("--resume continues and --overwrite begins again; pass one of them")
+    if args.resume and listing.is_live:
+        raise InputError("a camera cannot be continued; leave out --resume")
+    if args.annotations and "coco" not in args.format:
+        raise InputError("--annotations gives the ids of --format coco, which is missing")
+    if not args.video_out:
+        return
+    check_clip(args.video_out)
+    if len(listing.entries) != 1 or listing.only_pictures:
+        raise InputError("--video-out takes one video, or a camera, as the only source")
+    if args.resume:
+        raise InputError("--video-out cannot be continued; pass --overwrite in place of --resume")
+
+
+def _clip(args: argparse.Namespace, listing: Listing) -> Clip | None:
+    if not args.video_out:
+        return None
+    return Clip(args.video_out, args.fps or frame_rate(listing, args.every))
+
+
+def _class_indices(names: list[str], known: list[str]) -> frozenset[int] | None:
+    for name in names:
+        if name not in known:
+            hint = did_you_mean(name, known) or f" It has {listed(known)}."
+            raise ConfigError(f"--classes names '{name}', which the model does not know.{hint}")
+    return frozenset(known.index(name) for name in names) if names else None
+
+
+def _list(listing: Listing) -> int:
+    for note in listing.notes:
+        print(note, file=sys.stderr)
+    number = 0
+    for entry in listing:
+        number += 1
+        shown = entry.path if entry.path.isprintable() else ascii(entry.path)
+        print(shown if entry.kind == "picture" else f"{shown} ({entry.kind})")
+    print(f"{number} would be read", file=sys.stderr)
+    return 0

@@ -1,0 +1,244 @@
+"""Files, folders, globs, lists and the standard input as entries to read, each once."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from ...data.formats.images import IMAGE_SUFFIXES, is_hidden, is_image
+from ...errors import FileError, InputError, MissingFileError, listed
+
+__all__ = ["CAMERA", "VIDEO_SUFFIXES", "Entry", "Listing", "list_sources"]
+
+VIDEO_SUFFIXES = (
+    *(".3gp", ".avi", ".flv", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"),
+    *(".ogv", ".ts", ".webm", ".wmv"),
+)
+CAMERA = "webcam"
+LIST = ".txt"
+CHUNK = 1 << 16
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A picture, a video or a camera, not opened yet.
+
+    Attributes:
+        path: as given or found; ``webcam`` or ``webcam:1`` of a camera.
+        kind: "picture", "video" or "camera".
+        place: relative path that outputs get, with its suffix; never absolute, without "..".
+    """
+
+    path: str
+    kind: str
+    place: str
+
+
+@dataclass
+class Listing:
+    """What is to be read, in order.
+
+    Attributes:
+        entries: known at the start.
+        rest: further ones, known only when they arrive on the standard input.
+        notes: sentences for the user.
+    """
+
+    entries: list[Entry] = field(default_factory=list)
+    rest: Callable[[], Iterator[Entry]] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Entry]:
+        yield from self.entries
+        if self.rest is not None:
+            yield from self.rest()
+
+    @property
+    def only_pictures(self) -> bool:
+        """Whether what is known at the start is neither video nor camera."""
+        return all(entry.kind == "picture" for entry in self.entries)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it is a camera."""
+        return any(entry.kind == "camera" for entry in self.entries)
+
+
+def list_sources(
+    words: Sequence[str],
+    recursive: bool = False,
+    leave_out: str = "",
+    stdin: BinaryIO | None = None,
+) -> Listing:
+    """What the words of a command line name.
+
+    Args:
+        words: each a picture or video, a folder of pictures, a glob, a ``.txt`` list with a path a
+            line, ``webcam`` or ``webcam:1``, or ``-`` for paths on the standard input.
+        recursive: also take the pictures of folders within folders.
+        leave_out: a folder that is not searched: that of the results.
+        stdin: of ``-``.
+
+    Raises:
+        UserError: names the word that gives nothing, and what can be done.
+    """
+    listing = Listing()
+    only = len(words) == 1
+    found: dict[str, Entry] = {}
+    for word in words:
+        if word == "-":
+            if stdin is None or not only:
+                raise InputError("- (paths from the standard input) cannot be among other sources")
+            listing.rest = lambda: _of_stream(stdin)
+            continue
+        for path, root in _paths_of(word, recursive, leave_out, listing.notes):
+            place = os.path.relpath(path, root) if only and root else path
+            entry = Entry(path, _kind(path), _inside(place))
+            found.setdefault(os.path.normpath(path) if entry.kind != "camera" else path, entry)
+    listing.entries = list(found.values())
+    if listing.is_live and len(listing.entries) > 1:
+        raise InputError("a camera cannot be among other sources, for it has no end")
+    return listing
+
+
+def _paths_of(
+    word: str, recursive: bool, leave_out: str, notes: list[str]
+) -> Iterator[tuple[str, str]]:
+    """Paths, each with the folder that outputs are named from; "" for the path as it stands."""
+    if os.path.isdir(word):
+        for path in _of_folder(word, recursive, leave_out, notes):
+            yield path, word
+    elif os.path.exists(word):
+        if word.lower().endswith(LIST):
+            for path in _of_list(word):
+                yield path, ""
+        else:
+            yield word, os.path.dirname(word) or "."
+    elif word.partition(":")[0] == CAMERA:
+        yield word, ""
+    elif glob.has_magic(word):
+        for path in _of_glob(word):
+            yield path, _fixed_part(word)
+    else:
+        raise MissingFileError(
+            f"SOURCE is '{word}', and there is no such file or folder; a source is a picture, a "
+            f"video, a folder, a pattern such as 'photos/*.jpg', a {LIST} list of paths, {CAMERA}, "
+            "or - for paths on the standard input"
+        )
+
+
+def _of_folder(folder: str, recursive: bool, leave_out: str, notes: list[str]) -> list[str]:
+    found: list[str] = []
+    videos, folders = 0, 0
+    skipped = os.path.realpath(leave_out) if leave_out else ""
+    for where, inner, names in os.walk(folder, onerror=_refuse):
+        inner[:] = sorted(
+            x
+            for x in inner
+            if not is_hidden(x) and os.path.realpath(os.path.join(where, x)) != skipped
+        )
+        # A folder that is called like a picture is one that cannot be read, and is not hidden.
+        alike = [] if recursive else [x for x in inner if is_image(x)]
+        found += [os.path.join(where, x) for x in sorted([*filter(is_image, names), *alike])]
+        videos += sum(_kind(x) == "video" for x in names)
+        folders += len(inner) - len(alike)
+        if not recursive:
+            break
+    if found:
+        if videos:
+            notes.append(f"'{folder}' also holds videos ({videos}); name each to read it")
+        return found
+    if not recursive and folders:
+        raise MissingFileError(
+            f"SOURCE '{folder}' holds folders ({folders}) but no picture; --recursive reads those "
+            "within them"
+        )
+    if videos:
+        raise MissingFileError(
+            f"SOURCE '{folder}' holds no picture but videos ({videos}); name each of them, as by "
+            f"'{os.path.join(folder, '*')}'"
+        )
+    raise MissingFileError(
+        f"SOURCE '{folder}' is a folder without pictures ({' '.join(IMAGE_SUFFIXES)})"
+    )
+
+
+def _refuse(error: OSError) -> None:
+    raise FileError(f"SOURCE '{error.filename}' cannot be read: {error.strerror}")
+
+
+def _of_glob(pattern: str) -> list[str]:
+    matches = sorted(glob.glob(pattern, recursive=True))
+    if not matches:
+        raise MissingFileError(f"SOURCE '{pattern}' is a pattern that no file matches")
+    wanted = [x for x in matches if is_image(x) or _kind(x) == "video"]
+    if not wanted:
+        raise MissingFileError(
+            f"SOURCE '{pattern}' matches no picture or video, only {listed(matches, 3)}"
+        )
+    return wanted
+
+
+def _fixed_part(pattern: str) -> str:
+    """The folder before the first wildcard."""
+    parts = []
+    for part in pattern.split(os.sep)[:-1]:
+        if glob.has_magic(part):
+            break
+        parts.append(part)
+    return os.sep.join(parts) or (os.sep if pattern.startswith(os.sep) else ".")
+
+
+def _of_list(path: str) -> list[str]:
+    with open(path, "rb") as file:
+        names = list(_names(file))
+    if not names:
+        raise InputError(f"SOURCE '{path}' is a list without a path; it needs one a line")
+    beside = os.path.dirname(path)
+    # As on the command line; a list that lies with its pictures works from anywhere, too.
+    return [
+        x if os.path.exists(x) or not os.path.exists(other := os.path.join(beside, x)) else other
+        for x in names
+    ]
+
+
+def _of_stream(stream: BinaryIO) -> Iterator[Entry]:
+    seen: set[int] = set()
+    for path in _names(stream):
+        key = hash(os.path.normpath(path))
+        if key not in seen:
+            seen.add(key)
+            yield Entry(path, _kind(path), _inside(path))
+
+
+def _names(stream: BinaryIO) -> Iterator[str]:
+    """Paths, one a line; or ended by NUL, as ``find -print0`` writes them."""
+    rest, end = b"", b""
+    read = getattr(stream, "read1", stream.read)
+    while chunk := read(CHUNK):
+        rest += chunk
+        end = end or (b"\0" if b"\0" in rest else b"\n" if b"\n" in rest else b"")
+        if end:
+            *whole, rest = rest.split(end)
+            yield from filter(None, map(_decoded, whole))
+    if rest.strip():
+        yield _decoded(rest)
+
+
+def _decoded(name: bytes) -> str:
+    return os.fsdecode(name.removesuffix(b"\r"))
+
+
+def _kind(path: str) -> str:
+    if path.partition(":")[0] == CAMERA and not os.path.exists(path):
+        return "camera"
+    return "video" if path.lower().endswith(VIDEO_SUFFIXES) else "picture"
+
+
+def _inside(path: str) -> str:
+    """The path below a folder of results: nothing absolute, nothing that leads out of it."""
+    parts = os.path.splitdrive(os.path.normpath(path))[1].split(os.sep)
+    return os.path.join(*([x for x in parts if x not in ("", ".", "..")] or ["picture"]))

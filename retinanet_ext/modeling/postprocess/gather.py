@@ -1,0 +1,112 @@
+"""Out of maps of all levels, what the head says of some pairs of an image and an anchor.
+
+Letters: N images, L levels, A anchors per location (levels may differ in it), K classes, R anchors
+over all levels, Hi x Wi locations of level i, P pairs of an image and an anchor.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...losses.precision import at_least_float32
+from .candidates import refuse_trace
+
+
+def gather_deltas(
+    deltas: list[Tensor],
+    image_indices: Tensor,
+    anchor_indices: Tensor,
+    classes: Tensor | None = None,
+    num_classes: int = 1,
+) -> Tensor:
+    """Deltas (P, 4), at least float32, of P pairs of an image and an anchor.
+
+    Gradients flow to the deltas. Nothing is read back from the device.
+
+    Args:
+        deltas: L tensors (N, A*4, Hi, Wi) of any memory format; with ``classes``, L tensors
+            (N, A*K*4, Hi, Wi), channels in the order (A, K, 4).
+        image_indices: (P,) int64 in [0, N).
+        anchor_indices: (P,) int64 in [0, R); over the levels in order and, within a level, over
+            (Hi, Wi, A) with A fastest. Values are undefined for indices beyond R.
+        classes: (P,) int64 in [0, K), whose regressor is meant; None: there is one for all.
+        num_classes: K; only read with ``classes``.
+    """
+    if classes is None and (torch.jit.is_tracing() or deltas[0].device.type != "cpu"):
+        return gather_from_whole(deltas, image_indices, anchor_indices, 4)
+    if torch.jit.is_tracing():
+        rows = gather_from_whole(deltas, image_indices, anchor_indices, 4 * num_classes)
+        return pick_class(rows, classes, num_classes)
+    coordinates = torch.arange(4, device=anchor_indices.device)
+    if classes is None:
+        return _gather(deltas, image_indices, anchor_indices, 4, coordinates)
+    coordinates = coordinates + 4 * classes[:, None]
+    return _gather(deltas, image_indices, anchor_indices, 4 * num_classes, coordinates)
+
+
+def gather_quality(quality: list[Tensor], image_indices: Tensor, anchor_indices: Tensor) -> Tensor:
+    """Quality logits (P,) from L tensors (N, A, Hi, Wi); else as :func:`gather_deltas`."""
+    if torch.jit.is_tracing():
+        return gather_from_whole(quality, image_indices, anchor_indices, 1).squeeze(1)
+    channel = torch.zeros(1, dtype=torch.int64, device=anchor_indices.device)
+    return _gather(quality, image_indices, anchor_indices, 1, channel).squeeze(1)
+
+
+def _gather(
+    levels: list[Tensor],
+    image_indices: Tensor,
+    anchor_indices: Tensor,
+    per_anchor: int,
+    wanted: Tensor,
+) -> Tensor:
+    """Of each pair's ``per_anchor`` channels the ``wanted`` ones, (D,) or (P, D): (P, D)."""
+    images = image_indices[:, None]
+    rows, start = None, 0
+    for level in levels:
+        num_anchors, width = level.shape[1] // per_anchor, level.shape[3]
+        size = num_anchors * level.shape[2] * width
+        # Every level is asked for every pair, since the number of its own is not known on the host.
+        index = (anchor_indices - start).clamp(0, size - 1)[:, None]
+        location = index // num_anchors
+        channels = index % num_anchors * per_anchor + wanted  # (P, D)
+        picked = level[images, channels, location // width, location % width]
+        rows = picked if rows is None else picked.where(anchor_indices[:, None] >= start, rows)
+        start += size
+    assert rows is not None, "a detector has at least one level"
+    return at_least_float32(rows)
+
+
+def gather_from_whole(
+    levels: list[Tensor], image_indices: Tensor, anchor_indices: Tensor, per_anchor: int
+) -> Tensor:
+    """All ``per_anchor`` channels of each pair, at least float32, (P, D), by few operations.
+
+    One copy of all levels; where a kernel launch costs more than that, this is the faster way.
+
+    Args:
+        levels: L tensors (N, A*D, Hi, Wi).
+        image_indices, anchor_indices: as for :func:`gather_deltas`.
+        per_anchor: D.
+    """
+    if len({int(level.shape[1]) for level in levels}) > 1:  # levels differ in A
+        refuse_trace("levels with different numbers of anchors")
+        wanted = torch.arange(per_anchor, device=anchor_indices.device)
+        return _gather(levels, image_indices, anchor_indices, per_anchor, wanted)
+    whole = torch.cat([level.permute(0, 2, 3, 1).flatten(1, 2) for level in levels], dim=1)
+    rows = whole.view(len(whole), -1, per_anchor)[image_indices, anchor_indices]
+    return at_least_float32(rows)
+
+
+def pick_class(rows: Tensor, classes: Tensor | None, num_classes: int) -> Tensor:
+    """Deltas (P, 4), at least float32, out of those of P anchors.
+
+    Args:
+        rows: (P, 4), or with ``classes`` (P, K*4).
+        classes: (P,) int64 in [0, K), whose regressor is meant; None: there is one for all.
+        num_classes: K; only read with ``classes``.
+    """
+    if classes is not None:
+        index = torch.arange(rows.shape[0], device=rows.device)
+        rows = rows.view(-1, num_classes, 4)[index, classes]
+    return at_least_float32(rows)
