@@ -21,7 +21,7 @@ from ..inference.class_names import class_names_of
 from ..structures import RETINANET_ARCHITECTURES
 from ..visualization.sheet import contact_sheet, tile_caption, tile_heights
 from .common import check_registered, config_options, load_cfg, positive_int, share
-from .given_images import list_images
+from .options.given_images import list_images
 from .pictures import check_picture, each_readable, pick_images
 
 __all__ = ["add_parser", "run"]

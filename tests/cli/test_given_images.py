@@ -11,7 +11,7 @@ from detectron2.modeling import build_model
 from PIL import Image
 
 from retinanet_ext.cli import main
-from retinanet_ext.cli.given_images import list_images
+from retinanet_ext.cli.options.given_images import list_images
 from retinanet_ext.inference.class_names import class_names_of
 from tests.helpers.four_formats import some_pictures, write
 from tests.helpers.tiny import tiny_cfg

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from ..data.formats.images import IMAGE_SUFFIXES, is_image
-from ..errors import MissingFileError
+from ...data.formats.images import IMAGE_SUFFIXES, is_image
+from ...errors import MissingFileError
 
 __all__ = ["list_images"]
 
