@@ -130,7 +130,8 @@ class Fit:
             for name, of in groups
             if of.any()
         }
-        return cls(*columns[:3].mean(axis=1).tolist(), by_size)
+        recall, of_enough, mean_best_iou = columns[:3].mean(axis=1).tolist()
+        return cls(recall, of_enough, mean_best_iou, by_size)
 
     @property
     def gain(self) -> float:
