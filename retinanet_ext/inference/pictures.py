@@ -90,6 +90,8 @@ def read_pixels(picture: Picture, format: str, sixteen_bit: str = "") -> np.ndar
 
 def to_rgb(pixels: np.ndarray, format: str) -> np.ndarray:
     """Pixels of :func:`read_pixels` as (H, W, 3) uint8 RGB, to draw on."""
+    if format in ("RGB", "BGR"):  # no copy of pixels that were read as RGB and turned round
+        return np.ascontiguousarray(pixels if format == "RGB" else pixels[:, :, ::-1])
     return np.ascontiguousarray(convert_image_to_rgb(pixels, format), dtype=np.uint8)
 
 

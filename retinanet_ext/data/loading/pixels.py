@@ -20,6 +20,9 @@ __all__ = ["DEEP_MODES", "PictureMapper", "eight_bits", "read_picture", "why_unr
 DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 """Pillow's modes of more than 8 bits, which its conversion to RGB clips to 0..255."""
 
+LARGE = 2**24  # pixels
+STRIP = 256  # rows
+
 SCALES = {"I": 65535.0, "F": 1.0}  # the top of "full"; 16 bits for the others
 
 
@@ -50,11 +53,32 @@ def read_picture(file_name: str, format: str | None = None, sixteen_bit: str = "
                 pixels = np.asarray(ImageOps.exif_transpose(image))
                 shallow = eight_bits(pixels, image.mode, sixteen_bit, file_name)
                 return utils.convert_PIL_to_numpy(Image.fromarray(shallow), format)
+            if image.mode == "RGB" and format in ("RGB", "BGR") and is_large(image.size):
+                ImageOps.exif_transpose(image, in_place=True)
+                pixels = by_strips(image)
+                return pixels[:, :, ::-1] if format == "BGR" else pixels
             if turns_itself:
                 return utils.convert_PIL_to_numpy(ImageOps.exif_transpose(image), format)
         return utils.read_image(file_name, format=format)
     except Image.DecompressionBombError as error:
         raise InputError(f"{file_name}: {why_unreadable(error)}") from None
+
+
+def is_large(size: tuple[int, int]) -> bool:
+    """Whether copies of a picture of (width, height) pixels are worth sparing."""
+    return size[0] * size[1] > LARGE
+
+
+def by_strips(image: Image.Image) -> np.ndarray:
+    """Pixels (H, W, 3) of an RGB image without a second copy of all of it on the way.
+
+    ``read_image`` makes two: one of Pillow's, of 4 bytes a pixel, and one of bytes.
+    """
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, STRIP):
+        bottom = min(top + STRIP, image.height)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    return pixels
 
 
 def why_unreadable(error: Exception) -> str:

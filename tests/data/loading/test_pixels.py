@@ -146,3 +146,21 @@ def test_every_orientation_is_turned_once(tmp_path, orientation: int, name: str)
     }
     found = read_picture(str(tmp_path / name), "L", "full")
     assert np.array_equal(found[:, :, 0], turns[orientation])
+
+
+@pytest.mark.parametrize("format", ["BGR", "RGB"])
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])
+def test_large_pictures_are_read_the_same(tmp_path, monkeypatch, name, orientation, format):
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 20, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = str(tmp_path / name)
+    Image.fromarray(pixels).save(path, exif=exif)
+    expected = read_picture(path, format)
+    monkeypatch.setattr("retinanet_ext.data.loading.pixels.LARGE", 100)
+    monkeypatch.setattr(
+        "retinanet_ext.data.loading.pixels.utils.convert_PIL_to_numpy",
+        lambda *_: pytest.fail("copied whole"),
+    )
+    assert np.array_equal(read_picture(path, format), expected)
