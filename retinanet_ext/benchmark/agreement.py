@@ -121,24 +121,30 @@ def compare_labels(
 
 
 def compare_detections(
-    task: str, theirs: list[Instances], ours: list[Instances], score_thresh: float
+    task: str,
+    theirs: list[Instances],
+    ours: list[Instances],
+    score_thresh: float,
+    limit: int | None = None,
 ) -> dict[str, float]:
     """Largest difference in score and box between detections of the same class.
 
     Detections are matched whatever their order, since rounding may swap equal scores. For the same
     reason one may be without a partner if its score is at the threshold, or the lowest of as many
-    on both sides.
+    on both sides. At the limit on detections, one side may have one less: of two equal scores, the
+    one that it kept was a box without area, which is dropped in the end.
 
     Args:
         task: for the message.
         theirs, ours: of the same images.
         score_thresh: MODEL.RETINANET.SCORE_THRESH_TEST.
+        limit: TEST.DETECTIONS_PER_IMAGE, where detections are those of a whole model.
     """
     worst_score, worst_box = 0.0, 0.0
     for image, (expected, got) in enumerate(zip(theirs, ours, strict=True)):
         counts = f"{task}, detections of image {image}: {len(expected)} against {len(got)}"
         if len(expected) and len(got):
-            score, box = _compare_image(counts, expected, got, score_thresh)
+            score, box = _compare_image(counts, expected, got, score_thresh, limit)
             worst_score, worst_box = max(worst_score, score), max(worst_box, box)
         elif len(expected) or len(got):
             raise Disagreement(counts)
@@ -146,14 +152,15 @@ def compare_detections(
 
 
 def _compare_image(
-    counts: str, expected: Instances, got: Instances, score_thresh: float
+    counts: str, expected: Instances, got: Instances, score_thresh: float, limit: int | None
 ) -> tuple[float, float]:
     score = (expected.scores[:, None] - got.scores).abs()
     box = (expected.pred_boxes.tensor[:, None] - got.pred_boxes.tensor).abs().amax(dim=2)
     same_class = expected.pred_classes[:, None] == got.pred_classes
     fits = same_class & (score <= SCORE_LIMIT) & (box <= BOX_LIMIT)
     lowest = score_thresh
-    if len(expected) == len(got):
+    sizes = sorted((len(expected), len(got)))
+    if sizes[0] == sizes[1] or sizes == [sizes[1] - 1, limit]:
         lowest = max(lowest, expected.scores.min().item(), got.scores.min().item())
     for side, alone in ((expected, ~fits.any(dim=1)), (got, ~fits.any(dim=0))):
         alone &= side.scores > lowest + SCORE_LIMIT

@@ -134,3 +134,16 @@ def test_metrics_agree_to_a_millionth_of_a_percent_and_nan_equals_nan():
     for ours in ({"AP": 50.00001, "APs": math.nan}, {"AP": 50.0, "APs": 1.0}, {"APs": math.nan}):
         with pytest.raises(Disagreement, match="t: AP"):
             compare_metrics("t", theirs, ours)
+
+
+def test_at_the_limit_the_lowest_may_be_missing_on_one_side_but_no_other():
+    scores = (0.9, 0.8, 0.7)
+    theirs, ours = detections(scores, (0, 1, 2)), detections(scores[:2], (0, 1))
+    assert compare_detections("t", theirs, ours, 0.05, limit=3)["scores"] == 0
+    assert compare_detections("t", ours, theirs, 0.05, limit=3)["scores"] == 0
+    with pytest.raises(Disagreement, match="3 against 2"):
+        compare_detections("t", theirs, ours, 0.05, limit=4)
+    with pytest.raises(Disagreement, match="3 against 1"):
+        compare_detections("t", theirs, detections(scores[:1], (0,)), 0.05, limit=3)
+    with pytest.raises(Disagreement, match="no partner"):
+        compare_detections("t", theirs, detections(scores[1:], (1, 2)), 0.05, limit=3)

@@ -144,13 +144,14 @@ def run_inference(bench: Benchmark, variant: Variant | None = None) -> None:
     task = "inference" if variant is None else f"inference-{variant.name}"
     suffix = "" if variant is None else f", {variant.name}"
     thresh = settings.cfg.MODEL.RETINANET.SCORE_THRESH_TEST
+    limit = settings.cfg.TEST.DETECTIONS_PER_IMAGE
     theirs, ours = build_pair(settings, settings.with_keys(variant.keys) if variant else None)
     peer = build_torchvision(settings) if settings.torchvision and variant is None else None
     for size in (1, LARGE_BATCH) if variant is None else (1,):
         batch = make_batch(settings, size)
         exact = settings.with_precision("float32")
         expected, found = (detect(model, batch, exact)() for model in (theirs, ours))
-        bench.agree(task, compare_detections(task, expected, found, thresh))
+        bench.agree(task, compare_detections(task, expected, found, thresh, limit))
         works: dict[str, Work] = {OURS: detect(ours, batch, settings)}
         works[DETECTRON2] = detect(theirs, batch, settings)
         if peer is not None:

@@ -50,8 +50,9 @@ def run_predict(bench: Benchmark) -> None:
         with full_precision():
             expected = [x.to("cpu") for x in loop()]
             thresh = settings.cfg.MODEL.RETINANET.SCORE_THRESH_TEST
+            limit = settings.cfg.TEST.DETECTIONS_PER_IMAGE
             # One by one: another batch size rounds otherwise, which decides close cases of NMS.
-            bench.agree(task, compare_detections(task, expected, stream(1), thresh))
+            bench.agree(task, compare_detections(task, expected, stream(1), thresh, limit))
         works = {OURS: _in_precision(stream, settings), DETECTRON2: _in_precision(loop, settings)}
         what = f"predict, {len(paths)} files, batch {BATCH}"
         note = "Detectron2's DefaultPredictor one by one"
