@@ -48,6 +48,8 @@ INHERITED = {
     ),
     # Where annotations of crowds are dropped.
     "detectron2.data.DatasetMapper": ("_transform_annotations",),
+    # Anchors in a form that TorchScript compiles.
+    "detectron2.modeling.anchor_generator.DefaultAnchorGenerator": ("_grid_anchors",),
     # The ground truth and the predictions of an evaluation.
     "detectron2.evaluation.COCOEvaluator": (
         "_coco_api",

@@ -198,12 +198,18 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
         Args:
             features: L feature maps (N, C, Hi, Wi); only their last two sizes are used.
         """
+        if torch.jit.is_scripting():  # only Detectron2's own way is one that TorchScript knows
+            grid_sizes = [feature.shape[-2:] for feature in features]
+            return [Boxes(x) for x in self._grid_anchors(grid_sizes)]
+        return [Boxes(x) for x in self._kept_anchors(features)]
+
+    @torch.jit.unused
+    def _kept_anchors(self, features: list[Tensor]) -> list[Tensor]:
         if torch.jit.is_tracing() or torch.compiler.is_compiling():
-            return [Boxes(x) for x in self._all_anchors(features)]  # a graph follows any size
+            return self._all_anchors(features)  # a graph follows any size
         sizes = tuple(tuple(feature.shape[-2:]) for feature in features)
         cells = tuple((cell.device, cell.dtype) for cell in self.cell_anchors)
-        tensors = self._cache.get((sizes, cells), lambda: self._all_anchors(features))
-        return [Boxes(x) for x in tensors]
+        return self._cache.get((sizes, cells), lambda: self._all_anchors(features))
 
     def _all_anchors(self, features: list[Tensor]) -> list[Tensor]:
         levels = zip(features, self.strides, self.cell_anchors, strict=True)

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def build(**retinanet):
     cfg = small_cfg(**retinanet)
     cfg.MODEL.META_ARCHITECTURE = "RetinaNetExt"
+    cfg.MODEL.ANCHOR_GENERATOR.NAME = "RetinaNetAnchorGenerator"
     torch.manual_seed(0)
     model = build_model(cfg)
     spread_predictions(model)
@@ -72,3 +73,12 @@ def test_what_a_trace_would_get_wrong_is_refused(settings, message):
     model = build(**settings)
     with pytest.raises(InputError, match=f"{message}.*cannot be traced"):
         traced(model, (torch.rand(3, 96, 96) * 255,))
+
+
+def test_scripted_anchors_are_those_of_any_size():
+    generator = build().anchor_generator
+    scripted = torch.jit.script(generator)
+    for side in (64, 96):
+        features = [torch.zeros(1, 1, side // 2**i, side // 2**i) for i in range(5)]
+        for got, expected in zip(scripted(features), generator(features), strict=True):
+            assert torch.equal(got.tensor, expected.tensor)
