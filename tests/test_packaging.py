@@ -169,7 +169,7 @@ def test_the_wheel_trains_the_quickstart_where_there_is_no_checkout(wheel: Path,
     assert Path(module).is_relative_to(tmp_path / "venv")
     assert Path(config).is_relative_to(tmp_path / "venv")
     settings = ("SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0")
-    sizes = ("MODEL.FPN.OUT_CHANNELS", "16", "INPUT.MIN_SIZE_TEST", "64")
+    sizes = ("MODEL.FPN.OUT_CHANNELS", "32", "INPUT.MIN_SIZE_TEST", "64")
     command = ("train", "--config-file", "quickstart.yaml")
     printed = run("retinanet-ext", *command, *settings, *sizes, cwd=work, path=programs)
     output = work / "output" / "quickstart"
