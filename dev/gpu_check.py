@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,26 +60,20 @@ def run_job(
 
     job = Job(section, device, tiny, seconds)
     kind, _, rest = name.partition("-")
-    work: Callable[[], None]
-    if kind == "tests":
-        work = lambda: correct.run_tests(job, rest, tests)  # noqa: E731
-    elif kind == "quickstart":
-        work = lambda: whole.train_quickstart(job, rest)  # noqa: E731
-    elif kind == "ahead":
-        what, index = rest.split("-")
-        work = lambda: fast_models.compile_ahead(job, what, int(index))  # noqa: E731
-    else:
-        single: dict[str, Callable[[Job], None]] = {
-            "data": whole.prepare_data,
-            "resume": whole.resume_exactly,
-            "loader": whole.loader_speed,
-            "parts": fast_parts.measure_parts,
-            "training": fast_models.measure_training,
-            "inference": fast_models.measure_inference,
-        }
-        work = lambda: single[name](job)  # noqa: E731
+    what, _, index = rest.partition("-")
+    works: dict[str, Callable[[], None]] = {
+        "tests": partial(correct.run_tests, job, rest, tests),
+        "quickstart": partial(whole.train_quickstart, job, rest),
+        "ahead": lambda: fast_models.compile_ahead(job, what, int(index)),
+        "data": partial(whole.prepare_data, job),
+        "resume": partial(whole.resume_exactly, job),
+        "loader": partial(whole.loader_speed, job),
+        "parts": partial(fast_parts.measure_parts, job),
+        "training": partial(fast_models.measure_training, job),
+        "inference": partial(fast_models.measure_inference, job),
+    }
     with job.guarded(name):
-        work()
+        works[kind]()
 
 
 class Runner:

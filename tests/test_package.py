@@ -84,10 +84,11 @@ MAY_IMPORT = {
     },
     "engine/failures": {"engine/checkpoint"},
     "engine/impossible_model": {"config"},
-    "engine/launch": {"config", "engine/checkpoint"},
+    "engine/launch": {"config", "data/loading", "engine/checkpoint"},
     "engine/lazy": {"config", "data/loading", "engine/optim", "evaluation", "modeling"},
     "engine/loaders": {"data", "engine/launch", "engine/progress", "inference/build"},
     "engine/optim": {"config", "data/loading", "engine/checkpoint", "engine/launch"},
+    "engine/progress": {"data/loading"},
     "engine/records": {
         "config",
         "data/loading",

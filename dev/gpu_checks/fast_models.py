@@ -155,20 +155,12 @@ def _work_of(
 
 def _tell_times(job: Job, name: str, works: dict[str, Callable[[], Any]], batch_size: int) -> None:
     samples = timed_rounds(works, small_or(job, 7, 1), job.device)
+    seconds = {side: statistics.median(times) for side, times in samples.items()}
     memory = {}
     if job.device == "cuda":
-        for side, work in works.items():
-            memory[side] = peak_memory(work, job.device).num_bytes
-    theirs = statistics.median(samples[DETECTRON2])
-    for side, times in samples.items():
-        if side == DETECTRON2:
-            continue
-        ours = statistics.median(times)
-        text = f"{theirs * 1e3:.1f} -> {ours * 1e3:.1f} ms, {theirs / ours:.2f}x faster"
-        figures: dict[str, Any] = {"theirs": theirs, "ours": ours, "images": batch_size}
-        if memory:
-            ratio = memory[side] / max(1, memory[DETECTRON2])
-            text += f"; memory {memory[DETECTRON2] / 2**20:.0f} -> {memory[side] / 2**20:.0f} MiB"
-            text += f" ({ratio:.2f}x)"
-            figures |= {"their_bytes": memory[DETECTRON2], "our_bytes": memory[side]}
-        job.tell(f"{name}, {side}", text=text, **figures)
+        memory = {side: peak_memory(work, job.device).num_bytes for side, work in works.items()}
+    for side in works:
+        if side != DETECTRON2:
+            both = [memory[x] for x in (DETECTRON2, side)] if memory else []
+            times = seconds[DETECTRON2], seconds[side]
+            job.tell_pair(f"{name}, {side}", times, both, images=batch_size)

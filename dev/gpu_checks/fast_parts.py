@@ -42,23 +42,17 @@ def measure_parts(job: Job) -> None:
             compare(job, f"decode, batch {batch}", decode_works(settings_of(job), batch))
 
 
-def compare(job: Job, name: str, works: dict[str, Callable[[], Any]], **figures: Any) -> None:
+def compare(job: Job, name: str, works: dict[str, Callable[[], Any]]) -> None:
     """Time and memory of both sides."""
     if not job.has_time(name):
         return
     samples = timed_rounds(works, 2 if job.tiny else 15, job.device)
     theirs, ours = (statistics.median(samples[side]) for side in (DETECTRON2, OURS))
-    memory = {}
+    memory: list[int] = []
     if job.device == "cuda":
-        memory = {side: peak_memory(works[side], job.device, 1).num_bytes for side in works}
-    text = f"{theirs * 1e3:.2f} -> {ours * 1e3:.2f} ms, {theirs / ours:.2f}x faster"
-    if memory:
-        ratio = memory[OURS] / max(1, memory[DETECTRON2])
-        text += f"; memory {memory[DETECTRON2] / 2**20:.0f} -> {memory[OURS] / 2**20:.0f} MiB"
-        text += f" ({ratio:.2f}x)"
-        figures |= {"their_bytes": memory[DETECTRON2], "our_bytes": memory[OURS]}
-    extra = figures.pop("note", "")
-    job.tell(name, text=f"{text}{extra}", theirs=theirs, ours=ours, **figures)
+        sides = (works[DETECTRON2], works[OURS])
+        memory = [peak_memory(work, job.device, 1).num_bytes for work in sides]
+    job.tell_pair(name, (theirs, ours), memory)
 
 
 def bandwidth(job: Job) -> float:

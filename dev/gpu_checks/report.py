@@ -7,7 +7,7 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,26 @@ class Job:
         """Print a result."""
         result = Result(self.section, name, status, text, figures)
         print(PREFIX + json.dumps(asdict(result)), flush=True)
+
+    def tell_pair(
+        self, name: str, seconds: tuple[float, float], memory: Sequence[int] = (), **figures: Any
+    ) -> None:
+        """Print how ours compares with theirs.
+
+        Args:
+            name: of the measurement.
+            seconds: theirs and ours.
+            memory: bytes of both; empty where it was not measured.
+            figures: further ones.
+        """
+        theirs, ours = seconds
+        text = f"{theirs * 1e3:.2f} -> {ours * 1e3:.2f} ms, {theirs / ours:.2f}x faster"
+        if memory:
+            their_bytes, our_bytes = memory
+            text += f"; memory {their_bytes / 2**20:.0f} -> {our_bytes / 2**20:.0f} MiB"
+            text += f" ({our_bytes / max(1, their_bytes):.2f}x)"
+            figures |= {"their_bytes": their_bytes, "our_bytes": our_bytes}
+        self.tell(name, text=text, theirs=theirs, ours=ours, **figures)
 
     def has_time(self, name: str) -> bool:
         """Whether there is time left; tells what is left out otherwise."""

@@ -10,9 +10,6 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 
-from ..data.datasets.register import register_builtin_datasets
-from ..engine.setup import merge_opts
-from ..engine.user_modules import import_modules
 from ..errors import ConfigError, InputError, did_you_mean, listed
 from ..inference import Predictor
 from ..inference.job import Job
@@ -26,10 +23,9 @@ from ..inference.outputs import (
     open_window,
 )
 from ..inference.progress import Progress
-from ..inference.run_folder import cfg_of_run
 from ..inference.sources import Listing, VideoOptions, list_sources, seconds_of
 from ..inference.sources.lengths import expected_count, frame_rate
-from .common import check_device, load_cfg, pairs
+from .options.model import load_model_cfg
 from .options.predict import add_options
 from .options.tiles import apply_tile_options
 
@@ -62,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--output is missing; name a folder for the results")
     _check_together(args, listing)
     show = open_window(wait=listing.only_pictures) if args.show else None
-    cfg = _load_cfg(args, model)
+    cfg = load_model_cfg(args, model)
     identity = {"model": describe_model(cfg), **_settings(args)}
     _apply_options(cfg, args)
     if not args.quiet:
@@ -137,21 +133,6 @@ def _model_and_sources(args: argparse.Namespace) -> tuple[str, list[str]]:
     return model, words[1:]
 
 
-def _load_cfg(args: argparse.Namespace, model: str) -> CfgNode:
-    # An exported file will be told from a folder here.
-    if not model:
-        cfg = load_cfg(args)
-        cfg.MODEL.WEIGHTS = args.weights
-        return cfg
-    import_modules(args.imports)
-    check_device(args.device)
-    cfg = cfg_of_run(model, args.weights, args.allow_unsafe_yaml)
-    merge_opts(cfg, pairs(args.opts))
-    cfg.MODEL.DEVICE = args.device or cfg.MODEL.DEVICE
-    register_builtin_datasets(args.data_root)
-    return cfg
-
-
 def _apply_options(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Set the keys that options of this command stand for."""
     node = cfg.MODEL.RETINANET
@@ -166,7 +147,7 @@ def _apply_options(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """What results depend on beside the model, so that ``--resume`` mixes nothing."""
-    names = [*("score_thresh", "nms_thresh", "max_dets", "classes", "draw", "crops")]
+    names = ["score_thresh", "nms_thresh", "max_dets", "classes", "draw", "crops"]
     names += ["every", "start", "end"]
     names += ["tile", "tile_overlap", "tile_full_image", "tile_merge", "merge_thresh", "tta"]
     options = {name.replace("_", "-"): getattr(args, name) for name in names}

@@ -14,15 +14,12 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from ..config.load import merge_opts
-from ..data.datasets.register import register_builtin_datasets
-from ..engine.user_modules import import_modules
 from ..errors import InputError
 from ..inference import Predictor
-from ..inference.run_folder import cfg_of_run
 from ..serve import DetectionServer, Limits, listen
 from ..serve.server import LOWEST_SCORE
-from .common import check_device, config_options, load_cfg, pairs
+from .common import check_device, config_options
+from .options.model import add_trailing_opts, load_model_cfg
 
 __all__ = ["add_parser", "run"]
 
@@ -75,13 +72,7 @@ def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
         help="that the page and programs must send; where other machines reach the page, one is "
         "made and printed if none is given",
     )
-    parser.add_argument(
-        "--opts",
-        nargs=argparse.REMAINDER,
-        default=[],
-        metavar="KEY VALUE",
-        help="config keys and their values, the last words of the command",
-    )
+    add_trailing_opts(parser)
     parser.set_defaults(run=run)
     return parser
 
@@ -119,15 +110,7 @@ def _check_model(args: argparse.Namespace) -> None:
 
 
 def _load_cfg(args: argparse.Namespace) -> CfgNode:
-    if args.config_file:
-        cfg = load_cfg(args)
-        cfg.MODEL.WEIGHTS = args.weights
-    else:
-        import_modules(args.imports)
-        cfg = cfg_of_run(args.model, args.weights, args.allow_unsafe_yaml)
-        merge_opts(cfg, pairs(args.opts))
-        cfg.MODEL.DEVICE = args.device or cfg.MODEL.DEVICE
-        register_builtin_datasets(args.data_root)
+    cfg = load_model_cfg(args, args.model)
     cfg.MODEL.RETINANET.SCORE_THRESH_TEST = LOWEST_SCORE
     return cfg
 

@@ -14,6 +14,7 @@ from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
 from tqdm import tqdm
 
 from ..console import PROGRESS, end_progress
+from ..data.loading.wrapped_loader import WrappedLoader
 
 logger = logging.getLogger(__name__)
 
@@ -99,23 +100,15 @@ class ProgressLine(EventWriter):
         return storage.history(name).avg(storage.count_samples(name, window))
 
 
-class BarOverLoader:
+class BarOverLoader(WrappedLoader):
     """A data loader that shows a progress bar while it is iterated; in all else that loader.
 
     Detectron2's own log lines about inference progress are held back meanwhile.
     """
 
     def __init__(self, loader: Any, title: str):
-        self._loader = loader
+        super().__init__(loader)
         self._title = title
-
-    def __len__(self) -> int:
-        return len(self._loader)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "_loader":  # asked for before __init__ has run, as by copy and pickle
-            raise AttributeError(name)
-        return getattr(self._loader, name)
 
     def __iter__(self) -> Iterator[Any]:
         inference_logger = logging.getLogger(DETECTRON2_INFERENCE_LOGGER)

@@ -8,6 +8,7 @@ from typing import Any
 from ...inference.outputs import FORMATS
 from ...inference.reading import default_workers
 from ..common import config_options, positive_int, share
+from .model import add_trailing_opts
 from .tiles import add_tile_options
 
 __all__ = ["add_options"]
@@ -44,13 +45,7 @@ def add_options(subparsers: Any, name: str) -> argparse.ArgumentParser:
     add_tile_options(parser)
     _add_video(parser)
     _add_running(parser)
-    parser.add_argument(
-        "--opts",
-        nargs=argparse.REMAINDER,
-        default=[],
-        metavar="KEY VALUE",
-        help="config keys and their values, the last words of the command",
-    )
+    add_trailing_opts(parser)
     return parser
 
 

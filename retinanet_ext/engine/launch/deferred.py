@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...compat import end_workers
+from ...data.loading.wrapped_loader import WrappedLoader
 
 __all__ = ["StartsWhole", "is_deferred", "signals_deferred"]
 
@@ -39,22 +40,11 @@ def signals_deferred() -> Iterator[None]:
                 signal.raise_signal(number)
 
 
-class StartsWhole:
+class StartsWhole(WrappedLoader):
     """A data loader whose workers start, and end, as a whole; in all else that loader.
 
     PyTorch's clean-up of one that is interrupted half-way fails with an AttributeError.
     """
-
-    def __init__(self, loader: Any):
-        self._loader = loader
-
-    def __len__(self) -> int:
-        return len(self._loader)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "_loader":  # asked for before __init__ has run, as by copy and pickle
-            raise AttributeError(name)
-        return getattr(self._loader, name)
 
     def __iter__(self) -> Iterator[Any]:
         batches: Any = None

@@ -1,0 +1,50 @@
+"""A trained model, named by the OUTPUT_DIR of its training or by a config and weights."""
+
+from __future__ import annotations
+
+import argparse
+
+from detectron2.config import CfgNode
+
+from ...config.load import merge_opts
+from ...data.datasets.register import register_builtin_datasets
+from ...engine.user_modules import import_modules
+from ...inference.run_folder import cfg_of_run
+from ..common import check_device, load_cfg, pairs
+
+__all__ = ["add_trailing_opts", "load_model_cfg"]
+
+
+def add_trailing_opts(parser: argparse.ArgumentParser) -> None:
+    """Add ``--opts``, for commands whose plain words are something else."""
+    parser.add_argument(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="KEY VALUE",
+        help="config keys and their values, the last words of the command",
+    )
+
+
+def load_model_cfg(args: argparse.Namespace, model: str) -> CfgNode:
+    """The config of a model, with its ``MODEL.WEIGHTS``, not yet validated.
+
+    Args:
+        args: of a parser with the options of ``config_options``, ``--weights`` and ``--opts``.
+        model: OUTPUT_DIR of the training; "" where ``--config-file`` and ``--weights`` are given.
+
+    Raises:
+        UserError: names the file, the key or the option.
+    """
+    # An exported file will be told from a folder here.
+    if not model:
+        cfg = load_cfg(args)
+        cfg.MODEL.WEIGHTS = args.weights
+        return cfg
+    import_modules(args.imports)
+    check_device(args.device)
+    cfg = cfg_of_run(model, args.weights, args.allow_unsafe_yaml)
+    merge_opts(cfg, pairs(args.opts))
+    cfg.MODEL.DEVICE = args.device or cfg.MODEL.DEVICE
+    register_builtin_datasets(args.data_root)
+    return cfg
