@@ -23,14 +23,14 @@ COMMANDS = {
     "train": ("train", "train a detector: what train_net.py does"),
     "evaluate": ("evaluate", "evaluate a checkpoint, or a file of detections without a model"),
     "predict": ("predict", "detections of pictures, videos or a camera: as json, csv or drawn"),
-    "draw-detections": ("draw_detections", "draw a model's detections on images"),
+    "draw-detections": ("see.draw_detections", "draw a model's detections on images"),
     "serve": ("serve", "show a model's detections on a web page, for pictures dropped on it"),
     "benchmark": (
         "benchmark",
         "measure time and memory against Detectron2's and torchvision's RetinaNet",
     ),
-    "check-data": ("check_data", "find faults in annotations and images"),
-    "show-data": ("show_data", "draw training samples as the model sees them"),
+    "check-data": ("see.check_data", "find faults in annotations and images"),
+    "show-data": ("see.show_data", "draw training samples as the model sees them"),
     "anchors": ("anchors", "show how well anchors cover a training set, or optimise them"),
     "replay-step": ("replay_step", "repeat a training step whose loss was not finite"),
 }

@@ -13,15 +13,15 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from PIL import Image
 
-from ..config import validate_cfg
-from ..data.datasets.by_path import register_extra_datasets
-from ..errors import InputError, MissingFileError, count
-from ..inference import Prediction, Predictor
-from ..inference.class_names import class_names_of
-from ..structures import RETINANET_ARCHITECTURES
-from ..visualization.sheet import contact_sheet, tile_caption, tile_heights
-from .common import check_registered, config_options, load_cfg, positive_int, share
-from .options.given_images import list_images
+from ...config import validate_cfg
+from ...data.datasets.by_path import register_extra_datasets
+from ...errors import InputError, MissingFileError, count
+from ...inference import Prediction, Predictor
+from ...inference.class_names import class_names_of
+from ...structures import RETINANET_ARCHITECTURES
+from ...visualization.sheet import contact_sheet, tile_caption, tile_heights
+from ..common import check_registered, config_options, load_cfg, positive_int, share
+from ..options.given_images import list_images
 from .pictures import check_picture, each_readable, pick_images
 
 __all__ = ["add_parser", "run"]
