@@ -22,6 +22,7 @@ PROG = "retinanet-ext"
 COMMANDS = {
     "train": ("train", "train a detector: what train_net.py does"),
     "evaluate": ("evaluate", "evaluate a checkpoint, or a file of detections without a model"),
+    "report": ("report", "one page about what a detector does wrong, and what to try"),
     "predict": ("predict", "detections of pictures, videos or a camera: as json, csv or drawn"),
     "draw-detections": ("see.draw_detections", "draw a model's detections on images"),
     "serve": ("serve", "show a model's detections on a web page, for pictures dropped on it"),

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "retinanet_ext"
 
 # A room is a file or folder directly in the package or, in the wings, directly in a wing.
-WINGS = {"data", "engine", "inference", "losses", "modeling"}
+WINGS = {"data", "engine", "inference", "losses", "modeling", "report"}
 GROUND_FLOOR = {
     "boxes",
     "compat",
@@ -43,6 +43,7 @@ MAY_IMPORT = {
         "evaluation",
         "inference",
         "modeling",
+        "report",
         "serve",
         "visualization",
     },
@@ -178,6 +179,12 @@ MAY_IMPORT = {
     "modeling/loss_terms": {"modeling/criteria", "modeling/postprocess"},
     "modeling/postprocess": {"losses/precision"},
     "modeling/retinanet": {"modeling"},
+    "report/__init__": {"report"},
+    "report/compute": {"data", "evaluation"},
+    "report/galleries": {"report"},
+    "report/page": set(),
+    "report/pictures": {"data/loading", "visualization"},
+    "report/write": {"evaluation", "report"},
     "serve": {"data/loading", "inference", "visualization"},
     "validate": {"config"},
     "visualization": set(),

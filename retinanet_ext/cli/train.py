@@ -8,6 +8,8 @@ import argparse
 import sys
 from typing import Any
 
+from detectron2.utils import comm
+
 from ..engine import RetinaNetTrainer, evaluate
 from ..engine.dry_run import dry_run
 from ..engine.launch.checks import check_launch
@@ -16,6 +18,7 @@ from ..engine.launch.output_lock import release_output_dir
 from ..engine.launch.stopping import quiet_signals
 from ..engine.setup import default_argument_parser, setup
 from .common import check_config_is_named, check_device, debug_options, pairs, run_guarded
+from .run_report import report_after_training
 
 __all__ = ["add_parser", "main", "run", "start"]
 
@@ -55,7 +58,10 @@ def main(args: argparse.Namespace) -> Any:
         try:
             trainer = RetinaNetTrainer(cfg)
             trainer.resume_or_load(resume=args.resume)
-            return trainer.train()
+            results = trainer.train()
+            if cfg.TEST.REPORT and comm.is_main_process():
+                report_after_training(cfg)
+            return results
         finally:
             release_output_dir()
 

@@ -136,6 +136,8 @@ test.add(
 # Whether evaluation also measures the losses of training on DATASETS.TEST, without
 # augmentation, per positive anchor: val_loss/total, val_loss/cls, val_loss/box_reg.
 test.add("VAL_LOSS", False)
+# Whether a training ends with a report on each of DATASETS.TEST: report.html beside its detections.
+test.add("REPORT", True)
 
 # Height and width, or one number for both, of the tiles that a larger picture is cut into, in its
 # pixels; each is resized as a picture would be. () is the picture as a whole.

@@ -83,4 +83,4 @@ def recall_by_shape(
     if anchor_iou is not None:
         total = np.bincount(cell, np.asarray(anchor_iou)[rows], shape[0] * shape[1]).reshape(shape)
         mean = total / np.where(grids[0] > 0, grids[0], np.nan)
-    return ShapeRecall(2.0 ** np.arange(low, high + 1), ratios, *grids, anchor_iou=mean)
+    return ShapeRecall(2.0 ** np.arange(low, high + 1), ratios, grids[0], grids[1], mean)
