@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "retinanet_ext"
 
 # A room is a file or folder directly in the package or, in the wings, directly in a wing.
-WINGS = {"data", "engine", "inference", "losses", "modeling"}
+WINGS = {"data", "engine", "inference", "losses", "modeling", "report"}
 GROUND_FLOOR = {
     "boxes",
     "compat",
@@ -150,6 +150,7 @@ MAY_IMPORT = {
         "engine/setup",
         "inference",
     },
+    "inference/raw_heads": {"inference", "modeling"},
     "inference/reading": {"inference/pictures"},
     "inference/sources": {"data/formats", "inference/pictures"},
     "integrations": {"inference"},
@@ -178,6 +179,7 @@ MAY_IMPORT = {
     "modeling/loss_terms": {"modeling/criteria", "modeling/postprocess"},
     "modeling/postprocess": {"losses/precision"},
     "modeling/retinanet": {"modeling"},
+    "report/findings": {"evaluation"},
     "serve": {"data/loading", "inference", "visualization"},
     "validate": {"config"},
     "visualization": set(),
