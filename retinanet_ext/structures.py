@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from torch import Tensor, int64
 
 RETINANET_ARCHITECTURES = ("RetinaNet", "RetinaNetExt")
@@ -151,3 +152,56 @@ class HeadOutputs:
 
     def __getitem__(self, index: int) -> Any:
         return (self.logits, self.deltas)[index]
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedPicture:
+    """What a detector computes of one picture on the way to its detections.
+
+    Of R anchors, C classes that were asked for, and M boxes of all classes that NMS leaves, however
+    many of these are wanted. Boxes are XYWH float64 in pixels of the picture.
+
+    Attributes:
+        anchors: (R, 4), as they lie on the picture; they may stand out of it.
+        probs: (C, R), of the classes.
+        scores: (C, R), what NMS ranks by: ``probs``, or with the quality of the box in it.
+        boxes: (C, R, 4), that the anchors became, cut at the picture's edges.
+        is_candidate: (C, R) bool, what NMS gets to see.
+        kept: (C, R) int64, row of what NMS leaves, or -1.
+        kept_boxes: (M, 4), best first.
+        kept_labels: (M,) int64, class indices of the data set that was asked about; -1 for a class
+            that it lacks.
+        kept_scores: (M,), after NMS.
+    """
+
+    anchors: np.ndarray
+    probs: np.ndarray
+    scores: np.ndarray
+    boxes: np.ndarray
+    is_candidate: np.ndarray
+    kept: np.ndarray
+    kept_boxes: np.ndarray
+    kept_labels: np.ndarray
+    kept_scores: np.ndarray
+
+
+@dataclass(frozen=True)
+class DecoderSettings:
+    """By what a detector chooses its detections.
+
+    Attributes:
+        matching_iou: an anchor with this IoU with an object learns it; None where training does not
+            go by that.
+        score_thresh: MODEL.RETINANET.SCORE_THRESH_TEST.
+        topk_candidates: MODEL.RETINANET.TOPK_CANDIDATES_TEST, of each level.
+        max_detections: TEST.DETECTIONS_PER_IMAGE.
+        nms_thresh: MODEL.RETINANET.NMS_THRESH_TEST.
+        nms_kind: MODEL.RETINANET.NMS_KIND.
+    """
+
+    matching_iou: float | None
+    score_thresh: float
+    topk_candidates: int
+    max_detections: int
+    nms_thresh: float
+    nms_kind: str

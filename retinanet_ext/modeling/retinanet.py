@@ -292,12 +292,23 @@ class RetinaNetExt(Detectron2Names, DenseDetector):
         Returns:
             N Instances in pixels of the network's input, see :meth:`DenseDecoder.candidates`.
         """
+        images, anchors, outputs = self.raw_outputs(batched_inputs)
+        with self._float32():
+            return self.decoder.candidates(anchors, outputs, images.image_sizes)
+
+    @torch.no_grad()
+    def raw_outputs(
+        self, batched_inputs: list[dict[str, Any]]
+    ) -> tuple[ImageList, list[Boxes], HeadOutputs]:
+        """What :meth:`forward_inference` makes detections of: images, anchors, the head's outputs.
+
+        Args:
+            batched_inputs: as of :meth:`candidates`.
+        """
         self.speedups.begin_step()
         with self.speedups.precision(self.device):
             images = self.preprocess_image(batched_inputs)
             maps = self.backbone(images.tensor)
             features = [maps[name] for name in self.head_in_features]
             outputs = self._checked(self.head(features))
-        anchors = self.anchor_generator(features)
-        with self._float32():
-            return self.decoder.candidates(anchors, outputs, images.image_sizes)
+        return images, self.anchor_generator(features), outputs

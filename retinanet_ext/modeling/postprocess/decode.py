@@ -13,11 +13,12 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.structures import Boxes, Instances
+from torch import Tensor
 
 from ...errors import InputError
 from ...registry import node_of
 from ...structures import HeadOutputs
-from .candidates import refuse_trace, select_candidates
+from .candidates import Candidates, refuse_trace, select_candidates
 from .gather import gather_deltas, gather_quality
 from .nms import top_batched_nms
 from .soft_nms import check_soft_nms_arguments, soft_nms
@@ -154,24 +155,9 @@ class DenseDecoder:
         """
         if not image_sizes:
             return []
-        logits, deltas, quality = outputs.logits, outputs.deltas, outputs.named.get("quality")
-        if logits is None or deltas is None:
-            raise ValueError("detections need the head's logits and deltas as a whole")
-        found = select_candidates(logits, self.num_classes, self.score_thresh, self.topk_candidates)
-        classes = None if self.cls_agnostic_bbox_reg else found.classes
-        boxes = self.box2box_transform.apply_deltas(
-            gather_deltas(
-                deltas, found.image_indices, found.anchor_indices, classes, self.num_classes
-            ),
-            Boxes.cat(anchors).tensor.index_select(0, found.anchor_indices),
-        )
-        scores, finite = found.scores, boxes.isfinite().all(dim=1)
-        if quality is not None:
-            quality_probs = gather_quality(
-                quality, found.image_indices, found.anchor_indices
-            ).sigmoid()
-            scores = (scores * quality_probs).sqrt()
-            finite &= scores.isfinite()
+        found, boxes = self.choose(anchors, outputs)
+        scores = found.scores
+        finite = boxes.isfinite().all(dim=1) & scores.isfinite()
         if torch.jit.is_tracing():  # a trace would keep the numbers of its example
             of_images = [finite & (found.image_indices == i) for i in range(len(image_sizes))]
             return [
@@ -195,11 +181,53 @@ class DenseDecoder:
         ]
 
     @torch.no_grad()
+    def choose(self, anchors: list[Boxes], outputs: HeadOutputs) -> tuple[Candidates, Tensor]:
+        """The candidates of all images in one table, with the scores that NMS ranks by.
+
+        Arguments as of a call.
+
+        Returns:
+            The T candidates and their boxes (T, 4); boxes and scores may be not finite.
+        """
+        logits, deltas, quality = outputs.logits, outputs.deltas, outputs.named.get("quality")
+        if logits is None or deltas is None:
+            raise ValueError("detections need the head's logits and deltas as a whole")
+        found = select_candidates(logits, self.num_classes, self.score_thresh, self.topk_candidates)
+        images, rows = found.image_indices, found.anchor_indices
+        classes = None if self.cls_agnostic_bbox_reg else found.classes
+        boxes = self.box2box_transform.apply_deltas(
+            gather_deltas(deltas, images, rows, classes, self.num_classes),
+            Boxes.cat(anchors).tensor.index_select(0, rows),
+        )
+        if quality is not None:
+            quality_probs = gather_quality(quality, images, rows).sigmoid()
+            found = found._replace(scores=(found.scores * quality_probs).sqrt())
+        return found, boxes
+
+    @torch.no_grad()
     def suppress(self, candidates: Instances) -> Instances:
         """NMS and the limit on detections: those of an image, best first.
 
         Args:
             candidates: of :meth:`candidates`, or several of them put together.
+        """
+        keep, scores = self.keep(candidates)
+        return Instances(
+            candidates.image_size,
+            pred_boxes=Boxes(candidates.pred_boxes.tensor[keep]),
+            scores=scores,
+            pred_classes=candidates.pred_classes[keep],
+        )
+
+    @torch.no_grad()
+    def keep(self, candidates: Instances) -> tuple[Tensor, Tensor]:
+        """Which candidates become detections, best first, and their scores then.
+
+        Args:
+            candidates: as of :meth:`suppress`.
+
+        Returns:
+            Indices and scores, (at most max_detections,) each.
         """
         boxes, scores = candidates.pred_boxes.tensor, candidates.scores
         classes = candidates.pred_classes
@@ -219,9 +247,4 @@ class DenseDecoder:
             groups = classes if self.nms_kind == "per_class" else torch.zeros_like(classes)
             keep = top_batched_nms(boxes, scores, groups, self.nms_thresh, self.max_detections)
             kept_scores = scores[keep]
-        return Instances(
-            candidates.image_size,
-            pred_boxes=Boxes(boxes[keep]),
-            scores=kept_scores,
-            pred_classes=classes[keep],
-        )
+        return keep, kept_scores
