@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -68,6 +69,11 @@ def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--json", default="", metavar="FILE", help="default: report.json beside the page"
+    )
+    parser.add_argument(
+        "--no-model",
+        action="store_true",
+        help="of a run: tell why objects were missed from its detections only, without running it",
     )
     add_report_options(parser)
     add_trailing_opts(parser)
@@ -136,7 +142,16 @@ def _of_run(args: argparse.Namespace) -> int:
     for name in names:
         check_registered(name, "Import the module that registers it with --import")
         other = _other(args, name, args.model)
-        written = report_on(cfg, name, options, args.output, args.json, other, args.intersect)
+        written = report_on(
+            cfg,
+            name,
+            options,
+            args.output,
+            args.json,
+            other,
+            args.intersect,
+            0 if args.no_model else sys.maxsize,
+        )
         print("\n".join(said_of(written)))
     return 0
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,18 @@ from ..console import SHOWN
 from ..errors import MissingFileError, UserError, one_line
 from ..evaluation.predictions.reading import read_predictions
 from ..files import CHECKSUM
+from ..inference import Predictor
 from ..inference.build import is_pooled
-from ..report import Model, Other, ReportOptions, Written, subject_of_dataset, write_report
+from ..inference.raw_heads import RawHeads
+from ..report import (
+    Model,
+    Other,
+    ReportOptions,
+    Subject,
+    Written,
+    subject_of_dataset,
+    write_report,
+)
 from ..report.compute.shapes import NetworkInput
 from ..structures import RETINANET_ARCHITECTURES
 
@@ -29,7 +40,9 @@ logger = logging.getLogger(__name__)
 RESULTS = "coco_instances_results.json"
 PAGE = "report.html"
 DRAWS_AFTER_TRAINING = 300
-"""Fewer than by command: the end of a training on thousands of images should not take a minute."""
+MOST_IMAGES_AFTER_TRAINING = 500
+"""Fewer draws than by command, and the model is asked about few images only: the end of a training
+on thousands of images should not take minutes."""
 
 
 def predictions_of(folder: str, dataset: str) -> str:
@@ -60,6 +73,7 @@ def report_on(
     numbers: str = "",
     other: Other | None = None,
     intersect: bool = False,
+    ask_at_most: int = sys.maxsize,
 ) -> Written:
     """Write the report of one test set of a training.
 
@@ -69,6 +83,8 @@ def report_on(
         options: choices.
         output: path of the page; beside the detections by default.
         numbers: path of report.json; beside the page by default.
+        ask_at_most: of a test set with no more images than this, the model is run on the pictures
+            with misses, to tell their reasons.
         other, intersect: what it is compared with, see :func:`retinanet_ext.report.write_report`.
 
     Raises:
@@ -77,11 +93,16 @@ def report_on(
     """
     predictions = predictions_of(cfg.OUTPUT_DIR, dataset)
     subject = subject_of_dataset(dataset, predictions)
+    look, remark = None, ""
+    if subject.files and len(subject.coco_gt.imgs) <= ask_at_most:
+        look, remark = _look(cfg, subject)
     model = Model(
         run_folder=cfg.OUTPUT_DIR,
         network=_network(cfg),
         weights_sha256=_checksum(cfg.MODEL.WEIGHTS),
         sixteen_bit=cfg.INPUT.SIXTEEN_BIT,
+        look=look,
+        remarks=[remark] if remark else [],
     )
     page = output or str(Path(predictions).with_name(PAGE))
     return write_report(subject, page, numbers, options, model, other, intersect)
@@ -99,7 +120,7 @@ def report_after_training(cfg: CfgNode) -> None:
     cfg.MODEL.WEIGHTS = os.path.join(cfg.OUTPUT_DIR, "model_final.pth")
     for dataset in cfg.DATASETS.TEST:
         try:
-            written = report_on(cfg, dataset, options)
+            written = report_on(cfg, dataset, options, ask_at_most=MOST_IMAGES_AFTER_TRAINING)
         except MissingFileError as error:  # of an evaluator that leaves no such file
             logger.info("no report on %s: %s", dataset, error)
         except Exception as error:  # whatever it is: the training is done and its model is there
@@ -145,6 +166,16 @@ def said_of(written: Written) -> list[str]:
     if written.left_out:
         lines.append(f"{written.left_out} pictures had no room; --max-mb gives more")
     return lines
+
+
+def _look(cfg: CfgNode, subject: Subject) -> tuple[RawHeads | None, str]:
+    """What looks into the model, or a sentence why nothing does."""
+    try:
+        predictor = Predictor(cfg)
+        names = [subject.names[i] for i in sorted(subject.names)]
+        return RawHeads(predictor, subject.files, names), ""
+    except UserError as error:
+        return None, one_line(error)
 
 
 def _network(cfg: CfgNode) -> NetworkInput | None:

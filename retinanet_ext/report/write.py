@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from .compute.content import base_content
 from .compute.options import ReportOptions
 from .compute.shapes import NetworkInput
 from .compute.subject import Subject
+from .findings import Look
+from .found import add_findings
 from .galleries import draw_labels_missing, draw_worst, fitting
 from .page.document import document
 
@@ -33,12 +36,16 @@ class Model:
         network: how it looks at pictures; None where that is not known.
         weights_sha256: checksum of its weights; "" if not known.
         sixteen_bit: ``INPUT.SIXTEEN_BIT``, for pictures of more than 8 bits.
+        look: looks into the detector for the reasons of misses; None where it cannot be asked.
+        remarks: sentences for the report.
     """
 
     run_folder: str = ""
     network: NetworkInput | None = None
     weights_sha256: str = ""
     sixteen_bit: str = ""
+    look: Look | None = None
+    remarks: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -131,6 +138,8 @@ def _content(
         subject.called,
     )
     content = base_content(subject, evaluated, options, model.run_folder, model.network)
+    content["remarks"] += model.remarks
+    add_findings(content, subject, evaluated.analysis, options, model.look)
     return content, evaluated.analysis
 
 

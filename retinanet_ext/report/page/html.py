@@ -59,6 +59,9 @@ def percent(fraction: float | None, digits: int = 0) -> str:
     """A fraction in percent."""
     if fraction is None or not is_known(fraction):
         return NONE
+    smallest = 10**-digits
+    if 0 < 100 * fraction < smallest / 2:
+        return f"under {smallest:g} %"
     return f"{100 * fraction:.{digits}f} %"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...findings.reasons import TITLES
 from ..html import esc, fixed, is_known, number, percent, points, short, signed
 from .errors import MEANING
 
@@ -150,7 +151,7 @@ def _missed(content: Mapping[str, Any]) -> list[str]:
     share = often / missed["total"]
     return [
         f"{_count(missed['total'], 'object')} missed; the most frequent reason "
-        f"({percent(share)}): {esc(reason)}"
+        f"({percent(share)}): {esc(TITLES[reason])}"
     ]
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...findings.reasons import TITLES
 from ..charts.bars import Bar, bars
-from ..html import esc, fixed, is_known, number, percent, section
+from ..html import Cell, esc, fixed, is_known, number, percent, section, short, table
+from .classes import MANY
 
 __all__ = ["missed", "shapes"]
 
@@ -71,16 +73,56 @@ def missed(content: Mapping[str, Any]) -> str:
     if not total:
         said = "<p>No object was missed.</p>"
         return section("missed", "Why objects were missed", said)
+    sentences = found["sentences"]
     rows = [
-        Bar(esc(reason), often, f"{number(often)} ({percent(often / total)})")
+        Bar(
+            f"<b>{esc(_capital(TITLES[reason]))}</b>",
+            often,
+            f"{number(often)} ({percent(often / total)})",
+            esc(sentences.get(reason, "")),
+        )
         for reason, often in sorted(found["reasons"].items(), key=lambda x: -x[1])
         if often
     ]
-    lead = (
-        f"{number(total)} objects are found by no detection from its score threshold on. Each is "
-        "followed through the steps of the detector; the reason is the step that lost it."
+    objects = "1 object is" if total == 1 else f"{number(total)} objects are"
+    how = (
+        "Each was followed through the steps of the detector: the reason is the step that lost its "
+        "last box."
+        if found["with_model"]
+        else "Only the detections are known here, so that the steps of the detector, such as its "
+        "anchors, cannot be told apart."
     )
-    return section("missed", "Why objects were missed", bars(rows, "objects"), lead=lead)
+    lead = f"{objects} found by no detection from the score threshold of its class on. {how}"
+    notes = "".join(f'<p class="note">{esc(note)}</p>' for note in found["notes"])
+    return section(
+        "missed",
+        "Why objects were missed",
+        bars(rows, "objects"),
+        _by_class(found["by_class"]),
+        notes,
+        lead=lead,
+    )
+
+
+def _by_class(rows: Mapping[str, Mapping[str, int]]) -> str:
+    """A table of classes and reasons, where it is not too long."""
+    if not 1 < len(rows) <= MANY:
+        return ""
+    used = [reason for reason in TITLES if any(row.get(reason) for row in rows.values())]
+    cells: list[list[Cell]] = []
+    for name, row in rows.items():
+        counts: list[Cell] = [
+            (number(row[reason]) if row[reason] else "&middot;", row[reason]) for reason in used
+        ]
+        total = sum(row.values())
+        cells.append([(short(name, 40), name[:200]), (number(total), total), *counts])
+    headers = [("class", ""), ("missed", ""), *((TITLES[reason], "") for reason in used)]
+    inner = table(headers, cells, sortable=True)
+    return f"<details><summary>By class</summary>{inner}</details>"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _ratio(value: float) -> str:

@@ -9,6 +9,9 @@ from ..html import esc, section, short
 
 __all__ = ["Shown", "missing_labels", "worst"]
 
+MOST_OPEN = 9
+"""Pictures of a gallery that are not folded."""
+
 
 class Shown(NamedTuple):
     """A picture: its JPEG as a data URI, its name, and a line about it (html)."""
@@ -43,9 +46,16 @@ def missing_labels(shown: Sequence[Shown]) -> str:
 
 
 def _gallery(shown: Sequence[Shown]) -> str:
-    rows = "".join(
-        f'<figure><img loading="lazy" src="{x.uri}" alt="{esc(x.name)}">'
+    rows = [
+        f'<figure><img decoding="async" src="{x.uri}" alt="{esc(x.name)}">'
         f"<figcaption><b>{short(x.name, 40)}</b> {x.said}</figcaption></figure>"
         for x in shown
-    )
-    return f'<div class="gallery">{rows}</div>'
+    ]
+    html = f'<div class="gallery">{"".join(rows[:MOST_OPEN])}</div>'
+    if len(rows) > MOST_OPEN:
+        more = "".join(rows[MOST_OPEN:])
+        html += (
+            f"<details><summary>{len(rows) - MOST_OPEN} more</summary>"
+            f'<div class="gallery">{more}</div></details>'
+        )
+    return html

@@ -55,10 +55,10 @@ def _losses(
         title = f"training, {NAMES.get(name, name)}"
         plot.line(curve["iteration"], curve["value"], f"c{i}", title)
         entries.append((f"c{i}", title))
-    for i, (name, curve) in enumerate(list(val.items())[: MOST_LINES - 3], 3):
-        title = f"validation, {name}"
-        plot.line(curve["iteration"], curve["value"], f"c{i}", title, dots=True)
-        entries.append((f"c{i}", title))
+    for name, curve in list(val.items())[: MOST_LINES - len(entries)]:
+        color, title = f"c3{_dash(name)}", f"validation, {_called(name)}"
+        plot.line(curve["iteration"], curve["value"], color, title, dots=True)
+        entries.append((color, title))
     if rates:
         entries.append(("quiet", "learning rate (right axis)"))
     for start in resumes:
@@ -72,10 +72,11 @@ def _results(results: Mapping[str, Any], across: Axis, resumes: Sequence[int]) -
     values = [y for curve in results.values() for y in curve["value"]]
     plot = Plot(across, axis_from_zero(max(values), "AP"), "Results over the training")
     entries = []
-    for i, (name, curve) in enumerate(list(results.items())[:MOST_LINES]):
-        title = name.replace("bbox/", "").replace("ema/", "EMA ")
-        plot.line(curve["iteration"], curve["value"], f"c{i}", title, dots=True)
-        entries.append((f"c{i}", title))
+    raw = list(dict.fromkeys(name.replace("ema/", "") for name in results))
+    for name, curve in list(results.items())[:MOST_LINES]:
+        color, title = f"c{raw.index(name.replace('ema/', ''))}{_dash(name)}", _called(name)
+        plot.line(curve["iteration"], curve["value"], color, title, dots=True)
+        entries.append((color, title))
     for start in resumes:
         plot.upright(start, f"resumed at iteration {start}")
     once = len(next(iter(results.values()))["iteration"]) == 1
@@ -85,6 +86,17 @@ def _results(results: Mapping[str, Any], across: Axis, resumes: Sequence[int]) -
         else ""
     )
     return figure("Results on the validation set", plot.svg(), caption, entries)
+
+
+def _called(name: str) -> str:
+    """A result's name in short."""
+    average = "EMA " if "ema/" in name else ""
+    return average + name.replace("ema/", "").replace("bbox/", "").replace("val_loss/", "")
+
+
+def _dash(name: str) -> str:
+    """Results of the average of the weights are dashed lines in the colour of the raw ones."""
+    return " dashed" if "ema/" in name else ""
 
 
 def _is_loss(name: str) -> bool:
