@@ -7,17 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import yaml
-from PIL import Image
 
 from retinanet_ext.cli import main
-from retinanet_ext.inference import Predictor
-from tests.helpers.coco_file import coco_file
-from tests.helpers.reports import Page, lay_out, pictures, read, scene
-from tests.helpers.run_folder import write_run
-from tests.helpers.tiny import CLASSES as TINY_CLASSES
+from tests.helpers.evaluated_run import write_evaluated_run
+from tests.helpers.reports import Page, lay_out, read, scene
 
 
 @pytest.fixture(autouse=True)
@@ -140,42 +134,7 @@ def test_detections_of_unknown_images_are_refused_in_a_comparison(capsys):
 @pytest.fixture
 def run(folder: Path, clean_catalogs: None) -> Path:
     """A run with a tiny model, its test set and the detections of an evaluation."""
-    run = write_run(folder / "output" / "cells")
-    truth, _ = scene(num_images=4, num_objects=20, crowd=0.0)
-    names = dict(enumerate(TINY_CLASSES, 1))
-    boxes = [
-        {
-            "image_id": a["image_id"],
-            "category_id": 1 + i % len(names),
-            "bbox": [x / 8 for x in a["bbox"]],
-        }
-        for i, a in enumerate(truth["annotations"])
-    ]
-    images = {x["file_name"]: (80, 80) for x in truth["images"]}
-    coco_file(folder / "val.json", images, boxes, names)
-    pictures(truth, folder / "img")
-    for path in (folder / "img").iterdir():
-        with Image.open(path) as image:
-            image.resize((80, 80)).save(path, "PNG")
-    config = run / "config.yaml"
-    text = config.read_text()
-    entry = {"NAME": "cells_val", "ANNOTATIONS": str(folder / "val.json"), "IMAGES": "img"}
-    content = yaml.safe_load(text)
-    content["DATASETS"]["EXTRA"] = [{**entry, "IMAGES": str(folder / "img")}]
-    content["DATASETS"]["TEST"] = ["cells_val"]
-    config.write_text(yaml.safe_dump(content))
-    predictor = Predictor.from_run(run)
-    rows = []
-    for i, name in enumerate(images, 1):
-        found = predictor(str(folder / "img" / name))
-        for box, score, k in zip(found.boxes, found.scores, found.classes, strict=True):
-            x0, y0, x1, y1 = np.asarray(box, float).tolist()
-            bbox = [x0, y0, x1 - x0, y1 - y0]
-            row = {"image_id": i, "category_id": int(k) + 1, "bbox": bbox, "score": float(score)}
-            rows.append(row)
-    (run / "inference").mkdir()
-    (run / "inference" / "coco_instances_results.json").write_text(json.dumps(rows))
-    return run
+    return write_evaluated_run(folder, folder / "output" / "cells")
 
 
 def test_of_a_run_the_model_is_asked_and_all_lies_beside_the_detections(run, capsys):
