@@ -175,7 +175,8 @@ def _look(cfg: CfgNode, subject: Subject) -> tuple[RawHeads | None, str]:
         names = [subject.names[i] for i in sorted(subject.names)]
         return RawHeads(predictor, subject.files, names), ""
     except UserError as error:
-        return None, one_line(error)
+        why = one_line(error).replace(os.path.join(cfg.OUTPUT_DIR, ""), "")
+        return None, f"the model could not be asked why objects were missed: {why}"
 
 
 def _network(cfg: CfgNode) -> NetworkInput | None:

@@ -73,9 +73,9 @@ def _drawn(
 
 
 def _layers(boxes: Sequence[Mapping[str, Any]]) -> list[Boxes]:
-    """What is right below what is missed, and that below what is wrong."""
+    """What is right below what is wrong, and what is missed on top, where much is wrong."""
     layers = []
-    for kind in ("found", "missed", "false"):
+    for kind in ("found", "false", "missed"):
         mine = [box for box in boxes if box["kind"] == kind]
         quiet = kind == "found" or len(boxes) - len(mine) > MOST_TEXTS or len(mine) > MOST_TEXTS
         texts = ["" if quiet else _text(box) for box in mine]

@@ -85,6 +85,7 @@ def missed(content: Mapping[str, Any]) -> str:
         if often
     ]
     objects = "1 object is" if total == 1 else f"{number(total)} objects are"
+    which = "a detection with at least the score threshold of its class"
     how = (
         "Each was followed through the steps of the detector: the reason is the step that lost its "
         "last box."
@@ -92,7 +93,7 @@ def missed(content: Mapping[str, Any]) -> str:
         else "Only the detections are known here, so that the steps of the detector, such as its "
         "anchors, cannot be told apart."
     )
-    lead = f"{objects} found by no detection from the score threshold of its class on. {how}"
+    lead = f"{objects} not found by {which}. {how}"
     notes = "".join(f'<p class="note">{esc(note)}</p>' for note in found["notes"])
     return section(
         "missed",
