@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from detectron2.modeling import build_model
-from PIL import Image
 
 from retinanet_ext import Predictor, UserError
 from retinanet_ext.data.loading.bad_images import BadImageError
@@ -20,10 +15,9 @@ from retinanet_ext.inference.raw_heads import RawHeads, why_not_raw
 from retinanet_ext.modeling.postprocess.decode import DenseDecoder
 from retinanet_ext.report.findings import explain_misses
 from tests.helpers.coco_results import tables_of
-from tests.helpers.parity import spread_predictions
-from tests.helpers.tiny import CLASSES, tiny_cfg
+from tests.helpers.random_detector import SIZES, predictor_of, truth_of, write_pictures
+from tests.helpers.tiny import CLASSES
 
-SIZES = ((64, 80), (100, 70), (90, 90))
 SMALL_LIMITS = {"MODEL.RETINANET.TOPK_CANDIDATES_TEST": 30, "TEST.DETECTIONS_PER_IMAGE": 12}
 CONFIGS: dict[str, dict[str, Any]] = {
     "plain": SMALL_LIMITS,
@@ -32,27 +26,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "class agnostic": SMALL_LIMITS | {"MODEL.RETINANET.NMS_KIND": "class_agnostic"},
     "soft": SMALL_LIMITS | {"MODEL.RETINANET.NMS_KIND": "soft"},
 }
-
-
-def predictor_of(folder: Path, keys: dict[str, Any]) -> Predictor:
-    cfg = tiny_cfg(folder, keys)
-    torch.manual_seed(0)
-    model = build_model(cfg)
-    spread_predictions(model)
-    torch.save({"model": model.state_dict(), "thing_classes": list(CLASSES)}, folder / "w.pth")
-    cfg.MODEL.WEIGHTS = str(folder / "w.pth")
-    return Predictor(cfg)
-
-
-def write_pictures(folder: Path) -> dict[int, str]:
-    rng = np.random.default_rng(0)
-    paths = {}
-    for i, (height, width) in enumerate(SIZES, start=1):
-        coarse = rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
-        picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR)
-        paths[i] = str(folder / f"{i}.png")
-        picture.save(paths[i])
-    return paths
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -126,45 +99,6 @@ def test_every_miss_of_a_detector_has_a_reason(detector, threshold):
     assert misses.total == sum(misses.reasons.values()) > 20
     assert misses.reasons["unknown"] == 0
     assert all(note.startswith("Soft-NMS") for note in misses.notes)
-
-
-def truth_of(
-    predictor: Predictor, paths: dict[int, str], number: int = 40
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Objects, half of them where boxes are before NMS, and the detections."""
-    rng = np.random.default_rng(0)
-    heads = RawHeads(predictor, paths, CLASSES)
-    rows: list[tuple[int, int, Sequence[float]]] = []
-    results = []
-    for image_id, path in paths.items():
-        results += predictor(path).to_coco(image_id)
-        raw = heads(image_id, range(len(CLASSES)))
-        height, width = SIZES[image_id - 1]
-        for _ in range(number // 2):
-            w, h = rng.uniform(6, 60, 2)
-            box = [rng.uniform(0, width - w), rng.uniform(0, height - h), w, h]
-            rows.append((image_id, int(rng.integers(3)), box))
-            label, anchor = rng.integers(3), rng.integers(raw.probs.shape[1])
-            box = raw.boxes[label, anchor].tolist()
-            if min(box[2:]) > 2:
-                rows.append((image_id, int(label), box))
-    annotations = [
-        {
-            "id": i,
-            "image_id": image_id,
-            "category_id": label + 1,
-            "bbox": box,
-            "area": box[2] * box[3],
-            "iscrowd": 0,
-        }
-        for i, (image_id, label, box) in enumerate(rows, start=1)
-    ]
-    images = [
-        {"id": i, "height": h, "width": w, "file_name": ""}
-        for i, (h, w) in enumerate(SIZES, start=1)
-    ]
-    categories = [{"id": i, "name": name} for i, name in enumerate(CLASSES, start=1)]
-    return {"images": images, "annotations": annotations, "categories": categories}, results
 
 
 def test_what_top_k_and_the_limit_took_is_found_without_them(tmp_path):

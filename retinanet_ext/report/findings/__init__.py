@@ -1,5 +1,7 @@
 """What stands out in an evaluation: why objects are missed, the worst pictures, what to try."""
 
+from .advice import Advice, model_settings, what_to_try
+from .large import count_large_boxes
 from .missed import Look, explain_misses
 from .reasons import REASONS, TITLES, MissedObject, Misses
 from .worst import (
@@ -13,13 +15,17 @@ from .worst import (
 __all__ = [
     "REASONS",
     "TITLES",
+    "Advice",
     "Look",
     "MissedObject",
     "Misses",
     "PictureBox",
     "PossibleLabel",
     "WorstPicture",
+    "count_large_boxes",
     "explain_misses",
+    "model_settings",
     "possible_missing_labels",
+    "what_to_try",
     "worst_pictures",
 ]

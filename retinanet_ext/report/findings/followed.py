@@ -7,6 +7,7 @@ and the reason is the step that removes the last one.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 from pycocotools.mask import iou as box_iou
@@ -89,21 +90,24 @@ def follow_objects(
         if not len(wanted):
             continue
         # One object at a time: all pairs of anchors and objects would fill the memory.
-        shows: dict[int, np.ndarray] = {}
-        number = np.zeros(len(raw.anchors), np.int64)  # of objects that each box fits
+        largest = np.zeros(len(raw.anchors))  # IoU of each box with an object of the class
         for n in of_class.tolist():
-            fits = _iou(raw.boxes[row], boxes[n][None])[:, 0] >= min(iou, 1 - 1e-10)
-            number += fits
-            if missed[n]:
-                shows[n] = fits
-        for n, fits in shows.items():
+            np.maximum(largest, _iou(raw.boxes[row], boxes[n][None])[:, 0], out=largest)
+        least = min(iou, 1 - 1e-10)
+        for n in wanted.tolist():
             near = _near(_iou(raw.anchors, boxes[n][None])[:, 0], settings.matching_iou)
             if not near.any():
                 yield n, NO_ANCHOR
                 continue
-            # A box that fits another object, and not this one, is about the other.
-            mine = fits | (near & (number == 0))
-            yield n, _last_step(raw, row, label, settings, mine, fits, limits, found, n)
+            overlap = _iou(raw.boxes[row], boxes[n][None])[:, 0]
+            fits = overlap >= least
+            # A box that fits a neighbour, and this object less or not at all, is the neighbour's.
+            own = (fits & (overlap >= largest)) | (near & (largest < least))
+            end = partial(_last_step, raw, row, label, settings, fits, limits, found, n)
+            reason = end(own)
+            if reason == UNSEEN and end(fits) == CROWDED:
+                reason = CROWDED
+            yield n, reason
 
 
 def _near(iou: np.ndarray, matching_iou: float | None) -> np.ndarray:
@@ -120,11 +124,11 @@ def _last_step(
     row: int,
     label: int,
     settings: DecoderSettings,
-    mine: np.ndarray,
     fits: np.ndarray,
     limits: np.ndarray,
     found: FoundHere,
     itself: int,
+    mine: np.ndarray,
 ) -> str:
     """The step that removes the last of an object's boxes ``mine`` (R,)."""
     steps = (

@@ -44,6 +44,12 @@ class PictureBox:
     score: float | None
     why: str = ""
 
+    def to_json(self) -> dict[str, Any]:
+        """For ``report.json``."""
+        kind = {"TP": "found", "FP": "false", "FN": "missed"}[self.kind]
+        box = {"kind": kind, "class": self.name, "score": self.score, "box": list(self.box)}
+        return {**box, "why": self.why} if self.why else box
+
 
 @dataclass(frozen=True)
 class WorstPicture:
@@ -64,6 +70,15 @@ class WorstPicture:
     def cost(self) -> int:
         """Mistakes in the picture."""
         return self.num_false + self.num_missed
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``report.json``."""
+        return {
+            "image_id": self.image_id,
+            "false": self.num_false,
+            "missed": self.num_missed,
+            "boxes": [box.to_json() for box in self.boxes],
+        }
 
 
 @dataclass(frozen=True)

@@ -161,6 +161,21 @@ def test_a_box_that_fits_only_a_neighbour_is_no_box_of_this_object():
     assert reason_of(anchors, [result(far_right, 0.9)], [(0, BOX), (1, NEXT)]) == "loose"
 
 
+def test_the_way_of_its_own_box_counts_though_the_box_of_a_neighbour_fits_too():
+    objects = [(0, BOX), (0, NEXT)]
+    neighbour = Anchor(at=NEXT, box=NEXT, prob=0.95, kept=0)
+    results = [result(NEXT, 0.95)]
+    for own, reason in (
+        (Anchor(kept=100), "above_cap"),
+        (Anchor(candidate=False), "topk"),
+        (Anchor(prob=0.3), "below_threshold"),
+        (Anchor(prob=0.01), "crowded"),  # it has no box of its own
+    ):
+        assert reason_of([own, neighbour], results, objects) == reason
+    cut = [Anchor(prob=0.01), Anchor(at=NEXT, box=NEXT, candidate=False)]
+    assert reason_of(cut, [], objects) == "unseen"
+
+
 def test_an_anchor_away_from_the_object_counts_if_its_box_fits():
     anchors = [Anchor(prob=0.01), Anchor(at=FAR, box=BOX, candidate=False)]
     assert reason_of(anchors) == "topk"
