@@ -85,7 +85,7 @@ def test_the_python_of_the_page_runs(folder, capsys):
 def test_links_and_the_picture_of_the_page_are_there():
     for path in re.findall(r"\]\(([^)#]+)\)", PAGE):
         assert (ROOT / "docs" / path).exists(), path
-    assert (ROOT / "docs" / "report.png").stat().st_size <= 300_000
+    assert (ROOT / "docs" / "report.jpg").stat().st_size <= 300_000
 
 
 def test_every_block_of_the_page_is_tested():

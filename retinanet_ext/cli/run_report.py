@@ -31,6 +31,7 @@ from ..report import (
     write_report,
 )
 from ..report.compute.shapes import NetworkInput
+from ..report.findings import model_settings
 from ..structures import RETINANET_ARCHITECTURES
 
 __all__ = ["other_run", "predictions_of", "report_after_training", "report_on", "said_of"]
@@ -103,6 +104,8 @@ def report_on(
         sixteen_bit=cfg.INPUT.SIXTEEN_BIT,
         look=look,
         remarks=[remark] if remark else [],
+        settings=model_settings(cfg) if _is_retinanet(cfg) else None,
+        called=_called(cfg),
     )
     page = output or str(Path(predictions).with_name(PAGE))
     return write_report(subject, page, numbers, options, model, other, intersect)
@@ -179,12 +182,25 @@ def _look(cfg: CfgNode, subject: Subject) -> tuple[RawHeads | None, str]:
         return None, f"the model could not be asked why objects were missed: {why}"
 
 
+def _called(cfg: CfgNode) -> tuple[str, str]:
+    """OUTPUT_DIR and weights for commands; "" for a folder elsewhere than below the current one."""
+    folder = os.path.relpath(cfg.OUTPUT_DIR)
+    if os.path.isabs(folder) or folder.split(os.sep)[0] == os.pardir:
+        return "", ""
+    return folder, os.path.basename(cfg.MODEL.WEIGHTS) or "model_final.pth"
+
+
+def _is_retinanet(cfg: CfgNode) -> bool:
+    """Whether the model reads MODEL.RETINANET."""
+    return cfg.MODEL.META_ARCHITECTURE in RETINANET_ARCHITECTURES
+
+
 def _network(cfg: CfgNode) -> NetworkInput | None:
     """How the model looks at a picture; None where it looks at tiles or views."""
     if is_pooled(cfg):
         return None
     network = NetworkInput(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
-    if cfg.MODEL.META_ARCHITECTURE not in RETINANET_ARCHITECTURES:
+    if not _is_retinanet(cfg):
         return network
     try:
         levels, padded_to = anchor_levels(cfg)

@@ -10,12 +10,17 @@ import numpy as np
 from ..evaluation.analysis.results import Analysis
 from .compute.options import ReportOptions
 from .compute.subject import Subject, shown_file
-from .findings import Look, explain_misses, possible_missing_labels, worst_pictures
+from .findings import (
+    Look,
+    count_large_boxes,
+    explain_misses,
+    possible_missing_labels,
+    worst_pictures,
+)
 
 __all__ = ["add_findings"]
 
 MOST_OBJECTS = 2000  # missed objects that are listed
-KINDS = {"TP": "found", "FP": "false", "FN": "missed"}
 
 
 def add_findings(
@@ -25,10 +30,10 @@ def add_findings(
     options: ReportOptions,
     look: Look | None,
 ) -> None:
-    """Add ``missed``, ``worst`` and ``missing_labels`` to the content of ``report.json``.
+    """Add ``missed``, ``worst``, ``missing_labels`` and what else advice needs to ``content``.
 
     Args:
-        content: is added to.
+        content: of ``report.json``; is added to.
         subject: what the report is about.
         analysis: of its detections.
         options: choices.
@@ -37,28 +42,19 @@ def add_findings(
     assignment, thresholds = analysis.assignment, analysis.confusion.thresholds
     misses = explain_misses(assignment, thresholds, look)
     content["missed"] = misses.to_json(MOST_OBJECTS)
+    worst = worst_pictures(assignment, thresholds, analysis.errors, misses, options.num_worst)
     content["worst"] = [
-        {
-            "image_id": one.image_id,
-            "file": shown_file(subject, one.image_id),
-            "false": one.num_false,
-            "missed": one.num_missed,
-            "boxes": [
-                {
-                    "kind": KINDS[box.kind],
-                    "class": box.name,
-                    "box": list(box.box),
-                    "score": box.score,
-                    "why": box.why,
-                }
-                for box in one.boxes
-            ],
-        }
-        for one in worst_pictures(
-            assignment, thresholds, analysis.errors, misses, options.num_worst
-        )
+        {**one.to_json(), "file": shown_file(subject, one.image_id)} for one in worst
     ]
     content["missing_labels"] = _missing_labels(subject, analysis, options.num_worst)
+    sure = possible_missing_labels(assignment, thresholds, None)
+    content["possible_labels"] = {"count": len(sure)}
+    sizes = {
+        i: (row["height"], row["width"])
+        for i, row in subject.coco_gt.imgs.items()
+        if row.get("height") and row.get("width")
+    }
+    content["large_boxes"] = count_large_boxes(assignment, sizes)
 
 
 def _missing_labels(subject: Subject, analysis: Analysis, most: int) -> list[dict[str, Any]]:

@@ -40,7 +40,7 @@ class Boxes:
 
 
 def draw_picture(path: str, layers: Sequence[Boxes], sixteen_bit: str = "") -> str:
-    """A JPEG of at most LONG_SIDE pixels as a data URI.
+    """A JPEG with a longer side of LONG_SIDE pixels as a data URI.
 
     Only pixels get into it: no EXIF, no place, no name.
 
@@ -54,10 +54,8 @@ def draw_picture(path: str, layers: Sequence[Boxes], sixteen_bit: str = "") -> s
     """
     pixels = read_picture(path, "RGB", sixteen_bit)
     height, width = pixels.shape[:2]
-    scale = min(1.0, LONG_SIDE / max(height, width))
     # Small pictures are enlarged, so that texts on them can be read.
-    if max(height, width) < LONG_SIDE / 1.5:
-        scale = LONG_SIDE / max(height, width)
+    scale = LONG_SIDE / max(height, width)
     size = max(round(width * scale), 2), max(round(height * scale), 2)
     canvas = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
     pen = ImageDraw.Draw(canvas, "RGBA")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from .compute.content import base_content
 from .compute.options import ReportOptions
 from .compute.shapes import NetworkInput
 from .compute.subject import Subject
-from .findings import Look
+from .findings import Look, what_to_try
 from .found import add_findings
 from .galleries import draw_labels_missing, draw_worst, fitting
 from .page.document import document
@@ -38,6 +38,9 @@ class Model:
         sixteen_bit: ``INPUT.SIXTEEN_BIT``, for pictures of more than 8 bits.
         look: looks into the detector for the reasons of misses; None where it cannot be asked.
         remarks: sentences for the report.
+        settings: of its config, see :func:`.findings.model_settings`; advice depends on them.
+        called: OUTPUT_DIR as commands on the page have it, with the name of the weights in it; ""
+            where a path of the user's disk would be told.
     """
 
     run_folder: str = ""
@@ -46,6 +49,8 @@ class Model:
     sixteen_bit: str = ""
     look: Look | None = None
     remarks: Sequence[str] = ()
+    settings: Mapping[str, Any] | None = None
+    called: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True)
@@ -108,8 +113,9 @@ def write_report(
             options.seed,
             intersect,
         )
-    text = dump_json(content, indent=1)
-    plain = json.loads(text)
+    plain = json.loads(dump_json(content))
+    plain["advice"] = [advice.to_json() for advice in what_to_try(plain)]
+    text = dump_json(plain, indent=1)
     page, left_out = _page(subject, plain, options, model)
     for path in (output, numbers):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -140,6 +146,10 @@ def _content(
     content = base_content(subject, evaluated, options, model.run_folder, model.network)
     content["remarks"] += model.remarks
     add_findings(content, subject, evaluated.analysis, options, model.look)
+    if model.settings is not None:
+        content["model"] = dict(model.settings)
+    if content["run"] and model.called[0]:
+        content["run"] |= {"folder": model.called[0], "weights": model.called[1]}
     return content, evaluated.analysis
 
 

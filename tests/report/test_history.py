@@ -57,6 +57,14 @@ def test_the_average_of_the_weights_is_dashed_beside_the_raw_ones(tmp_path):
     assert "c0 dashed" in page and "EMA AP" in page and "validation, total" in page
 
 
+def test_of_several_test_sets_only_the_own_results_are_shown(tmp_path):
+    metrics = {"a/bbox/AP": 1.0, "b/bbox/AP": 2.0, "ema/b/bbox/AP": 3.0, "b/val_loss/total": 4.0}
+    write(tmp_path, [], [{"iteration": 19, "metrics": metrics}])
+    curves = read_curves(str(tmp_path), "b")["evaluations"]
+    values = {name: curve["value"] for name, curve in curves.items()}
+    assert values == {"bbox/AP": [2.0], "ema/bbox/AP": [3.0], "val_loss/total": [4.0]}
+
+
 @pytest.mark.parametrize("content", ["", "[", "null", '[{"iteration": 3}]', '{"a": 1}', "[[[1]]]"])
 def test_files_that_are_none_are_as_if_they_were_not_there(tmp_path, content):
     for name in ("metrics.json", "evaluations.json", "run.json"):

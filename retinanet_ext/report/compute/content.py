@@ -78,7 +78,7 @@ def base_content(
     }
     if run_folder:
         content["run"] = read_run(run_folder)
-        curves = read_curves(run_folder)
+        curves = read_curves(run_folder, subject.name)
         if curves:
             content["training"] = curves
     return content

@@ -42,8 +42,12 @@ def read_run(folder: str) -> dict[str, Any]:
     return kept
 
 
-def read_curves(folder: str) -> dict[str, Any]:
+def read_curves(folder: str, dataset: str = "") -> dict[str, Any]:
     """Losses, learning rate and evaluations over the iterations; {} where nothing is recorded.
+
+    Args:
+        folder: OUTPUT_DIR.
+        dataset: of several test sets, the one whose results are wanted.
 
     Returns:
         ``train``: name -> {"iteration", "value"}, of losses and "lr"; ``evaluations``: the same of
@@ -66,10 +70,21 @@ def read_curves(folder: str) -> dict[str, Any]:
                 curve = evaluations.setdefault(name, {"iteration": [], "value": []})
                 curve["iteration"].append(entry["iteration"] + 1)
                 curve["value"].append(float(value))
+    evaluations = _of_set(evaluations, dataset)
     if not train and not evaluations:
         return {}
     resumes = _resumes((_load(os.path.join(folder, "run.json")) or {}).get("resumes"))
     return {"train": train, "evaluations": evaluations, "resumes": resumes}
+
+
+def _of_set(evaluations: dict[str, Any], dataset: str) -> dict[str, Any]:
+    """The results of one test set, by their names without it; all where names have none."""
+    mine = {
+        name.replace(f"{dataset}/", "", 1): curve
+        for name, curve in evaluations.items()
+        if dataset and name.removeprefix("ema/").startswith(f"{dataset}/")
+    }
+    return mine or evaluations
 
 
 def _other_losses(rows: Sequence[Mapping[str, Any]]) -> list[str]:
