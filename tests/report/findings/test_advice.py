@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from retinanet_ext import get_cfg
+from retinanet_ext import get_cfg, validate_cfg
 from retinanet_ext.cli import _build_parser
 from retinanet_ext.config.load import merge_opts
 from retinanet_ext.report.findings import REASONS, model_settings, what_to_try
 from retinanet_ext.report.findings.advice import RULES, Advice, limits
+from tests.helpers.tiny import tiny_cfg
 
 MATRIX = [[180, 5, 3, 12], [4, 184, 2, 10], [3, 3, 182, 12], [9, 8, 7, 0]]
 
@@ -304,10 +305,12 @@ def test_commands_are_understood_and_their_keys_exist(rule, line):
     program, command, *words = shlex.split(line)
     assert program == "retinanet-ext"
     args = _build_parser(command).parse_args([command, *words])
-    cfg = get_cfg()
-    merge_opts(cfg, list(getattr(args, "opts", None) or []))
-    if getattr(args, "opts", None):
-        assert cfg.dump() != get_cfg().dump()
+    opts = list(getattr(args, "opts", None) or [])
+    cfg = tiny_cfg()
+    before = cfg.dump()
+    merge_opts(cfg, opts)
+    validate_cfg(cfg)
+    assert (cfg.dump() != before) == bool(opts)
 
 
 @pytest.mark.parametrize(
@@ -335,3 +338,4 @@ def test_nothing_is_asked_for_that_the_model_has():
     assert faulty("crowding", missed__settings__nms_kind="soft").command is None
     assert faulty("suppressed", model__quality_branch="iou").command is None
     assert faulty("small_objects", model={}).command is None
+    assert faulty("past_best", model__keeps_best=False).command is None
