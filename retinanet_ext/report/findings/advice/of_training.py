@@ -52,7 +52,7 @@ def still_rising(numbers: Numbers) -> Advice | None:
         weight = limits.RISE / 100
     else:
         return None
-    iterations = numbers.number("run", "max_iterations") or numbers.number("run", "iterations")
+    iterations = numbers.model("max_iter")
     command = None
     if iterations:
         keys: list[object] = ["SOLVER.MAX_ITER", int(iterations) * 2]
