@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import limits
-from .numbers import Advice, Numbers, lines
+from .numbers import Advice, Numbers
 
 __all__ = [
     "above_cap",
@@ -25,24 +25,15 @@ def missing_anchors(numbers: Numbers) -> Advice | None:
     return Advice(
         "missing_anchors",
         f"{numbers.of_missed(number)} have no anchor with an IoU of {iou:g} or more.",
-        "See what anchors would fit the training set, and train with them. Where the objects are "
-        "too small for the finest feature level, the command names the input size that would do.",
-        lines(
-            numbers.command(
-                "anchors",
-                "optimise",
-                "--config-file",
-                numbers.config,
-                "--output",
-                f"{numbers.run}-anchors.yaml",
-            ),
-            numbers.command(
-                "train",
-                "--config-file",
-                f"{numbers.run}-anchors.yaml",
-                "OUTPUT_DIR",
-                f"{numbers.run}-anchors",
-            ),
+        "The command looks for anchors that fit the training set better and writes a config to "
+        "train with; or it says that there are none, and which input size would do.",
+        numbers.command(
+            "anchors",
+            "optimise",
+            "--config-file",
+            numbers.config,
+            "--output",
+            f"{numbers.run}-anchors.yaml",
         ),
         weight,
     )

@@ -52,7 +52,7 @@ def still_rising(numbers: Numbers) -> Advice | None:
         weight = limits.RISE / 100
     else:
         return None
-    iterations = numbers.number("run", "max_iterations") or numbers.number("run", "iterations")
+    iterations = numbers.model("max_iter")
     command = None
     if iterations:
         keys: list[object] = ["SOLVER.MAX_ITER", int(iterations) * 2]
@@ -72,15 +72,17 @@ def past_best(numbers: Numbers) -> Advice | None:
     lost = best - points[-1][1]
     if lost < limits.PAST_BEST:
         return None
+    command = None
+    if numbers.model("keeps_best"):
+        words = (numbers.run, "PICTURES", "--weights", "best", "--output", "found")
+        command = numbers.command("predict", *words)
     return Advice(
         "past_best",
         f"AP was best at iteration {iteration:,.0f} ({best:.1f}) and is {lost:.1f} points lower at "
         "the end.",
         "Use the model of that evaluation; or train shorter, on more pictures, or with more "
         "augmentation.",
-        numbers.command(
-            "predict", numbers.run, "PICTURES", "--weights", "best", "--output", "found"
-        ),
+        command,
         lost / 100,
     )
 

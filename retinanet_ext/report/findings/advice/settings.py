@@ -24,5 +24,7 @@ def model_settings(cfg: CfgNode) -> dict[str, Any]:
         "quality_branch": str(node.get("QUALITY_BRANCH", "")),
         "min_size_test": int(cfg.INPUT.MIN_SIZE_TEST),
         "max_size_test": int(cfg.INPUT.MAX_SIZE_TEST),
+        "keeps_best": bool(cfg.TEST.get("BEST_METRIC", "")),
+        "max_iter": int(cfg.SOLVER.MAX_ITER),
         "steps": [int(step) for step in cfg.SOLVER.STEPS] if reads_steps else [],
     }
