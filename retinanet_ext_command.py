@@ -33,6 +33,7 @@ COMMANDS = {
     "check-data": ("see.check_data", "find faults in annotations and images"),
     "show-data": ("see.show_data", "draw training samples as the model sees them"),
     "anchors": ("anchors", "show how well anchors cover a training set, or optimise them"),
+    "weights": ("weights.catalogue", "list and fetch weights trained on COCO"),
     "replay-step": ("replay_step", "repeat a training step whose loss was not finite"),
 }
 STAND_INS = ("torch._dynamo", "torch._dynamo.utils")
