@@ -40,8 +40,8 @@ def group_similar(paths: Sequence[str]) -> list[int]:
 
     In one group are pictures of which at most 8 of the 256 bits of the hash differ, and what such
     pairs connect; and the copies that Roboflow's export makes of one picture. Where that would put
-    more than half of the set into one group, as of scans that are nearly white or frames of a camera
-    that does not move, only equal hashes count; and where these would, too, only names.
+    more than half of the set into one group, as of scans that are nearly white or of a camera that
+    does not move, only equal hashes count; and where these would, too, only names.
 
     Args:
         paths: of pictures; those that cannot be read are groups of their own.

@@ -109,7 +109,7 @@ def _of_part(found: dict[str, list[Path]], subset: str) -> dict[str, list[Path]]
 
 
 def _only_folder(path: Path) -> Path | None:
-    """The one folder in ``path``, as archives are unpacked; None where there are files beside it."""
+    """The one folder in ``path``, as archives are unpacked; None where there is more."""
     if not path.is_dir():
         return None
     entries = [x for x in path.iterdir() if not is_hidden(x.name)]
