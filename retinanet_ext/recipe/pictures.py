@@ -11,10 +11,11 @@ __all__ = ["SHORTS", "choose_size", "smaller"]
 
 # Short sides of pictures, px: what a CPU may choose from, and a GPU.
 SHORTS = (192, 224, 256, 320, 384, 448, 512, 576, 640)
-GPU_SHORTS = (*SHORTS[3:], 736, 800)
+GPU_SHORTS = (*SHORTS[3:], 736, 800, 896, 1024)
 LEAST = {"fast": 256, "balanced": 320, "accurate": 384}
 MOST = {"fast": 384, "balanced": 512, "accurate": 640}
-GPU_LEAST = {"fast": 480, "balanced": 640, "accurate": 800}
+GPU_LEAST = {"fast": 448, "balanced": 640, "accurate": 800}
+GPU_MOST = {"fast": 640, "balanced": 800, "accurate": 1024}
 SMALL_OBJECT = 24.0  # px that nine of ten objects should have: three cells of the finest level
 ENLARGED = 1.25  # beyond this, the files have nothing more to show
 JITTER = (0.75, 0.875, 1.0)  # of the short side in training
@@ -25,7 +26,7 @@ def choose_size(data: DataFacts, device: str, preset: str) -> Choice:
     on_gpu = device == "cuda"
     shorts = GPU_SHORTS if on_gpu else SHORTS
     least = (GPU_LEAST if on_gpu else LEAST)[preset]
-    most = max(GPU_SHORTS) if on_gpu else MOST[preset]
+    most = (GPU_MOST if on_gpu else MOST)[preset]
     tenth = float(max(1e-6, sorted(data.sides)[len(data.sides) // 10]))
     wanted = SMALL_OBJECT / tenth
     of_files = max(shorts[0], data.short * ENLARGED)
