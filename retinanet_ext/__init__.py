@@ -154,5 +154,6 @@ else:
         warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)
         from . import modeling  # noqa: F401  (registers the components)
         from .data.datasets.register import register_builtin_datasets
+    from .weights import pretrained as _pretrained  # noqa: F401  (registers its check of configs)
 
     register_builtin_datasets()

@@ -9,8 +9,6 @@ import pytest
 
 from retinanet_ext.data.loading.bad_images import BadImageError
 from retinanet_ext.engine.checkpoint.hook import CheckpointError
-from retinanet_ext.engine.checkpoint.unpickle import UnsafePickleError
-from retinanet_ext.engine.checkpoint.weights import WeightsError
 from retinanet_ext.engine.evaluating.best_metric import MetricError
 from retinanet_ext.engine.failures.reports import MachineError, NonFiniteLoss
 from retinanet_ext.engine.launch.launching import LaunchError
@@ -28,6 +26,8 @@ from retinanet_ext.errors import (
     one_line,
     shown_error,
 )
+from retinanet_ext.weights.reading import WeightsError
+from retinanet_ext.weights.unpickle import UnsafePickleError
 
 
 def test_suggests_the_closest_name_whatever_its_case():

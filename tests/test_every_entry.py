@@ -63,6 +63,12 @@ REGNET = {
     "MODEL.REGNET.STEM_WIDTH": 8,
     "MODEL.REGNET.NORM": "BN",
 }
+# Not of BASE, where nobody reads them: their defaults.
+NO_REGNET = {
+    key: get_cfg().MODEL.REGNET[key.removeprefix("MODEL.REGNET.")]
+    for key in REGNET
+    if key.startswith("MODEL.REGNET.")
+}
 RESNET_18 = {
     "MODEL.FPN.BOTTOM_UP": "build_resnet_backbone",
     "MODEL.FPN.IN_FEATURES": ["res3", "res4", "res5"],
@@ -70,13 +76,9 @@ RESNET_18 = {
     "MODEL.RESNETS.RES2_OUT_CHANNELS": 64,
     "MODEL.RESNETS.OUT_FEATURES": ["res3", "res4", "res5"],
     "MODEL.RESNETS.NORM": "BN",
-    # Not of BASE, since no ResNet reads them: their defaults.
-    **{
-        key: get_cfg().MODEL.REGNET[key.removeprefix("MODEL.REGNET.")]
-        for key in REGNET
-        if key.startswith("MODEL.REGNET.")
-    },
+    **NO_REGNET,
 }
+LITE = {"MODEL.EFFICIENTNET_LITE.NORM": "BN", **NO_REGNET}
 
 BASE: dict[str, Any] = {
     "MODEL.META_ARCHITECTURE": "RetinaNetExt",
@@ -118,6 +120,21 @@ SETTINGS: dict[tuple[str, Any], dict[str, dict[str, Any]]] = {
             # One level: without a pyramid they differ in their channels.
             "MODEL.RETINANET.IN_FEATURES": ["s3"],
             "MODEL.ANCHOR_GENERATOR.OCTAVE_BASE_SIZES": [16.0],
+        }
+    },
+    ("MODEL.BACKBONE.NAME", "build_efficientnet_lite_fpn_backbone"): {
+        "": {
+            "MODEL.FPN.BOTTOM_UP": "build_resnet_backbone",  # as by default: nobody reads it
+            "MODEL.FPN.IN_FEATURES": ["c3", "c4", "c5"],
+            **LITE,
+        }
+    },
+    ("MODEL.BACKBONE.NAME", "build_efficientnet_lite_backbone"): {
+        "": {
+            "MODEL.FPN.BOTTOM_UP": "build_resnet_backbone",
+            "MODEL.RETINANET.IN_FEATURES": ["c3"],
+            "MODEL.ANCHOR_GENERATOR.OCTAVE_BASE_SIZES": [16.0],
+            **LITE,
         }
     },
     ("MODEL.RETINANET.CLS_LOSS", "OHEM"): {

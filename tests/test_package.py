@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "retinanet_ext"
 
 # A room is a file or folder directly in the package or, in the wings, directly in a wing.
-WINGS = {"data", "engine", "inference", "losses", "modeling"}
+WINGS = {"data", "engine", "inference", "losses", "modeling", "weights"}
 GROUND_FLOOR = {
     "boxes",
     "compat",
@@ -30,7 +30,7 @@ GROUND_FLOOR = {
 # Room -> the rooms that it may import, beside the ground floor and itself. A wing by name stands
 # for all of its rooms.
 MAY_IMPORT = {
-    "__init__": {"config", "data", "engine", "inference", "modeling"},
+    "__init__": {"config", "data", "engine", "inference", "modeling", "weights"},
     "__main__": {"cli"},
     "anchor_tools": {"data", "modeling", "visualization"},
     "benchmark": {"config", "data", "engine", "evaluation", "inference", "losses", "modeling"},
@@ -57,6 +57,7 @@ MAY_IMPORT = {
     "data/quickstart": {"data/parallel"},
     "data/register": {"data/datasets"},
     "engine/__init__": {"engine"},
+    "engine/checkpoint": {"weights"},
     "engine/checkpointer": {"engine/checkpoint"},
     "engine/builders": {
         "engine/evaluating",
@@ -85,7 +86,7 @@ MAY_IMPORT = {
     },
     "engine/failures": {"engine/checkpoint"},
     "engine/impossible_model": {"config"},
-    "engine/launch": {"config", "data/loading", "engine/checkpoint"},
+    "engine/launch": {"config", "data/loading", "engine/checkpoint", "weights"},
     "engine/lazy": {"config", "data/loading", "engine/optim", "evaluation", "modeling"},
     "engine/loaders": {"data", "engine/launch", "engine/progress", "inference/build"},
     "engine/optim": {"config", "data/loading", "engine/checkpoint", "engine/launch"},
@@ -103,6 +104,7 @@ MAY_IMPORT = {
         "engine/failures",
         "engine/step",
         "engine/trainer",
+        "weights/reading",
     },
     "engine/job": set(),
     "engine/setup": {
@@ -136,7 +138,7 @@ MAY_IMPORT = {
     "evaluation": {"data/formats", "data/loading", "modeling"},
     "inference/__init__": {"inference"},
     "inference/build": {"inference/detector", "inference/pooled"},
-    "inference/class_names": {"data/datasets", "engine/checkpoint"},
+    "inference/class_names": {"data/datasets", "weights/reading"},
     "inference/detector": {"data/loading"},
     "inference/job": {"inference"},
     "inference/outputs": {"inference/prediction", "inference/sources"},
@@ -183,6 +185,10 @@ MAY_IMPORT = {
     "serve": {"data/loading", "inference", "visualization"},
     "validate": {"config"},
     "visualization": set(),
+    "weights/__init__": set(),
+    "weights/online": {"weights/reading"},
+    "weights/pretrained": {"weights/names", "weights/online", "weights/reading"},
+    "weights/reading": {"weights/unpickle"},
 }
 OLD_PLACES = {"messages", "validate", "data/mapper", "data/register", "engine/checkpointer"}
 MOST_FILES = 14  # of one folder

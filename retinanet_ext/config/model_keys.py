@@ -175,3 +175,12 @@ regnet.add("STEM_WIDTH", 32)
 regnet.add("NORM", "FrozenBN")
 # Of "stem" (stride 2), "s1" (4), "s2" (8), "s3" (16), "s4" (32).
 regnet.add("OUT_FEATURES", ["s2", "s3", "s4"])
+
+# Read by the backbones of EfficientNet-Lite: "FrozenBN" is for pretrained weights, "BN" and its
+# kin over several GPUs for random ones, "" is none.
+lite = Section("MODEL.EFFICIENTNET_LITE")
+lite.add(
+    "NORM",
+    "FrozenBN",
+    choices=("FrozenBN", "BN", "SyncBN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N", ""),
+)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..config import get_cfg
 from ..errors import InputError, MissingFileError
 from ..structures import HeadOutputs
-from .checkpoint.weights import read_torch
+from ..weights.reading import read_torch
 from .failures.snapshot import unpack_batch
 from .step.reproducibility import step_seed
 from .step.train_step import TrainStep

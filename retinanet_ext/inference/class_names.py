@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 
 from ..data.datasets.by_path import register_extra_datasets
 from ..data.datasets.register import load_class_names, register_builtin_datasets
-from ..engine.checkpoint.weights import CLASSES_KEY, read_torch
+from ..weights.reading import CLASSES_KEY, read_torch
 
 __all__ = ["class_names_of"]
 

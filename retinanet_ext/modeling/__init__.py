@@ -5,6 +5,11 @@ from .assigners.atss import ATSSAssigner
 from .assigners.debug import AssignmentDebug, describe_assignment
 from .assigners.iou import IoUAssigner
 from .backbones.build import build_fpn_backbone_p6p7, build_regnet_backbone
+from .backbones.efficientnet_lite import (
+    EfficientNetLite,
+    build_efficientnet_lite_backbone,
+    build_efficientnet_lite_fpn_backbone,
+)
 from .criteria.box import L1, CIoU, DIoU, GIoU, IoU, SmoothL1, WeightedBoxLoss
 from .criteria.class_balanced import ClassBalancedFocal
 from .criteria.classification import BCE, BalancedBCE, FocalLoss, FocalLossStar
@@ -28,6 +33,7 @@ __all__ = [
     "DIoU",
     "DenseDecoder",
     "DenseHead",
+    "EfficientNetLite",
     "FocalLoss",
     "FocalLossStar",
     "GIoU",
@@ -43,6 +49,8 @@ __all__ = [
     "VarifocalLoss",
     "WeightedBoxLoss",
     "box_quality",
+    "build_efficientnet_lite_backbone",
+    "build_efficientnet_lite_fpn_backbone",
     "build_fpn_backbone_p6p7",
     "build_loss_normalizer",
     "build_regnet_backbone",

@@ -16,10 +16,14 @@ from torch import nn
 from ...console import SHOWN
 from ...errors import UserError, one_line
 from ...files import remove_unfinished, write_checked, write_text
-from .fine_tune import ClassTransfer, match_classes
-from .last_checkpoint import TAG, candidates, choose_checkpoint
-from .same_model import require_same_model
-from .weights import (
+from ...weights.pretrained import (
+    check_pixels,
+    find_pretrained,
+    is_pretrained,
+    local_file,
+    read_pretrained,
+)
+from ...weights.reading import (
     CLASSES_KEY,
     WeightsError,
     plain_types,
@@ -27,6 +31,11 @@ from .weights import (
     read_torch,
     read_zoo_file,
 )
+from .fine_tune import ClassTransfer, match_classes
+from .last_checkpoint import TAG, candidates, choose_checkpoint
+from .same_model import require_same_model
+
+_PIXEL_BUFFERS = ("pixel_mean", "pixel_std")
 
 logger = logging.getLogger(__name__)
 
@@ -139,12 +148,18 @@ class SafeCheckpointer(DetectionCheckpointer, _SafeFiles):
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """
+        Args:
+            path: a file, an address, or a name of :mod:`retinanet_ext.weights.pretrained`.
+
         Raises:
             WeightsError: the file could run code, is broken, or nothing in it fits the model; or it
                 has an address from which it does not come.
-            ImportError: it ends with .safetensors and that package is not installed.
+            ConfigError: of a name, the model takes other pixels than the weights.
+            ImportError: it ends with .safetensors, or is in a package, that is not installed.
         """
         self._source = path
+        if is_pretrained(path):
+            path = self._read_pretrained(path)
         try:
             return super().load(path, *args, **kwargs)
         except (OSError, AssertionError) as error:  # the latter of fvcore's for an unknown scheme
@@ -156,6 +171,21 @@ class SafeCheckpointer(DetectionCheckpointer, _SafeFiles):
             ) from error
         finally:
             self._parsed_url_during_load = None  # else a second call would fail after an error
+
+    def _read_pretrained(self, address: str) -> str:
+        """Read ImageNet weights for the network under the pyramid; returns the path of the file."""
+        found = find_pretrained(address)
+        model: Any = self.model
+        mean, std = (getattr(model, name).flatten().tolist() for name in _PIXEL_BUFFERS)
+        check_pixels(found, getattr(model, "input_format", "BGR"), mean, std)
+        path = local_file(found)
+        self._read = read_pretrained(found, path, self._trunk())
+        return path
+
+    def _trunk(self) -> str:
+        """What names of the network under the pyramid start with."""
+        has_pyramid = hasattr(self.model.backbone, "bottom_up")
+        return "backbone.bottom_up." if has_pyramid else "backbone."
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         content, self._read = self._read, None
@@ -208,6 +238,8 @@ class SafeCheckpointer(DetectionCheckpointer, _SafeFiles):
         incompatible = super()._load_model(checkpoint)
         fresh = self._fresh_parameters(incompatible, transfer)
         self._require_fit(names, fresh)
+        if is_pretrained(self._source):
+            self._require_trunk(fresh)
         if not self._resuming:
             self._log_start(fresh, transfer)
         return incompatible
@@ -268,6 +300,16 @@ class SafeCheckpointer(DetectionCheckpointer, _SafeFiles):
             "...; give weights of this network, or '?matching_heuristics=True' after the file's "
             "name to match names by their last parts"
         )
+
+    def _require_trunk(self, fresh: list[str]) -> None:
+        """Raise WeightsError if a part of the network under the pyramid was not loaded."""
+        missing = [name for name in fresh if name.startswith(self._trunk())]
+        if missing:
+            raise WeightsError(
+                f"'{self._source}' does not fit the backbone: {len(missing)} of its parameter "
+                f"tensors are missing or of another shape ({', '.join(missing[:3])}); set the "
+                "backbone and its depth and width to those of the weights"
+            )
 
     def _log_start(self, fresh: list[str], transfer: ClassTransfer | None) -> None:
         """Say in one line what was loaded and what was not."""

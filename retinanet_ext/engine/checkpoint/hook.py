@@ -13,9 +13,9 @@ from detectron2.utils import comm
 from ...console import SHOWN
 from ...errors import TrainingFailed
 from ...files import remove_checked
+from ...weights.reading import not_finite
 from .checkpointer import SafeCheckpointer
 from .last_checkpoint import numbered_checkpoints, numbered_name, read_tag
-from .weights import not_finite
 
 __all__ = ["CheckpointError", "CheckpointHook", "NonFiniteWeights"]
 

@@ -11,7 +11,7 @@ from typing import Any
 from detectron2.utils import comm
 
 from ...files import find_damage
-from .weights import WeightsError, not_finite, read_weights
+from ...weights.reading import WeightsError, not_finite, read_weights
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from ...errors import listed
-from .weights import CLASSES_KEY, WeightsError
+from ...weights.reading import CLASSES_KEY, WeightsError
 
 MAX_NAMES = 5  # in an error
 

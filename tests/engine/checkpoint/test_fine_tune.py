@@ -13,9 +13,9 @@ from retinanet_ext.engine import RetinaNetTrainer, evaluate
 from retinanet_ext.engine import trainer as trainer_module
 from retinanet_ext.engine.checkpoint.checkpointer import SafeCheckpointer
 from retinanet_ext.engine.checkpoint.fine_tune import match_classes
-from retinanet_ext.engine.checkpoint.weights import WeightsError, save_weights
 from retinanet_ext.engine.dry_run import dry_run
 from retinanet_ext.modeling.heads.build import build_dense_head
+from retinanet_ext.weights.reading import WeightsError, save_weights
 from tests.helpers.tiny import CLASSES
 
 ANCHORS = 3

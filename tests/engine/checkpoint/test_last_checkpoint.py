@@ -15,7 +15,7 @@ import torch
 
 from retinanet_ext.engine.checkpoint.checkpointer import SafeCheckpointer
 from retinanet_ext.engine.checkpoint.last_checkpoint import candidates
-from retinanet_ext.engine.checkpoint.weights import WeightsError
+from retinanet_ext.weights.reading import WeightsError
 
 
 class Counter:

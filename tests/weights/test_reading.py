@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from retinanet_ext.engine.checkpoint import weights as weights_module
-from retinanet_ext.engine.checkpoint.weights import (
+from retinanet_ext.weights import reading as weights_module
+from retinanet_ext.weights.reading import (
     WeightsError,
     plain_types,
     read_weights,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from retinanet_ext.engine.checkpoint.unpickle import UnsafePickleError, read_pickle
+from retinanet_ext.weights.unpickle import UnsafePickleError, read_pickle
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from ...errors import UserError
+from ..errors import UserError
 
 _DTYPE_CODE = re.compile(r"[<>|=]?(?:[biufc][0-9]{1,2}|[SU][0-9]+)")
 

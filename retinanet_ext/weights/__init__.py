@@ -1,0 +1,1 @@
+"""Weights: what can be loaded and from where, safely."""
