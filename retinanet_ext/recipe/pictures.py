@@ -26,18 +26,18 @@ def choose_size(data: DataFacts, device: str, preset: str) -> Choice:
     on_gpu = device == "cuda"
     shorts = GPU_SHORTS if on_gpu else SHORTS
     least = (GPU_LEAST if on_gpu else LEAST)[preset]
-    most = (GPU_MOST if on_gpu else MOST)[preset]
+    limit = (GPU_MOST if on_gpu else MOST)[preset]
     tenth = float(max(1e-6, sorted(data.sides)[len(data.sides) // 10]))
     wanted = SMALL_OBJECT / tenth
     of_files = max(shorts[0], data.short * ENLARGED)
-    most = max(shorts[0], min(most, of_files))
+    most = max(shorts[0], min(limit, of_files))
     allowed = [x for x in shorts if x <= most]
     short = next((x for x in allowed if x >= max(wanted, min(least, most))), allowed[-1])
     reached = tenth * short
     if reached < SMALL_OBJECT * 0.99:
-        limit = "the pictures are no larger" if short + 1 > of_files else f"limit of '{preset}'"
+        why = "the pictures are no larger" if of_files <= limit else f"the limit of '{preset}'"
         reason = f"nine of ten objects have {reached:.0f} px or more, wanted {SMALL_OBJECT:.0f}: "
-        return _choice(short, data, reason + limit)
+        return _choice(short, data, reason + why)
     return _choice(short, data, f"nine of ten objects have {reached:.0f} px or more then")
 
 
