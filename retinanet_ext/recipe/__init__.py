@@ -9,7 +9,7 @@ from .choose import PRESETS, Wishes, choose_recipe
 from .draft import Draft
 from .facts import DataFacts, Machine
 from .length import Pace, Plan
-from .pace import measure_pace, seconds_since_start
+from .pace import measure_pace, stopwatch
 from .run import default_output_dir, last_words, make_recipe, recipe_file, save_recipe
 
 __all__ = [
@@ -28,5 +28,5 @@ __all__ = [
     "measure_pace",
     "recipe_file",
     "save_recipe",
-    "seconds_since_start",
+    "stopwatch",
 ]

@@ -55,7 +55,7 @@ class Draft:
     def show_rest(self) -> None:
         """A row for each key of the user's that no choice speaks of."""
         shown = {key for row in self.choices for key in row.keys}
-        for key in sorted(self.given - shown):
+        for key in sorted(self.given - shown - {"OUTPUT_DIR"}):
             value = get_key(self.cfg, key)
             self.choices.append(Choice(key, str(value), YOURS, {key: value}))
             self.note(key)
@@ -68,6 +68,8 @@ class Draft:
         keys = {**choice.keys, **yours}
         if not own:
             return Choice(choice.setting, words, YOURS, keys)
+        if choice.reason == YOURS:
+            return Choice(choice.setting, choice.value, f"{YOURS}: {words}", keys)
         return Choice(choice.setting, choice.value, f"{choice.reason}; {YOURS}: {words}", keys)
 
 

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from statistics import mean
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils.events import EventStorage
 
-from ..console import hushed
 from ..engine.evaluating.pooled import evaluated_model
 from ..engine.trainer import RetinaNetTrainer
 from .length import Pace
 
-__all__ = ["measure_pace", "seconds_since_start"]
+__all__ = ["measure_pace", "stopwatch"]
 
 Clock = Callable[[], float]
 
-LOADED = time.monotonic()
-BEFORE_LOADED = 5.0  # seconds until this module is loaded, where the system does not tell
+LONGEST_LOADING = 15.0  # seconds from the start of the process; more were spent on something else
 WARM_UP = 3  # steps that do not count: memory is taken, the data workers fill their queues
 LEAST_STEPS, MOST_STEPS = 8, 60
 OF_BUDGET = 0.03  # share of the time that measuring steps may take, beyond the least
@@ -50,7 +50,7 @@ def measure_pace(
         UserError, TrainingFailed: as in the training itself.
     """
     started = clock()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, hushed():
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, _silence():
         cfg = _for_measuring(cfg, folder)
         trainer = RetinaNetTrainer(cfg)
         trainer.resume_or_load(resume=False)
@@ -67,8 +67,25 @@ def measure_pace(
     return Pace(step=step, evaluation=evaluation, setup=setup, end=END)
 
 
-def seconds_since_start() -> float:
-    """How long this process has been running."""
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Nothing is logged: the training will say all of it."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def stopwatch() -> Callable[[], float]:
+    """Counts seconds from now, and from the start of the process where that was a moment ago."""
+    begun, before = time.monotonic(), min(_age_of_process(), LONGEST_LOADING)
+    return lambda: before + time.monotonic() - begun
+
+
+def _age_of_process() -> float:
+    """Seconds; 0 where the system does not tell."""
     try:
         with open("/proc/self/stat") as file:
             after_name = file.read().rpartition(")")[2].split()
@@ -76,7 +93,7 @@ def seconds_since_start() -> float:
             up = float(file.read().split()[0])
         return max(0.0, up - int(after_name[19]) / os.sysconf("SC_CLK_TCK"))
     except (OSError, ValueError, IndexError, AttributeError):
-        return BEFORE_LOADED + time.monotonic() - LOADED
+        return 0.0
 
 
 def _for_measuring(cfg: CfgNode, folder: str) -> CfgNode:

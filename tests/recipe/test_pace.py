@@ -9,7 +9,6 @@ import pytest
 
 from retinanet_ext import get_cfg
 from retinanet_ext.recipe import pace
-from retinanet_ext.recipe.pace import seconds_since_start
 
 
 class Machine:
@@ -45,9 +44,12 @@ def test_it_takes_longer_where_the_budget_allows_and_never_too_long():
     assert 27 / 2 <= slow.steps - pace.WARM_UP <= 27 / 2 + 1
 
 
-def test_this_process_has_been_running_for_a_while():
-    before = seconds_since_start()
-    assert 0 < before <= seconds_since_start() < 24 * 3600
+def test_the_stopwatch_counts_the_start_of_a_young_process_only(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pace, "_age_of_process", lambda: 7.0)
+    spent = pace.stopwatch()
+    assert 7 <= spent() <= spent() < 60
+    monkeypatch.setattr(pace, "_age_of_process", lambda: 5000.0)
+    assert pace.LONGEST_LOADING <= pace.stopwatch()() < 60
 
 
 def test_the_measured_run_writes_nothing_to_the_output_folder():

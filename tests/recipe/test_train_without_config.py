@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +40,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[argparse.Namespace]:
     jobs: list[argparse.Namespace] = []
     monkeypatch.setattr(command, "launch_job", lambda main, args: jobs.append(args))
     monkeypatch.setattr(options, "measure_pace", lambda *_: Pace(1.0, 1.0, 0.0, 5.0, 4.0))
-    monkeypatch.setattr(options, "seconds_since_start", lambda: 10.0)
+    monkeypatch.setattr(options, "stopwatch", lambda: lambda: 10.0)
     return jobs
 
 
@@ -135,12 +136,16 @@ def test_a_mistake_is_one_sentence(words, said, started, cells, capsys):
     assert main(["train", *(x.format(cells=cells) for x in words)]) == 2
     error = capsys.readouterr().err
     lines = [x for x in error.splitlines() if x.startswith("retinanet-ext: ")]
-    assert len(lines) == 1 and pytest.importorskip("re").search(said, lines[0]), error
+    assert len(lines) == 1 and re.search(said, lines[0]), error
     assert not started and not Path("output").exists()
 
 
 def test_processes_of_torchrun_are_told_to_use_the_file(started, cells, capsys, monkeypatch):
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    for name in ("RANK", "LOCAL_RANK", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
     assert main(["train", "--data", str(cells)]) == 2
     assert "recipe.yaml" in capsys.readouterr().err
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ...config import get_cfg
 from ...config.load import merge_opts
 from ...data.datasets.command_line import name_datasets, split_flag
 from ...data.datasets.register import register_builtin_datasets
+from ...data.formats import detect
+from ...engine.job import start_logging
+from ...engine.launch.cluster import find_job
 from ...engine.launch.restarts import continues_job, job_starts
 from ...engine.user_modules import import_modules
 from ...errors import InputError
@@ -22,12 +28,10 @@ from ...recipe import (
     measure_pace,
     recipe_file,
     save_recipe,
-    seconds_since_start,
+    stopwatch,
 )
 
 __all__ = ["add_recipe", "recipe_options", "take_data"]
-
-STARTERS = ("TORCHELASTIC_RUN_ID", "RANK")  # in the environment of a process of torchrun
 
 
 def recipe_options() -> argparse.ArgumentParser:
@@ -87,7 +91,8 @@ def add_recipe(args: argparse.Namespace) -> str:
     Raises:
         UserError: what is wrong with the options or the data.
     """
-    if any(name in os.environ for name in STARTERS) or args.num_machines > 1:
+    spent = stopwatch()
+    if find_job() is not None or args.num_machines > 1:
         raise InputError(
             "without --config-file the settings are chosen by one process; start it without "
             "torchrun and --num-machines, and then train with the recipe.yaml that it writes"
@@ -107,18 +112,29 @@ def add_recipe(args: argparse.Namespace) -> str:
         print(f"{path}: continuing with what was chosen for this run")
     else:
         cfg.MODEL.DEVICE = "cpu" if args.num_gpus == 0 else args.device or cfg.MODEL.DEVICE
-        name_datasets(cfg, args.train, args.val, args.classes)
+        start_logging(None, args.verbose)
+        with _one_line_about_the_data():
+            name_datasets(cfg, args.train, args.val, args.classes)
         wishes = Wishes(args.minutes, args.epochs, args.preset or "balanced")
         command = ["retinanet-ext", *_words_of_command()]
-        text = make_recipe(
-            cfg, given, wishes, measure_pace, seconds_since_start, command, max(1, args.num_gpus)
-        )
+        text = make_recipe(cfg, given, wishes, measure_pace, spent, command, max(1, args.num_gpus))
         folder = tempfile.mkdtemp(prefix="retinanet_ext_") if args.dry_run else output_dir
         path = save_recipe(folder, text)
         print(f"{path}: these settings; edit them and train with --config-file {path}\n")
     args.config_file = path
     args.train = args.val = args.classes = args.data = None  # the file has them
     return output_dir
+
+
+@contextmanager
+def _one_line_about_the_data() -> Iterator[None]:
+    """The recipe says in one line what was taken for what; detection need not, for each file."""
+    detection = logging.getLogger(detect.__module__)
+    detection.disabled = True
+    try:
+        yield
+    finally:
+        detection.disabled = False
 
 
 def _words_of_command() -> list[str]:
