@@ -17,7 +17,7 @@ from ..engine.launch.stopping import quiet_signals
 from ..engine.setup import default_argument_parser, setup
 from ..recipe import last_words
 from .common import check_config_is_named, check_device, debug_options, pairs, run_guarded
-from .options.train import add_recipe, recipe_options, take_data
+from .options.train import RECIPE_OPTIONS, add_recipe, recipe_options, take_data
 
 __all__ = ["add_parser", "main", "run", "start"]
 
@@ -34,10 +34,12 @@ def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(
         name,
         description=DESCRIPTIONS[name],
-        parents=_parents(),
+        parents=_parents() if name == "train" else _parents()[:-1],
         add_help=False,  # the first of them has it
     )
-    parser.set_defaults(run=start, **({"eval_only": True} if name == "evaluate" else {}))
+    parser.set_defaults(run=start)
+    if name == "evaluate":
+        parser.set_defaults(eval_only=True, **dict.fromkeys(RECIPE_OPTIONS))
     return parser
 
 

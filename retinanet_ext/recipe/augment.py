@@ -7,14 +7,13 @@ from collections.abc import Sequence
 
 from .choice import Choice
 from .facts import DataFacts
+from .pictures import tenth_side
 
 __all__ = ["choose_augmentation", "choose_flips", "why_no_flip"]
 
 FEW_PICTURES = 2000
-NUMBERS = (
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
-    *("eleven", "twelve"),
-)
+LEAST_SCALE = 0.6  # of a picture in a mosaic, and no object of ten but one is then
+SMALLEST = 18.0  # smaller than this, px
 SUITS = r"(spades?|hearts?|diamonds?|clubs?)"
 CORNER = r"^(10|[2-9akqj]) ?[shdc]$"  # of a card, as "10h"
 RANKS = r"(ace|king|queen|jack|joker|deuce)"
@@ -23,7 +22,8 @@ MEANINGS = {
     "left and right": r"\b(left|right|l|r|links|rechts|clockwise|counterclockwise|anticlockwise)\b",
     "letters": r"^(letter |char(acter)? )?[a-z]$",
     "digits": r"^(digit |number |no )?[0-9]{1,3}$|^(digit|number) ",
-    "numbers": rf"^({'|'.join(NUMBERS)})$",
+    # Words for numbers without a zero are counts, of pips or fingers, which a mirror leaves.
+    "digits as words": r"^(zero|nought|null)$",
     "playing cards": rf"^{RANKS}s?$|\b{RANKS} of\b|\bof {SUITS}\b|^{SUITS}$|{CORNER}",
     "text": r"\b(text|words?|letters?|digits?|numbers?|licen[cs]e plates?|barcode|ocr|font)\b",
     "directions": r"\b(arrow|turn|forward|backward|east|west|north ?east|north ?west)\b",
@@ -66,9 +66,10 @@ def choose_augmentation(data: DataFacts, short: int, preset: str) -> Choice:
             {"INPUT.AUG": ["Default"]},
         )
     tall, wide = _median_shape(data, short)
-    prob = 0.3 if preset == "fast" else 0.5
+    prob = 0.5 if preset == "accurate" else 0.3
+    least = min(1.0, max(LEAST_SCALE, SMALLEST / (tenth_side(data) * short)))
     steps = [
-        {"NAME": "Mosaic", "PROB": prob, "SIZE": [tall, wide], "SCALE": [0.6, 1.4]},
+        {"NAME": "Mosaic", "PROB": prob, "SIZE": [tall, wide], "SCALE": [round(least, 2), 1.4]},
         "Default",
         {"NAME": "RandomBrightness", "RANGE": [0.7, 1.3]},
         {"NAME": "RandomContrast", "RANGE": [0.7, 1.3]},

@@ -66,7 +66,7 @@ def choose_recipe(
     cfg, preset = draft.cfg, wishes.preset
     draft.take(choose_network(machine, preset))
     draft.take(choose_size(data, machine.device, preset))
-    _take_steps(draft, data, machine, preset)
+    _take_steps(draft, data, machine)
     draft.take(choose_flips(data.class_names))
     draft.take(choose_augmentation(data, cfg.INPUT.MIN_SIZE_TEST, preset))
     if crowded := _crowded(data):
@@ -81,21 +81,26 @@ def choose_recipe(
     validate_cfg(cfg)
 
 
-def _take_steps(draft: Draft, data: DataFacts, machine: Machine, preset: str) -> None:
+def _take_steps(draft: Draft, data: DataFacts, machine: Machine) -> None:
     """Batch, norm and learning rate."""
     cfg = draft.cfg
     short, long = max(cfg.INPUT.MIN_SIZE_TRAIN), cfg.INPUT.MAX_SIZE_TRAIN
-    is_large = cfg.MODEL.FPN.OUT_CHANNELS > 128
     pixels = short * min(long, round(short * data.aspect))
-    draft.take(choose_batch(machine, is_large, pixels, data.images, preset))
-    _follow_batch(draft, machine, is_large)
+    has_weights = bool(cfg.MODEL.WEIGHTS)
+    draft.take(choose_batch(machine, _is_large(cfg), has_weights, pixels, data.images))
+    _follow_batch(draft, machine)
 
 
-def _follow_batch(draft: Draft, machine: Machine, is_large: bool) -> None:
+def _follow_batch(draft: Draft, machine: Machine) -> None:
     cfg = draft.cfg
-    batch = cfg.SOLVER.IMS_PER_BATCH
-    draft.take(batch_norm(cfg.MODEL.BACKBONE.NAME, cfg.MODEL.WEIGHTS, batch // machine.gpus))
-    draft.take(choose_optimizer(is_large, batch))
+    batch, weights = cfg.SOLVER.IMS_PER_BATCH, cfg.MODEL.WEIGHTS
+    draft.take(batch_norm(cfg.MODEL.BACKBONE.NAME, weights, batch // machine.gpus))
+    draft.take(choose_optimizer(_is_large(cfg), bool(weights), batch))
+
+
+def _is_large(cfg: CfgNode) -> bool:
+    """Whether it is the network of the paper, not a small one for CPUs."""
+    return cfg.MODEL.FPN.OUT_CHANNELS > 128
 
 
 def _crowded(data: DataFacts) -> Choice | None:
@@ -129,7 +134,7 @@ def _take_length(
         _take_plan(draft, data, plan, f"--epochs {wishes.epochs:g}")
     else:
         minutes = wishes.minutes if wishes.minutes is not None else MINUTES[machine.device]
-        _fit_into(draft, data, machine, 60 * minutes, measure, spent)
+        _fit_into(draft, data, machine, 60 * minutes, wishes.preset, measure, spent)
 
 
 def _fit_into(
@@ -137,6 +142,7 @@ def _fit_into(
     data: DataFacts,
     machine: Machine,
     budget: float,
+    preset: str,
     measure: Measure,
     spent: Callable[[], float],
 ) -> None:
@@ -151,7 +157,7 @@ def _fit_into(
         if epochs >= FEWEST_EPOCHS or again is None or not is_free or machine.device == "cuda":
             break
         draft.take(again)
-        draft.take(choose_augmentation(data, draft.cfg.INPUT.MIN_SIZE_TEST, "fast"))
+        draft.take(choose_augmentation(data, draft.cfg.INPUT.MIN_SIZE_TEST, preset))
         draft.take(choose_anchors(draft.cfg, data))
     reason = (
         f"{budget / 60:g} minutes at {pace.step:.2g} s a step, {pace.evaluation:.2g} s to evaluate"
@@ -181,7 +187,7 @@ def _measure_in_memory(
             {"SOLVER.IMS_PER_BATCH": batch // 2},
         )
         draft.take(half)
-        _follow_batch(draft, machine, draft.cfg.MODEL.FPN.OUT_CHANNELS > 128)
+        _follow_batch(draft, machine)
 
 
 def _take_plan(draft: Draft, data: DataFacts, plan: Plan, reason: str) -> None:

@@ -28,7 +28,9 @@ WARM_UP = 3  # steps that do not count: memory is taken, the data workers fill t
 LEAST_STEPS, MOST_STEPS = 8, 60
 OF_BUDGET = 0.03  # share of the time that measuring steps may take, beyond the least
 PICTURES = 12  # that are evaluated
+SCORING = 2.0  # seconds of an evaluation that are not the network's: AP, and two checkpoints
 END = 4.0  # seconds of the last tables and files
+REPORT = 15.0  # seconds of the page about the results, beside looking at the pictures again
 
 
 def measure_pace(
@@ -60,11 +62,12 @@ def measure_pace(
         finally:
             if hasattr(trainer.data_loader, "close"):
                 trainer.data_loader.close()
-        evaluation = 0.0
+        once = evaluation = 0.0
         if val_images:
-            evaluation = _seconds_per_picture(cfg, trainer, clock) * val_images
-            evaluation *= 2 if trainer.ema else 1
-    return Pace(step=step, evaluation=evaluation, setup=setup, end=END)
+            once = _seconds_per_picture(cfg, trainer, clock) * val_images
+            evaluation = SCORING + once * (2 if trainer.ema else 1)
+    reports = val_images and cfg.TEST.get("REPORT", False)  # a key of the report's
+    return Pace(step, evaluation, setup=setup, end=END + (REPORT + once if reports else 0.0))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -70,7 +71,8 @@ def make_recipe(
     show(f"{count(len(data.class_names), 'class', 'classes')}: {', '.join(data.class_names)}")
     cfg.MODEL.RETINANET.NUM_CLASSES = len(data.class_names)
     machine = look_around(cfg.MODEL.DEVICE, gpus)
-    cfg.MODEL.DEVICE = machine.device if cfg.MODEL.DEVICE.startswith("cuda") else cfg.MODEL.DEVICE
+    if machine.device == "cpu":  # also where it asks for a GPU and there is none
+        cfg.MODEL.DEVICE = "cpu"
     choose_recipe(draft, data, machine, wishes, measure, spent)
     assert names == [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST], "choices leave the datasets alone"
     show("")
@@ -102,12 +104,17 @@ def last_words(output_dir: str) -> list[str]:
             f"best model: {os.path.join(output_dir, 'model_best.pth')}, AP {ap:.1f}, "
             f"AP50 {ap50:.1f} after {iteration + 1} iterations"
         )
-    if os.path.isfile(report := os.path.join(output_dir, "report.html")):
-        lines.append(f"report: {report}")
+    lines += [f"report: {path}" for path in _reports(output_dir)]
     which = " --weights best" if best else ""
     words = f"retinanet-ext predict {shlex.quote(output_dir)} PICTURES{which} --output found"
     lines.append(f"use it: {words}")
     return lines
+
+
+def _reports(output_dir: str) -> list[str]:
+    """Beside the detections of each set, where there are reports."""
+    folder = Path(output_dir, "inference")
+    return [str(path) for path in sorted(folder.rglob("report.html"))]
 
 
 def _best(path: str) -> tuple[int, dict[str, Any]] | None:

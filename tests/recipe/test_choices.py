@@ -54,9 +54,9 @@ def test_every_network_makes_a_valid_config(preset: str, weights: str):
     machine = Machine("cuda" if weights else "cpu", weights=frozenset({weights} - {""}))
     draft = Draft(get_cfg(), ())
     draft.take(choose_network(machine, preset))
-    draft.take(choose_batch(machine, bool(weights), 10**5, 300, preset))
+    draft.take(choose_batch(machine, bool(weights), bool(weights), 10**5, 300))
     draft.take(batch_norm(draft.cfg.MODEL.BACKBONE.NAME, draft.cfg.MODEL.WEIGHTS, 4))
-    draft.take(choose_optimizer(bool(weights), 4))
+    draft.take(choose_optimizer(bool(weights), bool(weights), 4))
     draft.take(choose_size(facts(), machine.device, preset))
     draft.take(choose_flips(["a cat"]))
     draft.take(choose_augmentation(facts(), 320, preset))
@@ -75,10 +75,10 @@ def test_small_objects_get_larger_pictures_and_never_smaller_ones(preset: str, d
 
 
 def test_the_size_is_the_smallest_that_shows_small_objects():
-    found = choose_size(facts(0.06, (4000, 3000)), "cpu", "balanced")
+    found = choose_size(facts(0.055, (4000, 3000)), "cpu", "balanced")
     short = found.keys["INPUT.MIN_SIZE_TEST"]
-    assert short * 0.06 >= SMALL_OBJECT > (short - 64) * 0.06
-    assert "24" in found.reason or "27" in found.reason
+    assert short * 0.055 >= SMALL_OBJECT > (short - 64) * 0.055
+    assert f"{short * 0.055:.0f} px" in found.reason
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -90,9 +90,12 @@ def test_sizes_fit_together_and_do_not_enlarge_pictures_much(seed: int):
     train, short, long = (
         keys[f"INPUT.{x}"] for x in ("MIN_SIZE_TRAIN", "MIN_SIZE_TEST", "MAX_SIZE_TEST")
     )
-    assert train == sorted(train) and train[-1] == short <= long <= 2 * short + 32
+    assert train == sorted(train) and short in train and train[-1] <= 1.2 * short
+    assert short <= long <= 2 * short + 32
     assert short <= max(192, 1.25 * min(size))
-    assert long == keys["INPUT.MAX_SIZE_TRAIN"]
+    assert train[-1] <= keys["INPUT.MAX_SIZE_TRAIN"] <= 2 * train[-1] + 32
+    if min(data.sides) * short < SMALL_OBJECT:  # not made still smaller in training
+        assert train[0] >= 0.8 * short
 
 
 def test_too_few_epochs_make_smaller_pictures_down_to_256():
@@ -110,7 +113,7 @@ def test_the_batch_fits_into_memory_and_set(seed: int):
     )
     images, pixels = rng.randint(1, 2000), rng.randint(10**4, 10**6)
     is_large = rng.random() < 0.5
-    keys = choose_batch(machine, is_large, pixels, images, "balanced").keys
+    keys = choose_batch(machine, is_large, rng.random() < 0.5, pixels, images).keys
     batch = keys["SOLVER.IMS_PER_BATCH"]
     per_device = batch // machine.gpus
     assert batch == per_device * machine.gpus and per_device & (per_device - 1) == 0
@@ -121,11 +124,11 @@ def test_the_batch_fits_into_memory_and_set(seed: int):
 
 def test_learning_rate_follows_the_batch():
     def rate(is_large: bool, batch: int) -> float:
-        return choose_optimizer(is_large, batch).keys["SOLVER.BASE_LR"]
+        return choose_optimizer(is_large, True, batch).keys["SOLVER.BASE_LR"]
 
     assert rate(True, 16) == pytest.approx(0.01)
     assert rate(True, 8) == pytest.approx(0.005)
-    assert rate(False, 16) == pytest.approx(2 * rate(False, 4))
+    assert rate(False, 16) == pytest.approx(2 * rate(False, 4), rel=0.01)
 
 
 def test_batch_norm_is_frozen_in_small_batches_of_pretrained_networks_only():
@@ -147,7 +150,7 @@ def test_batch_norm_is_frozen_in_small_batches_of_pretrained_networks_only():
         ["letter_q"],
         ["0", "7"],
         ["digit 3"],
-        ["one", "two", "three"],
+        ["zero", "one", "two"],
         ["ace of spades"],
         ["10h", "Qs"],
         ["king", "queen", "jack"],
@@ -163,6 +166,7 @@ def test_names_that_a_mirror_changes_forbid_flips(names: list[str]):
     "names",
     [
         ["RBC", "WBC", "Platelets"],
+        ["one", "two", "three", "four", "five", "six"],  # dice
         ["cat", "dog"],
         ["person", "bicycle", "handbag"],
         ["copyright sign"],  # no word "right"
@@ -182,5 +186,7 @@ def test_small_sets_get_mosaics_at_the_pictures_shape_and_large_ones_do_not():
     assert mosaic["NAME"] == "Mosaic" and mosaic["SIZE"] == [384, 512]
     upright = choose_augmentation(facts(size=(480, 640)), 384, "balanced").keys["INPUT.AUG"][0]
     assert upright["SIZE"] == [512, 384]
+    small = choose_augmentation(facts(side=0.05), 384, "balanced").keys["INPUT.AUG"][0]
+    assert mosaic["SCALE"][0] < small["SCALE"][0] <= 1 < small["SCALE"][1]
     many = choose_augmentation(facts(images=5000), 384, "balanced")
     assert many.keys["INPUT.AUG"] == ["Default"]

@@ -31,7 +31,9 @@ from ...recipe import (
     stopwatch,
 )
 
-__all__ = ["add_recipe", "recipe_options", "take_data"]
+__all__ = ["RECIPE_OPTIONS", "add_recipe", "recipe_options", "take_data"]
+
+RECIPE_OPTIONS = ("data", "minutes", "epochs", "preset")
 
 
 def recipe_options() -> argparse.ArgumentParser:
@@ -72,7 +74,7 @@ def take_data(args: argparse.Namespace) -> bool:
         args.train = args.data
     chooses = not args.config_file and args.train is not None and not args.eval_only
     if not chooses:
-        for name in ("minutes", "epochs", "preset"):
+        for name in RECIPE_OPTIONS[1:]:
             if getattr(args, name) is not None:
                 what = "--config-file" if args.config_file else "--data"
                 reason = "says how long and what" if args.config_file else "is missing"
