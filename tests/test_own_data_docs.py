@@ -40,7 +40,12 @@ TINY = {
         *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64"),
     ],
     "5. Draw": ["--score-thresh", "0"],
+    "Train": [
+        *("SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0"),
+        *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64", "MODEL.WEIGHTS", ""),
+    ],
 }
+THREE = ("Check", "Train", "Use")
 
 
 def commands() -> dict[str, list[list[str]]]:
@@ -85,7 +90,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(heading: str) -> str:
     """Run a section's command in a process of its own; return what it printed."""
-    (name,) = [x for x in COMMANDS if x.startswith(heading)]
+    (name,) = [x for x in COMMANDS if x.startswith(heading) or x == heading]
     ((program, *words),) = COMMANDS[name]
     start = ["-m", "retinanet_ext"] if program == "retinanet-ext" else []
     environment = {
@@ -121,6 +126,22 @@ def colours(path: Path) -> int:
     picture = np.asarray(Image.open(path).convert("RGB"))
     assert picture.shape[0] > 200 and picture.shape[1] > 1000
     return len(np.unique(picture.reshape(-1, 3), axis=0))
+
+
+@pytest.mark.slow
+def test_the_three_commands_need_no_config(folder):
+    write_cells(folder)
+    assert "Nothing found." in run("Check")
+    trained = run("Train")
+    assert "validation: cells/val.json, 2 pictures" in trained
+    assert "yours: SOLVER.IMS_PER_BATCH 2" in trained
+    assert (folder / "output" / "cells" / "recipe.yaml").is_file()
+    (line,) = [x for x in trained.splitlines() if x.startswith("use it: ")]
+    (words,) = COMMANDS["Use"]
+    shown = shlex.split(line.removeprefix("use it: "))
+    assert [x if x != "PICTURES" else "new_pictures" for x in shown] == words
+    run("Use")
+    assert len((folder / "found" / "predictions.jsonl").read_text().splitlines()) == 2
 
 
 @pytest.mark.slow
@@ -229,7 +250,7 @@ def test_datasets_can_stand_in_the_config(folder):
 
 
 def others() -> list:
-    names = [x for x in COMMANDS if x not in FORMATS and not x.startswith(FIVE)]
+    names = [x for x in COMMANDS if x not in FORMATS and not x.startswith(FIVE) and x not in THREE]
     # The search for anchors takes seconds.
     return [pytest.param(x, marks=pytest.mark.slow) if x == "Anchors" else x for x in names]
 

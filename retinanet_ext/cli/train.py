@@ -1,5 +1,5 @@
 """``retinanet-ext train`` and ``evaluate``, and the body of ``train_net.py``: from the command line
-to a trained, evaluated or dry-run detector.
+to a trained, evaluated or dry-run detector. Without a config, :mod:`~retinanet_ext.recipe` has one.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from ..engine.launch.launching import launch_job
 from ..engine.launch.output_lock import release_output_dir
 from ..engine.launch.stopping import quiet_signals
 from ..engine.setup import default_argument_parser, setup
+from ..recipe import last_words
 from .common import check_config_is_named, check_device, debug_options, pairs, run_guarded
+from .options.train import RECIPE_OPTIONS, add_recipe, recipe_options, take_data
 from .run_report import report_after_training
 
 __all__ = ["add_parser", "main", "run", "start"]
 
 DESCRIPTIONS = {
-    "train": "Train a detector from a config file, on GPUs or CPUs; with --resume, continue the "
-    "run in OUTPUT_DIR; with --dry-run, see in seconds whether it would work.",
+    "train": "Train a detector on --data, or from a config file, on GPUs or CPUs; with --resume, "
+    "continue the run in OUTPUT_DIR; with --dry-run, see in seconds whether it would work.",
     "evaluate": "Evaluate MODEL.WEIGHTS, or with --resume the last checkpoint in OUTPUT_DIR, on "
     "DATASETS.TEST.",
 }
@@ -35,10 +37,12 @@ def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(
         name,
         description=DESCRIPTIONS[name],
-        parents=[default_argument_parser(), debug_options()],
+        parents=_parents() if name == "train" else _parents()[:-1],
         add_help=False,  # the first of them has it
     )
-    parser.set_defaults(run=start, **({"eval_only": True} if name == "evaluate" else {}))
+    parser.set_defaults(run=start)
+    if name == "evaluate":
+        parser.set_defaults(eval_only=True, **dict.fromkeys(RECIPE_OPTIONS))
     return parser
 
 
@@ -73,11 +77,20 @@ def start(args: argparse.Namespace) -> int:
         UserError, TrainingFailed: as :func:`main`, also where a started process raised it.
     """
     args.opts = pairs(args.opts)
-    check_config_is_named(args)
+    chooses = take_data(args)
+    if not chooses:
+        check_config_is_named(args)
     check_device(args.device)
     check_launch(args)
+    output_dir = add_recipe(args) if chooses else ""
     launch_job(main, args)
+    if chooses and not args.dry_run:
+        print(*last_words(output_dir), sep="\n")
     return 0
+
+
+def _parents() -> list[argparse.ArgumentParser]:
+    return [default_argument_parser(), debug_options(), recipe_options()]
 
 
 def run(argv: list[str] | None = None) -> None:
@@ -92,7 +105,7 @@ def run(argv: list[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(
         description=DESCRIPTIONS["train"],
-        parents=[default_argument_parser(), debug_options()],
+        parents=_parents(),
         add_help=False,  # the first of them has it
     )
     args = parser.parse_args(argv)

@@ -27,6 +27,9 @@ datasets.add(
     "VAL_FRACTION", 0.2, at_least=0, below=1, meaning="the fraction of the images to validate on"
 )
 datasets.add("SPLIT_SEED", 0)
+# Whether pictures that are the same or nearly so are on one side of SPLIT, for which each is opened
+# once: by a difference hash of 256 bits, see data/datasets/similar.py. False: only names count.
+datasets.add("SPLIT_SIMILAR_TOGETHER", True)
 # Folder for annotations that were read; "" is ~/.cache/retinanet_ext (or $XDG_CACHE_HOME),
 # "none" keeps none.
 datasets.add("CACHE_DIR", "")

@@ -61,7 +61,9 @@ def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
         "COCO json, folder of VOC xml, YOLO data.yaml or CSV, with the folder of its images where "
         "that cannot be guessed; or the name of a registered dataset"
     )
-    parser.add_argument("--train", metavar="ANN[:IMAGES]", help=what)
+    train = parser.add_mutually_exclusive_group()
+    train.add_argument("--data", metavar="FOLDER", help="what train --data takes: same as --train")
+    train.add_argument("--train", metavar="ANN[:IMAGES]", help=what)
     parser.add_argument("--val", metavar="ANN[:IMAGES]", help="the same for validation")
     parser.add_argument(
         "--classes", default="", metavar="FILE", help="class names where VOC or CSV list none"
@@ -86,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
         UserError: names the option or the file, and what can be done.
     """
     cfg = load_cfg(args)
+    args.train = args.data or args.train
     outputs = _check_outputs(args)
     sources = [load_table(*x, cfg, args.classes) for x in _specs(args, cfg)]
     tables = [source.table for source in sources]

@@ -19,6 +19,7 @@ from ..formats import BoxTable, Source, default_cache_dir, detect, read_cached
 from .bad_pictures import note_unopened, require_pictures, without_bad_pictures
 from .class_rules import ClassRules, class_map, resolve_class_names
 from .entries import Entry, extra_entries
+from .similar import group_similar
 from .split import split_images
 from .usable import usable_table
 
@@ -123,9 +124,12 @@ def register_extra_datasets(cfg: CfgNode, names: Iterable[str] | None = None) ->
         first_read = asked[0].source.annotations
         raise InputError(f"{first_read}: has no object, and so no class; there is nothing to learn")
     class_names = resolve_class_names(tables, rules, cfg.DATASETS.TRAIN) if asked else {}
+    groups: dict[Source, list[int]] = {}
     for entry in asked:
         table, resolved = tables[entry.name], class_names[entry.name]
-        images = _images(entry, table, cfg)
+        if entry.split and cfg.DATASETS.SPLIT_SIMILAR_TOGETHER and entry.source not in groups:
+            groups[entry.source] = group_similar(table.file_names)
+        images = _images(entry, table, cfg, groups.get(entry.source))
         new_class = class_map(table, rules, resolved)
         dataset = ExtraDataset(
             entry.name, table, resolved, new_class, images, entry.source.annotations
@@ -155,10 +159,12 @@ def _kind_of(error: Exception) -> type[UserError]:
     return FileError if isinstance(error, OSError) else InputError
 
 
-def _images(entry: Entry, table: BoxTable, cfg: CfgNode) -> list[int]:
+def _images(entry: Entry, table: BoxTable, cfg: CfgNode, groups: list[int] | None) -> list[int]:
     node, images = cfg.DATASETS, list(range(len(table)))
     if entry.split:
-        images = split_images(table.file_names, entry.split, node.VAL_FRACTION, node.SPLIT_SEED)
+        images = split_images(
+            table.file_names, entry.split, node.VAL_FRACTION, node.SPLIT_SEED, groups
+        )
     trains = entry.name in node.TRAIN or bool(entry.split)
     if entry.split == "val" and cfg.DATALOADER.ON_ERROR == "skip":  # evaluation skips nothing
         note_unopened(table, images)

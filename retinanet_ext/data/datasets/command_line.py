@@ -9,11 +9,11 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from ...errors import InputError, UserError
+from ...errors import InputError, UserError, count
 from ..formats import Source, detect, yolo_subsets
 from .entries import absolute
 
-__all__ = ["NAMES", "has_own_val", "name_datasets", "source_of", "split_flag"]
+__all__ = ["NAMES", "describe_rows", "has_own_val", "name_datasets", "source_of", "split_flag"]
 
 NAMES = {"train": "custom_train", "val": "custom_val"}
 
@@ -56,6 +56,32 @@ def name_datasets(
         row for row in cfg.DATASETS.EXTRA if not isinstance(row, dict) or row.get("NAME") not in new
     ]
     cfg.DATASETS.EXTRA = [*kept, *new.values()]
+
+
+def describe_rows(cfg: CfgNode, train_images: int, val_images: int) -> str:
+    """What :func:`name_datasets` took for what, in one line.
+
+    Args:
+        cfg: with its entries.
+        train_images, val_images: how many pictures were read.
+    """
+    rows = {row["NAME"]: row for row in cfg.DATASETS.EXTRA}
+    train, val = (rows.get(NAMES[part]) for part in ("train", "val"))
+    assert train is not None, "name_datasets has named it"
+    line = f"training: {_told(train)} ({train['FORMAT']}), {count(train_images, 'picture')}"
+    if val is None:
+        return f"{line}; validation: none"
+    if train.get("SPLIT"):
+        return f"{line}; validation: {count(val_images, 'picture')} of it, held back"
+    return f"{line}; validation: {_told(val)}, {count(val_images, 'picture')}"
+
+
+def _told(row: dict[str, Any]) -> str:
+    """The path of an entry, from the current folder where that is shorter, and its list."""
+    path = row["ANNOTATIONS"]
+    with contextlib.suppress(ValueError):  # another drive
+        path = min(path, os.path.relpath(path), key=len)
+    return f"{path} ({row['SUBSET']})" if row.get("SUBSET") else path
 
 
 def split_flag(value: str) -> tuple[str, str]:

@@ -11,7 +11,13 @@ from ...errors import InputError
 __all__ = ["split_images"]
 
 
-def split_images(file_names: Sequence[str], part: str, fraction: float, seed: int) -> list[int]:
+def split_images(
+    file_names: Sequence[str],
+    part: str,
+    fraction: float,
+    seed: int,
+    groups: Sequence[int] | None = None,
+) -> list[int]:
     """Indices of the images of one part.
 
     The side of an image depends only on its file name (without folder) and the seed: images that
@@ -23,11 +29,14 @@ def split_images(file_names: Sequence[str], part: str, fraction: float, seed: in
         part: "train" or "val".
         fraction: fraction of "val", in (0, 1).
         seed: another one gives another split.
+        groups: of each image; those of one group are on the side of its lowest name.
 
     Raises:
-        ValueError: there are not two images with different names.
+        ValueError: there are not two images with different names, or not two groups.
     """
     places = [_place(name, seed) for name in file_names]
+    if groups is not None:
+        places = _of_groups(file_names, places, groups)
     if len(set(places)) < 2:
         raise InputError(
             f"{len(places)} image(s) cannot be split into a training and a validation part; give "
@@ -36,6 +45,17 @@ def split_images(file_names: Sequence[str], part: str, fraction: float, seed: in
     lowest, highest = min(places), max(places)
     in_val = [p == lowest or (p < fraction and p != highest) for p in places]
     return [i for i, val in enumerate(in_val) if val == (part == "val")]
+
+
+def _of_groups(
+    file_names: Sequence[str], places: Sequence[float], groups: Sequence[int]
+) -> list[float]:
+    """For each image the place of its group's first one by name."""
+    first: dict[int, tuple[str, float]] = {}
+    for name, place, group in zip(file_names, places, groups, strict=True):
+        named = os.path.basename(name), place
+        first[group] = min(first.get(group, named), named)
+    return [first[group][1] for group in groups]
 
 
 def _place(path: str, seed: int) -> float:

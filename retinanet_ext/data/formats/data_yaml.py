@@ -56,6 +56,8 @@ def load_data_yaml(path: str) -> dict[str, Any]:
         given = next((content[name] for name in names if content.get(name)), None)
         if given is not None:
             content[part] = given
+    if content.get("train") and content.get("test") and not content.get("val"):
+        content["val"] = content["test"]  # as of folders
     return content
 
 
@@ -108,9 +110,29 @@ def _from_class_list(path: Path) -> dict[str, Any]:
         if found:
             content[part] = found
     if not any(content.get(part) for part in PART_NAMES):
+        content |= _folders_of_parts(path.parent)
+    if not any(content.get(part) for part in PART_NAMES):
         folder = subfolder(path.parent, "images", *LABEL_FOLDERS[1:])
         content["train"] = folder.name if folder else "."
+    if "train" in content and "test" in content:
+        content.setdefault("val", content["test"])
     return content
+
+
+def _folders_of_parts(root: Path) -> dict[str, str]:
+    """``images/train`` or ``train/images`` and so on for each part; {} where none is for training.
+
+    The folders hold labels, too, or have a folder of labels beside them.
+    """
+    images = subfolder(root, "images")
+    found: dict[str, str] = {}
+    for part, names in PART_NAMES.items():
+        folder = subfolder(images, *names) if images else None
+        if folder is None and (own := subfolder(root, *names)):
+            folder = subfolder(own, "images")
+        if folder is not None:
+            found[part] = os.path.relpath(folder, root).replace(os.sep, "/")
+    return found if "train" in found else {}
 
 
 def _posix(value: Any) -> str:

@@ -57,6 +57,8 @@ def detect(source: Source) -> Source:
     if not found and source.subset in (parts := split_folders(path)):
         _say(path, parts[source.subset], source.subset)
         return detect(dataclasses.replace(source, annotations=str(parts[source.subset])))
+    if not found and (inner := _only_folder(path)):
+        return detect(dataclasses.replace(source, annotations=str(inner)))
     if not found:
         raise InputError(f"{path} is in no known format{_seen(path)}. Looked for {LOOKED_FOR}")
     choices = [(kind, file) for kind, files in found.items() for file in files]
@@ -64,6 +66,8 @@ def detect(source: Source) -> Source:
         names = ", ".join(f"{file} ({kind})" for kind, file in choices[:4])
         raise InputError(f"{path} may be read as {names}; name one of these")
     kind, file = choices[0]
+    if kind == "voc" and source.subset and (lists := _voc_lists(file)):
+        file = lists.get(source.subset, file)
     return dataclasses.replace(source, format=kind, annotations=str(file))
 
 
@@ -97,8 +101,31 @@ def part_of(stem: str) -> str:
 def _of_part(found: dict[str, list[Path]], subset: str) -> dict[str, list[Path]]:
     """Of several files of one format, such as train.json and val.json, the one of ``subset``."""
     (kind, files), *others = found.items() if found else [("", [])]
-    chosen = [file for file in files if part_of(file.stem) == subset]
+    parts = [part_of(file.stem) for file in files]
+    if subset == "val" and "val" not in parts and "train" in parts:
+        subset = "test"  # as of folders
+    chosen = [file for file, part in zip(files, parts, strict=True) if part == subset]
     return {kind: chosen} if not others and len(files) > 1 and len(chosen) == 1 else {}
+
+
+def _only_folder(path: Path) -> Path | None:
+    """The one folder in ``path``, as archives are unpacked; None where there is more."""
+    if not path.is_dir():
+        return None
+    entries = [x for x in path.iterdir() if not is_hidden(x.name)]
+    return entries[0] if len(entries) == 1 and entries[0].is_dir() else None
+
+
+def _voc_lists(path: Path) -> dict[str, Path]:
+    """``ImageSets/Main/train.txt`` and ``val.txt`` (or ``test.txt``); {} unless there are both."""
+    found: dict[str, Path] = {}
+    for part, names in PART_NAMES.items():
+        lists = (path / "ImageSets" / "Main" / f"{name}.txt" for name in names)
+        if (first := next((x for x in lists if x.is_file()), None)) is not None:
+            found[part] = first
+    if "test" in found:
+        found.setdefault("val", found["test"])
+    return found if {"train", "val"} <= found.keys() else {}
 
 
 def _say(path: Path, taken: Path, subset: str) -> None:
@@ -159,7 +186,9 @@ def _has_xml(folder: Path) -> bool:
 def _class_lists(path: Path) -> list[Path]:
     """A list of class names beside YOLO labels, for which no data.yaml was written."""
     files = [path / name for name in CLASS_LISTS if (path / name).is_file()]
-    return files[:1] if files and subfolder(path, *LABEL_FOLDERS) else []
+    parts = (subfolder(path, *names) for names in PART_NAMES.values())
+    folders = [path, *(x for x in parts if x)]
+    return files[:1] if files and any(subfolder(x, *LABEL_FOLDERS) for x in folders) else []
 
 
 def _has_names(path: Path) -> bool:

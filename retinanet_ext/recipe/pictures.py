@@ -1,0 +1,82 @@
+"""At which size pictures go through the network."""
+
+from __future__ import annotations
+
+import math
+
+from .choice import Choice
+from .facts import DataFacts
+
+__all__ = ["SHORTS", "choose_size", "smaller"]
+
+# Short sides of pictures, px: what a CPU may choose from, and a GPU.
+SHORTS = (192, 224, 256, 320, 384, 448, 512, 576, 640)
+GPU_SHORTS = (*SHORTS[3:], 736, 800, 896, 1024)
+LEAST = {"fast": 256, "balanced": 384, "accurate": 448}
+MOST = {"fast": 384, "balanced": 512, "accurate": 640}
+GPU_LEAST = {"fast": 448, "balanced": 640, "accurate": 800}
+GPU_MOST = {"fast": 640, "balanced": 800, "accurate": 1024}
+SMALL_OBJECT = 24.0  # px that nine of ten objects should have: three cells of the finest level
+ENLARGED = 1.25  # beyond this, the files have nothing more to show
+# Of the short side in training: smaller pictures are faster, but not where small objects would be
+# lost in them.
+JITTER, SMALL_JITTER = (0.75, 0.875, 1.0), (0.875, 1.0, 1.125)
+
+
+def choose_size(data: DataFacts, device: str, preset: str) -> Choice:
+    """The smallest size at which nine of ten objects have 24 px, between bounds of the preset."""
+    on_gpu = device == "cuda"
+    shorts = GPU_SHORTS if on_gpu else SHORTS
+    least = (GPU_LEAST if on_gpu else LEAST)[preset]
+    limit = (GPU_MOST if on_gpu else MOST)[preset]
+    tenth = tenth_side(data)
+    wanted = SMALL_OBJECT / tenth
+    of_files = max(shorts[0], data.short * ENLARGED)
+    most = max(shorts[0], min(limit, of_files))
+    allowed = [x for x in shorts if x <= most]
+    short = next((x for x in allowed if x >= max(wanted, min(least, most))), allowed[-1])
+    reached = tenth * short
+    if reached < SMALL_OBJECT * 0.99:
+        why = "the pictures are no larger" if of_files <= limit else f"the limit of '{preset}'"
+        reason = f"nine of ten objects have {reached:.0f} px or more, wanted {SMALL_OBJECT:.0f}: "
+        return _choice(short, data, reason + why)
+    return _choice(short, data, f"nine of ten objects have {reached:.0f} px or more then")
+
+
+def _jitter(short: int, data: DataFacts) -> tuple[float, ...]:
+    has_small = tenth_side(data) * short < SMALL_OBJECT / min(JITTER)
+    return SMALL_JITTER if has_small else JITTER
+
+
+def tenth_side(data: DataFacts) -> float:
+    """The side that nine of ten objects exceed, as a share of their picture's short side."""
+    return float(max(1e-6, sorted(data.sides)[len(data.sides) // 10]))
+
+
+def smaller(short: int, data: DataFacts, epochs: float) -> Choice | None:
+    """The next smaller size, where the time allows for too few ``epochs``; None from 256 px on."""
+    below = [x for x in SHORTS if 256 <= x < short]
+    if not below:
+        return None
+    return _choice(
+        below[-1], data, f"smaller, since at {short} px there was time for {epochs:.1f} epochs"
+    )
+
+
+def _choice(short: int, data: DataFacts, reason: str) -> Choice:
+    """Training sees pictures a little smaller, too; the longer side is cut for odd ones only."""
+    jitter = _jitter(short, data)
+    train = sorted({round(x * short / 32) * 32 for x in jitter if x != 1.0} | {short})
+    aspect = min(data.aspect, 2.0)
+    long, long_train = (math.ceil(round(x * aspect) / 32) * 32 for x in (short, train[-1]))
+    return Choice(
+        "input size",
+        f"short side {short} px, in training {train[0]} to {train[-1]}",
+        reason,
+        {
+            "INPUT.MIN_SIZE_TRAIN": train,
+            "INPUT.MAX_SIZE_TRAIN": long_train,
+            "INPUT.MIN_SIZE_TEST": short,
+            "INPUT.MAX_SIZE_TEST": long,
+        },
+    )
