@@ -30,6 +30,7 @@ def draw_detections(
     class_names: Sequence[str],
     gt_boxes: np.ndarray | None = None,
     height: int | None = None,
+    labels: bool = True,
 ) -> np.ndarray:
     """Draw labelled boxes, in the colours of their classes, over dashed white ground truth.
 
@@ -43,6 +44,7 @@ def draw_detections(
         class_names: (K,).
         gt_boxes: (M, 4).
         height: of the result in px; that of the image by default.
+        labels: write classes and scores too.
 
     Returns:
         (height, W', 3) uint8, RGB.
@@ -59,6 +61,8 @@ def draw_detections(
     zoom = max(1, round(min(width, height) / SIDE_PER_ZOOM))
     for i in reversed(surest_first):
         draw_box(pen, found[i], class_color(int(classes[i])), zoom)
+    if not labels:
+        return np.asarray(canvas)
     kinds = [int(classes[i]) for i in surest_first]
     forms = class_labels(kinds, class_names, [scores[i] for i in surest_first])
     forms = [LabelForm(form.texts, form.px * zoom) for form in forms]
