@@ -15,7 +15,7 @@ from detectron2.structures import Instances
 from PIL import Image
 
 from ..errors import InputError, MissingPackageError
-from ..visualization.draw import draw_detections
+from ..visualization.draw import drawn_detections
 from .score_thresh import ScoreThresh, reaches
 
 __all__ = ["FailedPicture", "Prediction"]
@@ -133,7 +133,7 @@ class Prediction:
             labels: write classes and scores too, and not only boxes.
         """
         shown = self.above(score_thresh)
-        drawn = draw_detections(
+        return drawn_detections(
             self.picture,
             shown.boxes,
             shown.classes.tolist(),
@@ -143,7 +143,6 @@ class Prediction:
             height,
             labels,
         )
-        return Image.fromarray(drawn)
 
     def to_dict(self, decimals: int = 2) -> dict[str, Any]:
         """For json: size, and of each detection class, score and box.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -83,6 +84,7 @@ class Predictor:
         with impossible_model_explained(cfg):
             self.model = build_model(cfg)
         SafeCheckpointer(self.model, require_all=True).load(weights)
+        gc.collect()  # what the file held is in a circle of references, and as large as the model
         cfg.MODEL.WEIGHTS = weights
         cfg.freeze()
         self.cfg = cfg
