@@ -138,8 +138,10 @@ speedups.add("CHANNELS_LAST", "auto", choices=("auto", "all", "backbone", "none"
 # "default", "reduce-overhead" (CUDA graphs) or "max-autotune".
 speedups.add("COMPILE", False)
 speedups.add("COMPILE_MODE", "default", choices=("default", "reduce-overhead", "max-autotune"))
-# "" or "bfloat16": the precision of backbone and head on CPU or CUDA, losses in float32.
-speedups.add("AUTOCAST", "", choices=("", "bfloat16"))
+# "", "bfloat16" or, for inference, "float16": the precision of backbone and head on CPU or CUDA,
+# losses in float32. "auto": in `predict`, `serve` and the Predictor bfloat16 where the processor
+# computes with it (AVX512_BF16, AMX, Ampere and later), in training and evaluation float32.
+speedups.add("AUTOCAST", "", choices=("", "auto", "bfloat16", "float16"))
 
 anchors = Section("MODEL.ANCHOR_GENERATOR")
 # Read by RetinaNetAnchorGenerator in place of SIZES. Smallest anchor of each feature level:

@@ -177,6 +177,7 @@ class RetinaNetExt(Detectron2Names, DenseDetector):
         if not self.training:
             with self.speedups.precision(self.device):
                 return super().forward(batched_inputs)
+        self.speedups.check_training()
         check_training_inputs(batched_inputs, self.num_classes)
         visualize_periodically(self, batched_inputs, self.vis_period)
         images = self.preprocess_image(batched_inputs)
