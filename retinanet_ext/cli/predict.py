@@ -12,6 +12,7 @@ from detectron2.config import CfgNode
 
 from ..errors import ConfigError, InputError, did_you_mean, listed
 from ..inference import Predictor
+from ..inference.exported import is_export
 from ..inference.job import Job
 from ..inference.outputs import (
     Clip,
@@ -125,10 +126,10 @@ def _model_and_sources(args: argparse.Namespace) -> tuple[str, list[str]]:
             f"SOURCE is missing after MODEL '{words[0]}'; name a picture, a video or a folder"
         )
     model = words[0]
-    if os.path.isfile(model):
+    if os.path.isfile(model) and not is_export(model):
         raise InputError(
-            f"MODEL is '{model}', a file; give the OUTPUT_DIR of a training, or --config-file and "
-            "--weights"
+            f"MODEL is '{model}', a file; give the OUTPUT_DIR of a training, an exported file, or "
+            "--config-file and --weights"
         )
     return model, words[1:]
 

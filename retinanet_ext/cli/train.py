@@ -67,7 +67,8 @@ def start(args: argparse.Namespace) -> int:
         UserError, TrainingFailed: as :func:`main`, also where a started process raised it.
     """
     args.opts = pairs(args.opts)
-    check_config_is_named(args)
+    if not getattr(args, "model", ""):
+        check_config_is_named(args)
     check_device(args.device)
     check_launch(args)
     launch_job(main, args)
