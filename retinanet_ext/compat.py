@@ -165,7 +165,7 @@ def any_size() -> contextlib.AbstractContextManager[Any]:
 
     Otherwise it concludes of its example that the smallest maps of a pyramid are larger than that.
     """
-    return shape_config.patch(backed_size_oblivious=True)
+    return shape_config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
 
 
 def forget_process_groups() -> None:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import tempfile
 from typing import Any
 
-from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
-
-from ..data.datasets.by_path import register_extra_datasets
 from ..errors import InputError
 from ..export import ExportOptions, export
 from ..export.files.write import EXPORTERS
@@ -18,11 +15,16 @@ from ..export.module import HEADS
 from ..inference.exported import is_export
 from ..inference.exported.sidecar import SUFFIXES
 from .common import config_options
+from .options.export import (
+    NUM_PICTURES,
+    add_int8_options,
+    ap_on_test_set,
+    calibration_pictures,
+    test_pictures,
+)
 from .options.model import add_trailing_opts, load_model_cfg
 
 __all__ = ["add_parser", "run"]
-
-NUM_PICTURES = 4
 
 
 def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
@@ -42,14 +44,17 @@ def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
         help="checkpoint (default: MODEL's final one); or best",
     )
     parser.add_argument(
-        "--output", default="", metavar="DIR", help="folder (default: MODEL/export/FORMAT-HEAD)"
+        "--output",
+        default="",
+        metavar="DIR",
+        help="folder (default: MODEL/export/FORMAT-HEAD[-int8])",
     )
     parser.add_argument("--format", choices=tuple(SUFFIXES), default="onnx", help="default: onnx")
     parser.add_argument(
         "--head",
         choices=HEADS,
-        default="nms",
-        help="how far the file goes: the head's outputs, boxes before NMS, or detections (default)",
+        help="how far the file goes: the head's outputs (default with int8), boxes before NMS, or "
+        "detections (default)",
     )
     parser.add_argument(
         "--batch",
@@ -80,6 +85,7 @@ def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
         metavar="PICTURE",
         help=f"to compare on (default: {NUM_PICTURES} of the test set, else made-up ones)",
     )
+    add_int8_options(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace what is in --output")
     add_trailing_opts(parser)
     parser.set_defaults(run=run)
@@ -94,18 +100,25 @@ def run(args: argparse.Namespace) -> int:
     """
     _check_model(args)
     cfg = load_model_cfg(args, args.model)
+    head = args.head or ("raw" if args.precision == "int8" else "nms")
+    name = f"{args.format}-{head}" + ("-int8" if args.precision == "int8" else "")
     options = ExportOptions(
-        output=args.output or os.path.join(args.model, "export", f"{args.format}-{args.head}"),
+        output=args.output or os.path.join(args.model, "export", name),
         format=args.format,
-        head=args.head,
+        head=head,
         batch=args.batch,
         size=args.size,
         opset=args.opset,
         exporter=args.exporter,
         pictures=args.verify or test_pictures(cfg),
         overwrite=args.overwrite,
+        precision=args.precision,
+        calibrate=calibration_pictures(cfg, args),
+        calibrate_named=args.calibrate,
+        force=args.force,
     )
-    export(cfg, options)
+    with tempfile.TemporaryDirectory() as scratch:
+        export(cfg, options, measure=ap_on_test_set(cfg, scratch) if args.calibrate else None)
     return 0
 
 
@@ -120,21 +133,6 @@ def _check_model(args: argparse.Namespace) -> None:
         raise InputError(f"MODEL is '{args.model}', an export; give the run that it was made of")
     if args.config_file and not (args.weights and args.output):
         raise InputError("--config-file needs --weights, the model's checkpoint, and --output")
-
-
-def test_pictures(cfg: CfgNode, most: int = NUM_PICTURES) -> list[str]:
-    """Files of the first test set that is on this machine."""
-    for name in cfg.DATASETS.TEST:
-        try:
-            register_extra_datasets(cfg, [name])
-            found = [x["file_name"] for x in DatasetCatalog.get(name)]
-        except (OSError, ValueError, KeyError):
-            continue
-        step = max(1, len(found) // most)
-        there = [path for path in found[::step] if os.path.isfile(path)]
-        if there:
-            return there[:most]
-    return []
 
 
 def _batch(text: str) -> int | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..modeling.postprocess.decode import DenseDecoder
@@ -89,9 +90,7 @@ class StaticDecoder(nn.Module):
         kept_scores = scores * kept.reshape(scores.shape)
         few = max(0, self.most - len(self.strides) * self.topk)
         if few:  # fewer candidates than detections
-            kept_scores = torch.cat(
-                [kept_scores, kept_scores.new_zeros(1, few).expand(len(boxes), few)], 1
-            )
+            kept_scores = F.pad(kept_scores, (0, few))
         top, place = kept_scores.topk(self.most, dim=1)
         place = place.clamp(max=len(self.strides) * self.topk - 1)
         found = top > 0

@@ -15,26 +15,33 @@ from PIL import Image
 from ..errors import InputError
 from ..inference.exported.engines import require
 from ..inference.exported.sidecar import SUFFIXES, digest_of
-from .check import check_exportable
+from .check import check_config, check_model
 from .files import InputShape, write_file
 from .folder import make_folder, make_meta, write_meta, write_standalone
+from .int8 import Measure, check_int8, make_int8
 from .module import ExportableRetinaNet
 from .options import ExportOptions, check_options
 from .reference import plain_predictor
-from .verify import Check, reject, verify
+from .verify import Check, reject, renew_golden, verify, write_parity
 
 __all__ = ["export"]
 
 FEWEST_PICTURES = 3
 
 
-def export(cfg: CfgNode, options: ExportOptions, say: Callable[[str], None] = print) -> list[Check]:
+def export(
+    cfg: CfgNode,
+    options: ExportOptions,
+    say: Callable[[str], None] = print,
+    measure: Measure | None = None,
+) -> list[Check]:
     """Export the model of a config, and verify what came of it.
 
     Args:
         cfg: with its ``MODEL.WEIGHTS``.
         options: see there.
         say: is told what is done.
+        measure: AP of a model, for ``--precision int8``.
 
     Returns:
         The comparisons of the verification, all passed.
@@ -44,11 +51,14 @@ def export(cfg: CfgNode, options: ExportOptions, say: Callable[[str], None] = pr
         ExportRejected: the file differs from the detector; it was renamed.
     """
     check_options(options)
+    check_config(cfg, options)
+    if options.precision == "int8":
+        check_int8(options, measure)
     for package, extra in NEEDS[options.format]:
         require(package, extra)
     predictor = plain_predictor(cfg)
     model: Any = predictor.model
-    check_exportable(model, predictor.cfg, options)
+    check_model(model)
     module = ExportableRetinaNet(model, options.head).eval()
     shape = _shape(options, module, predictor.cfg, say)
     make_folder(options.output, options.overwrite)
@@ -70,10 +80,21 @@ def export(cfg: CfgNode, options: ExportOptions, say: Callable[[str], None] = pr
     size = os.path.getsize(path) / 1e6
     say(f"{path}: {size:.1f} MB, written in {time.perf_counter() - start:.0f} s")
     with tempfile.TemporaryDirectory() as scratch:
-        checks = verify(options.output, predictor, _pictures(options.pictures, scratch))
+        pictures = _pictures(options.pictures, scratch)
+        checks = verify(options.output, predictor, pictures)
     if not all(x.passed for x in checks):
         reject(options.output, checks)
     say(_summary(checks))
+    if options.precision != "int8":
+        return checks
+    of_ap = make_int8(meta, options, predictor, measure, say)
+    renew_golden(options.output)
+    checks += of_ap
+    write_parity(options.output, "the float32 file, but for AP", pictures, checks)
+    if not all(x.passed for x in of_ap):
+        if not options.force:
+            reject(options.output, of_ap)
+        say("kept by --force")
     return checks
 
 

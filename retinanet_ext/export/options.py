@@ -24,6 +24,10 @@ class ExportOptions:
         exporter: one of :data:`~retinanet_ext.export.files.write.EXPORTERS`.
         pictures: files to verify with, at least 3; fewer are completed by made-up ones.
         overwrite: whether ``output`` may hold an earlier export.
+        precision: "float32", or "int8" for a network of 8 bits.
+        calibrate: files of pictures that show what values the layers take; for int8.
+        calibrate_named: where they are from, for messages.
+        force: keep a file of 8 bits whatever its AP.
     """
 
     output: str
@@ -35,6 +39,10 @@ class ExportOptions:
     exporter: str = "dynamo"
     pictures: Sequence[str] = ()
     overwrite: bool = False
+    precision: str = "float32"
+    calibrate: Sequence[str] = ()
+    calibrate_named: str = ""
+    force: bool = False
 
 
 def check_options(options: ExportOptions) -> None:

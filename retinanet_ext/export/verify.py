@@ -23,7 +23,7 @@ from .compare import PIXELS, SCORE, compare_sets
 from .folder import GOLDEN, PARITY
 from .reference import Reference, instances_of
 
-__all__ = ["Check", "ExportRejected", "reject", "verify"]
+__all__ = ["Check", "ExportRejected", "reject", "renew_golden", "verify", "write_parity"]
 
 RAW, NORMALIZED = 1e-4, 1e-5
 SCALES = (1.0, 0.75, 0.5)
@@ -80,10 +80,8 @@ def verify(folder: str, predictor: Predictor, pictures: Sequence[str]) -> list[C
     meta_input = sidecar.meta["input"]
     if meta_input["height"] is None and meta_input["width"] is None:
         checks += _detection_checks(folder, predictor, pictures)
-    smallest = min(inputs, key=lambda x: x.size)
-    golden: dict[str, Any] = {"images": smallest, **engine(smallest)}
-    np.savez_compressed(os.path.join(folder, GOLDEN), **golden)
-    _write(folder, engine, pictures, checks)
+    _write_golden(folder, engine, min(inputs, key=lambda x: x.size))
+    write_parity(folder, engine.name, pictures, checks)
     return checks
 
 
@@ -118,14 +116,23 @@ def _sidecar_checks(
         ours = preprocess.resize(preprocess.read(path, meta), meta)
         if not fixed:  # else pictures are made small enough for the file
             theirs = _prepared(predictor, path)
-            same = ours.shape == theirs.shape
-            apart = float(np.abs(ours.astype(float) - theirs).max()) if same else float("inf")
+            apart = _difference(ours, theirs)
             yield Check("pixels by preprocess.py", 0, apart, os.path.basename(path))
         images = preprocess.batch([ours], meta)
-        got, expected = preprocess.normalized(images, meta), reference.normalized(images)
-        same = got.shape == expected.shape
-        apart = float(np.abs(got - expected).max()) if same else float("inf")
-        yield Check("input normalised by model.json", NORMALIZED, apart, os.path.basename(path))
+        # A single pixel, too: its padding shows the divisor.
+        differences = [
+            _difference(preprocess.normalized(x, meta), reference.normalized(x))
+            for x in (images, images[:, :, :1, :1])
+        ]
+        what = "input normalised by model.json"
+        yield Check(what, NORMALIZED, max(differences), os.path.basename(path))
+
+
+def _difference(got: np.ndarray, expected: np.ndarray) -> float:
+    """The largest one; infinite for arrays of different shapes."""
+    if got.shape != expected.shape:
+        return float("inf")
+    return float(np.abs(got.astype(np.float64) - expected).max())
 
 
 def _prepared(predictor: Predictor, path: str) -> np.ndarray:
@@ -173,7 +180,7 @@ def _output_checks(
             return
         for kind in ("logits", "deltas", "quality"):
             apart = [
-                float(np.abs(x - outputs[name]).max()) if x.shape == outputs[name].shape else np.inf
+                _difference(outputs[name], x)
                 for name, x in expected.items()
                 if name.startswith(kind)
             ]
@@ -217,10 +224,26 @@ def _set_checks(
     yield Check(f"scores of {what}", SCORE, found.score, where)
 
 
-def _write(folder: str, engine: Engine, pictures: Sequence[str], checks: Sequence[Check]) -> None:
+def renew_golden(folder: str) -> None:
+    """Store the outputs of the file that is there now for the input that is stored."""
+    engine = open_engine(Sidecar.read(folder))
+    with np.load(os.path.join(folder, GOLDEN)) as stored:
+        images = stored["images"]
+    _write_golden(folder, engine, images)
+
+
+def _write_golden(folder: str, engine: Engine, images: np.ndarray) -> None:
+    golden: dict[str, Any] = {"images": images, **engine(images)}
+    np.savez_compressed(os.path.join(folder, GOLDEN), **golden)
+
+
+def write_parity(
+    folder: str, run_by: str, pictures: Sequence[str], checks: Sequence[Check]
+) -> None:
+    """Write all comparisons to ``parity.json``."""
     content = {
         "passed": all(x.passed for x in checks),
-        "run_by": engine.name,
+        "run_by": run_by,
         "pictures": [os.path.basename(x) for x in pictures],
         "checks": [{**asdict(x), "passed": x.passed} for x in checks],
     }

@@ -19,7 +19,7 @@ from ..module import ExportableRetinaNet
 from ..nms import nms_by_onnx_node, nms_by_onnx_symbol, nms_by_torchvision, onnx_translations
 from .shape import InputShape
 
-__all__ = ["EXPORTERS", "write_file"]
+__all__ = ["EXPORTERS", "sign_onnx", "write_file"]
 
 EXPORTERS = ("dynamo", "torchscript")
 """How PyTorch makes ONNX of a module: from its program, or from a trace of it."""
@@ -54,7 +54,7 @@ def write_file(
         if format in ("onnx", "openvino"):
             onnx_path = path if format == "onnx" else f"{path}.onnx"
             _write_onnx(module, onnx_path, shape, opset, exporter)
-            _finish_onnx(onnx_path, digest)
+            sign_onnx(onnx_path, digest)
             if format == "openvino":
                 _to_openvino(onnx_path, path, digest)
                 os.remove(onnx_path)
@@ -111,7 +111,7 @@ def _write_onnx(
     )
 
 
-def _finish_onnx(path: str, digest: str) -> None:
+def sign_onnx(path: str, digest: str) -> None:
     """Check the graph, that it asks for nothing but ONNX's own operators, and sign it.
 
     Raises:

@@ -12,12 +12,13 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
+from ...config.load import flatten
 from ...errors import InputError
 from ...modeling.anchors import level_anchors
 from ...modeling.postprocess.decode import DenseDecoder
 from ...structures import HeadOutputs
 from .engines import open_engine
-from .sidecar import Sidecar
+from .sidecar import Sidecar, cfg_of_export
 from .standalone.preprocess import batch
 
 __all__ = ["ExportedModel", "build_exported"]
@@ -161,38 +162,40 @@ def _instances(
     )
 
 
+DECODE = "MODEL.RETINANET."
+OF_NMS = (f"{DECODE}NMS_THRESH_TEST", f"{DECODE}NMS_KIND", f"{DECODE}SOFT_NMS_METHOD")
+OF_NMS += (f"{DECODE}SOFT_NMS_SIGMA",)
+OF_CANDIDATES = (f"{DECODE}TOPK_CANDIDATES_TEST",)
+FREE = {"nms": (), "decoded": OF_NMS, "raw": (*OF_NMS, *OF_CANDIDATES)}
+"""Head of the file -> keys that are read after it, so that they may have other values."""
+
+
 def _check_values(cfg: CfgNode, sidecar: Sidecar) -> None:
     """Raise InputError where the config asks for what the file cannot do."""
-    decode, node = sidecar.meta["decode"], cfg.MODEL.RETINANET
     made = f"'{sidecar.path}' was exported with --head {sidecar.head}"
     if sidecar.head == "nms" and (cfg.TEST.TILES.SIZE or cfg.TEST.AUG.ENABLED):
         raise InputError(
             f"tiles and views put boxes together before NMS, and {made}; export with --head "
             "decoded or raw"
         )
-    fixed = {}
-    if sidecar.head != "raw":
-        fixed["MODEL.RETINANET.SCORE_THRESH_TEST"] = (
-            decode["score_thresh"] > node.SCORE_THRESH_TEST,
-            f"at least {decode['score_thresh']:g}",
+    now, own = dict(flatten(cfg)), dict(flatten(cfg_of_export(sidecar.path)))
+    thresh, most = f"{DECODE}SCORE_THRESH_TEST", "TEST.DETECTIONS_PER_IMAGE"
+    wrong: dict[str, str] = {}
+    if sidecar.head != "raw" and now[thresh] < own[thresh]:
+        wrong[thresh] = f"at least {own[thresh]:g}"
+    if sidecar.head == "nms" and now[most] > own[most]:
+        wrong[most] = f"at most {own[most]}"
+    free = {"MODEL.WEIGHTS", "MODEL.DEVICE", thresh, *FREE[sidecar.head]}
+    for key, value in own.items():
+        of_file = key.startswith("MODEL.") or key == "INPUT.FORMAT"
+        if of_file and key not in free and _plain(now.get(key)) != _plain(value):
+            wrong[key] = f"{value}"
+    for key, can_be in wrong.items():
+        raise InputError(
+            f"{key} is {now.get(key)}, but can only be {can_be} here, since {made}; leave it, or "
+            "export again with another value or --head"
         )
-        fixed["MODEL.RETINANET.TOPK_CANDIDATES_TEST"] = (
-            decode["topk_per_level"] != node.TOPK_CANDIDATES_TEST,
-            str(decode["topk_per_level"]),
-        )
-    if sidecar.head == "nms":
-        fixed["MODEL.RETINANET.NMS_THRESH_TEST"] = (
-            decode["nms_thresh"] != node.NMS_THRESH_TEST,
-            f"{decode['nms_thresh']:g}",
-        )
-        fixed["MODEL.RETINANET.NMS_KIND"] = (decode["nms"] != node.NMS_KIND, decode["nms"])
-        fixed["TEST.DETECTIONS_PER_IMAGE"] = (
-            decode["max_detections"] < cfg.TEST.DETECTIONS_PER_IMAGE,
-            f"at most {decode['max_detections']}",
-        )
-    for key, (differs, can_be) in fixed.items():
-        if differs:
-            raise InputError(
-                f"{key} can only be {can_be} here, since {made}; leave it, or export again with "
-                f"--opts {key} ... or another --head"
-            )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

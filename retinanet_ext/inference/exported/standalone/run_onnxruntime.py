@@ -53,6 +53,8 @@ def check(session: Any, meta: dict[str, Any]) -> int:
     shares = {}
     for name, output in zip(names, outputs, strict=True):
         limit = 1e-2 if name == "boxes" else 1e-4
+        if meta["model"]["precision"] != "float32":  # CPUs round products of 8 bits differently
+            limit = 0.5
         shares[name] = float((np.abs(output - golden[name]) <= limit).mean())
     print(json.dumps({"share of equal values": shares}))
     # Not all of them: detections of equal scores may change places.
