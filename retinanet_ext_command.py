@@ -26,6 +26,7 @@ COMMANDS = {
     "predict": ("predict", "detections of pictures, videos or a camera: as json, csv or drawn"),
     "draw-detections": ("see.draw_detections", "draw a model's detections on images"),
     "serve": ("serve", "show a model's detections on a web page, for pictures dropped on it"),
+    "export": ("export", "write a model as a file for ONNX Runtime, OpenVINO or PyTorch, verified"),
     "benchmark": (
         "benchmark",
         "measure time and memory against Detectron2's and torchvision's RetinaNet",

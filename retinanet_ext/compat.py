@@ -6,6 +6,7 @@ Detectron2 is imported inside the functions: the losses work without it.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import types
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental import _config as shape_config
 from torch.nn.modules import module as _of_all_modules
 
 # The common bases of batch norms, of batch and instance norms, and of dropouts have no public name.
@@ -25,6 +27,7 @@ __all__ = [
     "BatchNorm",
     "Dropout",
     "NormBase",
+    "any_size",
     "end_workers",
     "forget_metadata",
     "forget_process_groups",
@@ -155,6 +158,14 @@ def is_handled_address(path: str) -> bool:
     """Whether someone has told Detectron2's ``PathManager`` how to write to an address."""
     files: Any = importlib.import_module("detectron2.utils.file_io")
     return any(path.startswith(prefix) for prefix in files.PathManager._path_handlers)
+
+
+def any_size() -> contextlib.AbstractContextManager[Any]:
+    """Within the block, ``torch.export`` makes programs that take sizes of 1, too.
+
+    Otherwise it concludes of its example that the smallest maps of a pyramid are larger than that.
+    """
+    return shape_config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
 
 
 def forget_process_groups() -> None:

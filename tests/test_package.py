@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "retinanet_ext"
 
 # A room is a file or folder directly in the package or, in the wings, directly in a wing.
-WINGS = {"data", "engine", "inference", "losses", "modeling", "report", "weights"}
+WINGS = {"data", "engine", "export", "inference", "losses", "modeling", "report", "weights"}
 GROUND_FLOOR = {
     "boxes",
     "compat",
@@ -41,6 +41,7 @@ MAY_IMPORT = {
         "data",
         "engine",
         "evaluation",
+        "export",
         "inference",
         "modeling",
         "report",
@@ -76,6 +77,7 @@ MAY_IMPORT = {
         "engine/describe",
         "engine/evaluating",
         "engine/trainer",
+        "inference/exported",
     },
     "engine/evaluating": {
         "config",
@@ -118,6 +120,7 @@ MAY_IMPORT = {
         "engine/records",
         "engine/step",
         "engine/user_modules",
+        "inference/exported",
     },
     "engine/step": {"config", "engine/failures", "modeling"},
     "engine/trainer": {
@@ -138,11 +141,29 @@ MAY_IMPORT = {
         "evaluation",
     },
     "evaluation": {"data/formats", "data/loading", "modeling"},
+    "export/__init__": {"export"},
+    "export/check": {"export/nms", "export/options", "modeling"},
+    "export/compare": set(),
+    "export/decode": {"export/nms", "modeling"},
+    "export/files": {"export/module", "export/nms", "inference"},
+    "export/folder": {"export/files", "export/module", "inference"},
+    "export/job": {"export", "inference"},
+    "export/module": {"export/decode", "export/network", "export/nms"},
+    "export/network": {"modeling"},
+    "export/reference": {"inference"},
+    "export/verify": {"export/compare", "export/folder", "export/reference", "inference"},
     "inference/__init__": {"inference"},
     "inference/build": {"inference/detector", "inference/pooled"},
     "inference/class_names": {"data/datasets", "weights/reading"},
     "inference/detector": {"data/loading"},
+    "inference/exported": {"config", "modeling"},
     "inference/job": {"inference"},
+    "inference/load_model": {
+        "engine/checkpoint",
+        "engine/impossible_model",
+        "inference/class_names",
+        "inference/exported",
+    },
     "inference/outputs": {
         "inference/prediction",
         "inference/score_thresh",
@@ -154,8 +175,6 @@ MAY_IMPORT = {
     "inference/predictor": {
         "config",
         "data/loading",
-        "engine/checkpoint",
-        "engine/impossible_model",
         "engine/setup",
         "inference",
         "modeling",

@@ -12,6 +12,7 @@ from ..evaluation.analysis.thresholds import Thresholds
 from ..inference import Predictor
 from ..inference.build import describe_detector
 from ..inference.detector import is_out_of_memory
+from ..inference.exported import is_export
 from ..inference.job import Job
 from ..inference.outputs import (
     Clip,
@@ -141,10 +142,10 @@ def _model_and_sources(args: argparse.Namespace) -> tuple[str, list[str]]:
             f"SOURCE is missing after MODEL '{words[0]}'; name a picture, a video or a folder"
         )
     model = words[0]
-    if os.path.isfile(model):
+    if os.path.isfile(model) and not is_export(model):
         raise InputError(
-            f"MODEL is '{model}', a file; give the OUTPUT_DIR of a training, or --config-file and "
-            "--weights"
+            f"MODEL is '{model}', a file; give the OUTPUT_DIR of a training, an exported file, or "
+            "--config-file and --weights"
         )
     return model, words[1:]
 

@@ -17,6 +17,7 @@ from detectron2.config import CfgNode
 from ..errors import InputError
 from ..inference import Predictor
 from ..inference.build import describe_detector
+from ..inference.exported import is_export
 from ..serve import DetectionServer, Limits, listen
 from ..serve.server import LOWEST_SCORE
 from .common import check_device, config_options
@@ -38,7 +39,13 @@ def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
         parents=[config_options(required=False, what="a config, in place of MODEL", opts=False)],
         description="Serve a web page: drop a picture on it, and see what the model finds.",
     )
-    parser.add_argument("model", nargs="?", default="", metavar="MODEL", help="OUTPUT_DIR of a run")
+    parser.add_argument(
+        "model",
+        nargs="?",
+        default="",
+        metavar="MODEL",
+        help="OUTPUT_DIR of a run, or an exported file",
+    )
     parser.add_argument(
         "--weights",
         default="",
@@ -120,7 +127,10 @@ def _check_model(args: argparse.Namespace) -> None:
 
 def _load_cfg(args: argparse.Namespace) -> CfgNode:
     cfg = load_model_cfg(args, args.model)
-    cfg.MODEL.RETINANET.SCORE_THRESH_TEST = LOWEST_SCORE
+    node = cfg.MODEL.RETINANET
+    # An exported file has a threshold of its own, below which it finds nothing.
+    of_file = node.SCORE_THRESH_TEST if is_export(cfg.MODEL.WEIGHTS) else 0.0
+    node.SCORE_THRESH_TEST = max(LOWEST_SCORE, of_file)
     apply_tile_options(cfg, args)
     return cfg
 

@@ -78,7 +78,7 @@ def start(args: argparse.Namespace) -> int:
     """
     args.opts = pairs(args.opts)
     chooses = take_data(args)
-    if not chooses:
+    if not chooses and not getattr(args, "model", ""):
         check_config_is_named(args)
     check_device(args.device)
     check_launch(args)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 
 import torch
 from detectron2.config import CfgNode
@@ -24,6 +25,7 @@ from ..data.datasets.command_line import name_datasets
 from ..data.datasets.read_once import hold_datasets, release_datasets
 from ..data.datasets.register import load_class_names, register_builtin_datasets
 from ..errors import InputError
+from ..inference.exported import cfg_of_export
 from ..registry import CLS_LOSS_REGISTRY
 from ..structures import RETINANET_ARCHITECTURES
 from .job import share_cpu_cores, start_logging
@@ -170,7 +172,10 @@ def _merged(args: argparse.Namespace) -> tuple[CfgNode, set[str]]:
     """The config of :func:`build_cfg`, and the keys that its file and the command line set."""
     import_modules(getattr(args, "imports", ()))
     cfg, set_keys = get_cfg(), set()
-    if args.config_file:
+    if model := getattr(args, "model", ""):
+        cfg, set_keys = cfg_of_export(model), {"MODEL.RETINANET.NUM_CLASSES"}
+        cfg.OUTPUT_DIR = os.path.join(os.path.dirname(cfg.MODEL.WEIGHTS), "evaluation")
+    elif args.config_file:
         args.config_file = find_config(args.config_file)
         set_keys = load_config_file(cfg, args.config_file, allow_unsafe=args.allow_unsafe_yaml)
     set_keys |= merge_opts(cfg, args.opts or [])

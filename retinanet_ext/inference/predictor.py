@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,19 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 
 from ..config import validate_cfg
 from ..config.load import merge_opts
 from ..data.loading.bad_images import BadImageError
-from ..engine.checkpoint.checkpointer import SafeCheckpointer
-from ..engine.impossible_model import impossible_model_explained
 from ..engine.setup import resolve_device
-from ..errors import InputError, MissingFileError
+from ..errors import InputError
 from ..modeling.speedups.settings import best_autocast
 from .build import build_detector
-from .class_names import class_names_of
 from .detector import Detector, Fitting
+from .exported import cfg_of_export
+from .load_model import check_weights, load_model
 from .pictures import Picture, read_pixels, to_rgb
 from .prediction import FailedPicture, Prediction
 from .reading import ReadPicture, default_workers, in_batches, read_ahead
@@ -68,27 +65,16 @@ class Predictor:
         cfg = cfg.clone()
         cfg.defrost()
         cfg.SOLVER.AMP.ENABLED = False  # a matter of training
-        weights = cfg.MODEL.WEIGHTS
-        if not weights:
-            raise InputError("MODEL.WEIGHTS is empty; set it to the model's checkpoint")
-        if "://" not in weights and not os.path.isfile(weights):
-            raise MissingFileError(f"MODEL.WEIGHTS is '{weights}', and there is no such file")
+        check_weights(cfg)
         validate_cfg(cfg)
         resolve_device(cfg)
         speedups = cfg.MODEL.SPEEDUPS
         if speedups.AUTOCAST == "auto":
             speedups.AUTOCAST = best_autocast(torch.device(cfg.MODEL.DEVICE))
             print(f"the network computes in {speedups.AUTOCAST or 'float32'} (AUTOCAST auto)")
-        self.class_names = list(class_names or class_names_of(cfg))
-        cfg.MODEL.WEIGHTS = ""
-        with impossible_model_explained(cfg):
-            self.model = build_model(cfg)
-        SafeCheckpointer(self.model, require_all=True).load(weights)
-        gc.collect()  # what the file held is in a circle of references, and as large as the model
-        cfg.MODEL.WEIGHTS = weights
         cfg.freeze()
         self.cfg = cfg
-        self.model.eval()
+        self.model, self.class_names = load_model(cfg, class_names or ())
         self.detector: Detector = build_detector(cfg, self.model)
 
     @classmethod
@@ -115,7 +101,35 @@ class Predictor:
         Raises:
             FileNotFoundError: names what is not there.
         """
-        cfg = cfg_of_run(os.fspath(folder), weights)
+        return cls._adapted(cfg_of_run(os.fspath(folder), weights), device, score_thresh, opts)
+
+    @classmethod
+    def from_export(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        device: str = "",
+        score_thresh: float | None = None,
+        opts: Sequence[Any] = (),
+    ) -> Predictor:
+        """The model of an exported file, run by what the file is for; PyTorch computes no network.
+
+        Args:
+            path: of the file, or of its folder.
+            device: "cpu" or "cuda"; default: the CPU.
+            score_thresh, opts: as of :meth:`from_run`, as far as the file leaves the choice.
+
+        Raises:
+            FileNotFoundError: the file or its ``model.json`` is not there.
+            InputError: they do not belong together, or the file cannot do what is asked for.
+            MissingPackageError: what runs the file is not installed.
+        """
+        return cls._adapted(cfg_of_export(path), device, score_thresh, opts)
+
+    @classmethod
+    def _adapted(
+        cls, cfg: CfgNode, device: str, score_thresh: float | None, opts: Sequence[Any]
+    ) -> Predictor:
         merge_opts(cfg, list(opts))
         if device:
             cfg.MODEL.DEVICE = device

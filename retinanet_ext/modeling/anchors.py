@@ -214,21 +214,30 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
     def _all_anchors(self, features: list[Tensor]) -> list[Tensor]:
         levels = zip(features, self.strides, self.cell_anchors, strict=True)
         # Boxes are float32 in any model.
-        return [self._level_anchors(*level).to(torch.float32) for level in levels]
-
-    def _level_anchors(self, feature: Tensor, stride: int, cell_anchors: Tensor) -> Tensor:
-        height, width = feature.shape[-2:]
-        device, dtype = cell_anchors.device, cell_anchors.dtype
-        rows = (torch.arange(height, device=device, dtype=dtype) + self.offset) * stride
-        columns = (torch.arange(width, device=device, dtype=dtype) + self.offset) * stride
-        y, x = torch.meshgrid(rows, columns, indexing="ij")
-        centres = torch.stack((x, y, x, y), dim=-1)  # (Hi, Wi, 4)
-        return (centres[:, :, None] + cell_anchors).reshape(-1, 4)
+        return [level_anchors(*level, self.offset).to(torch.float32) for level in levels]
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         """What moves or casts the module leaves no anchors of before behind."""
         self._cache.clear()
         return super()._apply(*args, **kwargs)
+
+
+def level_anchors(feature: Tensor, stride: int, cell_anchors: Tensor, offset: float) -> Tensor:
+    """Anchors (Hi*Wi*A, 4) of one level, absolute XYXY pixels, in the order (Hi, Wi, A).
+
+    Args:
+        feature: (..., Hi, Wi).
+        stride: of the level, in pixels.
+        cell_anchors: (A, 4) XYXY around (0, 0).
+        offset: of the first anchor's centre from the top left corner, in strides.
+    """
+    height, width = feature.shape[-2:]
+    device, dtype = cell_anchors.device, cell_anchors.dtype
+    rows = (torch.arange(height, device=device, dtype=dtype) + offset) * stride
+    columns = (torch.arange(width, device=device, dtype=dtype) + offset) * stride
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    centres = torch.stack((x, y, x, y), dim=-1)  # (Hi, Wi, 4)
+    return (centres[:, :, None] + cell_anchors).reshape(-1, 4)
 
 
 class _TensorCache:

@@ -33,8 +33,9 @@ def add_options(subparsers: Any, name: str) -> argparse.ArgumentParser:
         "sources",
         nargs="+",
         metavar="MODEL SOURCE",
-        help="MODEL: OUTPUT_DIR of a training. SOURCE: pictures, videos, folders, 'patterns/*.jpg',"
-        " a .txt list with a path a line, webcam or webcam:1, - for paths on the standard input",
+        help="MODEL: OUTPUT_DIR of a training, or an exported file. SOURCE: pictures, videos, "
+        "folders, 'patterns/*.jpg', a .txt list with a path a line, webcam or webcam:1, - for "
+        "paths on the standard input",
     )
     parser.add_argument(
         "--weights",
