@@ -4,6 +4,7 @@ from .anchors import RetinaNetAnchorGenerator
 from .assigners.atss import ATSSAssigner
 from .assigners.debug import AssignmentDebug, describe_assignment
 from .assigners.iou import IoUAssigner
+from .assigners.point import PointAssigner
 from .backbones.build import build_fpn_backbone_p6p7, build_regnet_backbone
 from .criteria.box import L1, CIoU, DIoU, GIoU, IoU, SmoothL1, WeightedBoxLoss
 from .criteria.class_balanced import ClassBalancedFocal
@@ -34,6 +35,7 @@ __all__ = [
     "IoU",
     "IoUAssigner",
     "LossNormalizer",
+    "PointAssigner",
     "QualityFocalLoss",
     "RetinaNetAnchorGenerator",
     "RetinaNetExt",
