@@ -177,6 +177,7 @@ MAY_IMPORT = {
     "modeling/heads": {"modeling/coders", "modeling/speedups"},
     "modeling/loss_terms": {"modeling/criteria", "modeling/postprocess"},
     "modeling/postprocess": {"losses/precision", "modeling/coders"},
+    "modeling/proposals": {"losses/precision", "modeling"},
     "modeling/retinanet": {"modeling"},
     "serve": {"data/loading", "inference", "visualization"},
     "validate": {"config"},

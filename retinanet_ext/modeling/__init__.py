@@ -15,6 +15,7 @@ from .criteria.quality import QualityFocalLoss, VarifocalLoss, box_quality
 from .heads.build import RetinaNetHead, SharedTowerHead
 from .heads.dense_head import DenseHead
 from .postprocess.decode import DenseDecoder
+from .proposals.dense_rpn import DenseRPN
 from .retinanet import RetinaNetExt
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "DIoU",
     "DenseDecoder",
     "DenseHead",
+    "DenseRPN",
     "FocalLoss",
     "FocalLossStar",
     "GIoU",

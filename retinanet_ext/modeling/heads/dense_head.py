@@ -130,7 +130,7 @@ class DenseHead(nn.Module):
         own = vars(cls).get("freezable_parts")
         parts = () if own is None else ("backbone", "fpn", "head", *own)
         for name in node.FREEZE if parts else ():
-            if name not in parts:
+            if name not in parts and "." not in name:  # the trainer looks for others in the model
                 raise ConfigError(
                     f"MODEL.RETINANET.FREEZE holds '{name}', which is no part of a model with the "
                     f"head {cls.__name__}.{did_you_mean(str(name), parts)} Known: "
