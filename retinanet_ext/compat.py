@@ -29,6 +29,7 @@ __all__ = [
     "NormBase",
     "any_size",
     "end_workers",
+    "evaluate_box_proposals",
     "forget_metadata",
     "forget_process_groups",
     "graph_is_kept",
@@ -147,6 +148,14 @@ def end_workers(batches: Any) -> None:
     shut_down = getattr(batches, "_shutdown_workers", None)
     if shut_down is not None:
         shut_down()
+
+
+def evaluate_box_proposals(
+    predictions: Sequence[dict[str, Any]], coco_gt: Any, *, area: str, limit: int
+) -> dict[str, Any]:
+    """Detectron2's recall of proposals; ``ar`` is a tensor, a fraction."""
+    module: Any = importlib.import_module("detectron2.evaluation.coco_evaluation")
+    return module._evaluate_box_proposals(predictions, coco_gt, area=area, limit=limit)
 
 
 def forget_metadata(metadata: Any, key: str) -> None:

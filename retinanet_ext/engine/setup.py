@@ -27,7 +27,7 @@ from ..data.datasets.register import load_class_names, register_builtin_datasets
 from ..errors import InputError
 from ..inference.exported import cfg_of_export
 from ..registry import CLS_LOSS_REGISTRY
-from ..structures import RETINANET_ARCHITECTURES
+from ..structures import num_classes_key, set_num_classes
 from .job import share_cpu_cores, start_logging
 from .launch.checks import check_computes, check_output_dir, check_processes, check_weights
 from .launch.launching import add_launch_arguments, launch_line
@@ -130,7 +130,7 @@ def _set_up(args: argparse.Namespace) -> CfgNode:
     if writes and not args.resume:
         args.resume = on_main_process(lambda: continues_job(cfg.OUTPUT_DIR, starts))
     trains = args.dry_run or not args.eval_only  # a dry run does, for a step
-    fill = "MODEL.RETINANET.NUM_CLASSES" not in set_keys
+    fill = num_classes_key(cfg) not in set_keys
     add_extra_datasets(cfg, eval_only=not trains, fill=fill)
     resolve_device(cfg)
     check_processes(cfg)
@@ -192,7 +192,7 @@ def add_extra_datasets(cfg: CfgNode, eval_only: bool = False, fill: bool = False
     Args:
         cfg: the config.
         eval_only: whether ``DATASETS.TRAIN`` is not used.
-        fill: whether ``MODEL.RETINANET.NUM_CLASSES`` becomes the number of their classes. False
+        fill: whether ``NUM_CLASSES`` of the model becomes the number of their classes. False
             where the user has set it, and ``check_data`` compares.
 
     Raises:
@@ -205,8 +205,8 @@ def add_extra_datasets(cfg: CfgNode, eval_only: bool = False, fill: bool = False
     extra = on_main_process(lambda: register_extra_datasets(cfg, names))
     if not comm.is_main_process():
         register_extra_datasets(cfg, names)
-    if extra and fill and cfg.MODEL.META_ARCHITECTURE in RETINANET_ARCHITECTURES:
-        cfg.MODEL.RETINANET.NUM_CLASSES = len(load_class_names(extra[0]) or ())
+    if extra and fill and num_classes_key(cfg) is not None:
+        set_num_classes(cfg, len(load_class_names(extra[0]) or ()))
         validate_cfg(cfg)
 
 

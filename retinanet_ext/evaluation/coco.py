@@ -20,6 +20,7 @@ from ..errors import InputError, count
 from .confusion import count_names, describe_confusion
 from .ground_truth import class_table, complete_annotations, ground_truth_json
 from .metrics import metrics_table
+from .proposals import score_proposals
 from .scoring import score_boxes
 
 __all__ = ["COCODetectionEvaluator"]
@@ -31,9 +32,10 @@ class COCODetectionEvaluator(COCOEvaluator):
     """Detectron2's ``COCOEvaluator`` for boxes, with complete and dependable results.
 
     ``evaluate()`` returns ``{"bbox": {...}}``, in percent, with the keys described in
-    :func:`retinanet_ext.evaluation.metrics.box_metrics`. No predictions give 0.0 and a warning
-    instead of NaN. The files in ``output_dir`` are Detectron2's: ``instances_predictions.pth``
-    and ``coco_instances_results.json``.
+    :func:`retinanet_ext.evaluation.metrics.box_metrics`; of a model that gives only proposals
+    ``{"box_proposals": {...}}``, see :func:`.proposals.score_proposals`. No predictions give 0.0
+    and a warning instead of NaN. The files in ``output_dir`` are Detectron2's:
+    ``instances_predictions.pth`` and ``coco_instances_results.json``.
 
     The numbers are pycocotools'; faster-coco-eval computes them where it is installed and gives
     the same. Detectron2's own C++ evaluation (which it calls unofficial) is never used.
@@ -103,6 +105,14 @@ class COCODetectionEvaluator(COCOEvaluator):
         if predictions is None:
             return {}
         category_ids, class_names = class_table(self._dataset_name, self._coco_api)
+        proposals = [x for x in predictions if "proposals" in x]
+        if proposals and not any("instances" in x for x in predictions):
+            self._write(predictions, [])
+            if not self._do_evaluation:
+                return {}
+            ids = list(self._coco_api.imgs if img_ids is None else img_ids)
+            found = score_proposals(self._coco_api, proposals, ids, self._dataset_name)
+            return {"box_proposals": found}
         detections = self._as_coco_results(predictions, category_ids)
         self._write(predictions, detections)
         if not self._do_evaluation:

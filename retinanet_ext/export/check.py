@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.modeling.box_regression import Box2BoxTransform
 
 from ..errors import InputError
 from ..modeling import RetinaNetExt
@@ -57,4 +58,14 @@ def check_model(model: Any) -> None:
         raise InputError(
             f"{name} decodes in a way of its own, which the exported file would not know; export "
             "a RetinaNetExt with a DenseDecoder"
+        )
+    coder = model.decoder.box2box_transform
+    if type(coder) is not Box2BoxTransform:
+        raise InputError(
+            f"MODEL.RETINANET.BOX_CODER gives {type(coder).__name__}, and only deltas are exported"
+        )
+    if model.decoder.candidates_by != "class":
+        raise InputError(
+            f"MODEL.RETINANET.CANDIDATES_BY is '{model.decoder.candidates_by}', which the exported "
+            "file does not know; pass --opts MODEL.RETINANET.CANDIDATES_BY class"
         )

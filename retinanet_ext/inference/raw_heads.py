@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import InputError, MissingFileError, did_you_mean
 from ..modeling import RetinaNetExt
+from ..modeling.coders import decode_boxes, num_box_outputs, strides_of_anchors
 from ..modeling.postprocess.decode import DenseDecoder
 from ..modeling.postprocess.gather import gather_deltas, gather_quality
 from ..structures import DecodedPicture, DecoderSettings, HeadOutputs
@@ -141,6 +142,8 @@ class RawHeads:
         classes: Tensor,
     ) -> DecodedPicture:
         decoder = self._model.decoder
+        coder = decoder.box2box_transform
+        strides = strides_of_anchors(coder, anchors, self._model.anchor_generator)
         rows = torch.arange(len(all_anchors), device=all_anchors.device)
         first = torch.zeros_like(rows)  # the only image of the batch
         probs = _logits_of(outputs, classes, decoder.num_classes).sigmoid()
@@ -148,23 +151,27 @@ class RawHeads:
         if outputs.named.get("quality") is not None:
             quality = gather_quality(outputs.named["quality"], first, rows).sigmoid()
             scores = (probs * quality).sqrt()
+            probs = scores if decoder.candidates_by == "score" else probs
         of_class = [None] if decoder.cls_agnostic_bbox_reg else classes.tolist()
         boxes = torch.stack(
             [
-                decoder.box2box_transform.apply_deltas(
+                decode_boxes(
+                    coder,
                     gather_deltas(
                         outputs.deltas or [],
                         first,
                         rows,
                         None if k is None else torch.full_like(rows, k),
                         decoder.num_classes,
+                        num_box_outputs(coder),
                     ),
                     all_anchors,
+                    strides,
                 )
                 for k in of_class
             ]
         )
-        found, chosen = decoder.choose(anchors, outputs)
+        found, chosen = decoder.choose(anchors, outputs, strides)
         finite = (chosen.isfinite().all(dim=1) & found.scores.isfinite()).nonzero().flatten()
         candidates = Instances(
             size,

@@ -27,6 +27,7 @@ from ..registry import ASSIGNER_REGISTRY, CLS_LOSS_REGISTRY, register_once, requ
 from ..structures import DenseTargets, HeadOutputs
 from .assigners.ignore_regions import ignore_anchors
 from .check_config import check_retinanet
+from .coders import num_box_outputs, strides_of_anchors
 from .criteria.box import build_box_loss
 from .criteria.normalizer import LossNormalizer, build_loss_normalizer
 from .criteria.quality_branch import check_named_quality
@@ -251,12 +252,13 @@ class RetinaNetExt(Detectron2Names, DenseDetector):
             targets: of the N images.
         """
         per_class = not self.decoder.cls_agnostic_bbox_reg
-        positives = Positives.of(anchors, outputs, targets, per_class)
+        transform, cls_score = self.box2box_transform, getattr(self.head, "cls_score", None)
+        numbers, strides = num_box_outputs(transform), self._strides(anchors)
+        positives = Positives.of(anchors, outputs, targets, per_class, numbers, **strides)
         if has_event_storage():
             num_pos_anchors = len(positives) / targets.num_images
             get_event_storage().put_scalar("num_pos_anchors", num_pos_anchors)
         normalizer = self.loss_normalizer(len(positives), targets.labels.numel())
-        transform, cls_score = self.box2box_transform, getattr(self.head, "cls_score", None)
         losses = {
             "loss_cls": classification_term(
                 self.cls_loss, cls_score, anchors, outputs, targets, positives, transform
@@ -279,7 +281,14 @@ class RetinaNetExt(Detectron2Names, DenseDetector):
         """Detections of N images in pixels of the network's input."""
         anchors = self.anchor_generator(features)
         with self._float32():
-            return self.decoder(anchors, self._checked(predictions), images.image_sizes)
+            outputs, strides = self._checked(predictions), self._strides(anchors)
+            return self.decoder(anchors, outputs, images.image_sizes, **strides)
+
+    def _strides(self, anchors: list[Boxes]) -> dict[str, Tensor]:
+        """``strides`` (R,) of the anchors, or nothing where the box coder needs none."""
+        coder = getattr(self.decoder, "box2box_transform", None)  # a decoder of one's own may not
+        strides = strides_of_anchors(coder, anchors, self.anchor_generator)
+        return {} if strides is None else {"strides": strides}
 
     @torch.no_grad()
     def candidates(self, batched_inputs: list[dict[str, Any]]) -> list[Instances]:
@@ -295,7 +304,8 @@ class RetinaNetExt(Detectron2Names, DenseDetector):
         """
         images, anchors, outputs = self.raw_outputs(batched_inputs)
         with self._float32():
-            return self.decoder.candidates(anchors, outputs, images.image_sizes)
+            sizes = images.image_sizes
+            return self.decoder.candidates(anchors, outputs, sizes, **self._strides(anchors))
 
     @torch.no_grad()
     def raw_outputs(

@@ -11,14 +11,15 @@ from itertools import pairwise
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from ...errors import InputError
-from ...registry import node_of
+from ...protocols import BoxCoder
+from ...registry import BOX_CODER_REGISTRY, node_of
 from ...structures import HeadOutputs
-from .candidates import Candidates, refuse_trace, select_candidates
+from ..coders import decode_boxes, num_box_outputs
+from .candidates import Candidates, joint_logits, refuse_trace, select_candidates
 from .gather import gather_deltas, gather_quality
 from .nms import top_batched_nms
 from .soft_nms import check_soft_nms_arguments, soft_nms
@@ -46,13 +47,14 @@ class DenseDecoder:
 
     Where the head predicts the quality of its boxes, a detection's score is sqrt(p * q): p of its
     class, q of its box. ``score_thresh`` and ``topk_candidates`` look at p, so that the choice of
-    candidates costs nothing more; NMS and ``max_detections`` rank by the score.
+    candidates costs nothing more, or with ``candidates_by`` "score" at sqrt(p * q), as FCOS does;
+    NMS and ``max_detections`` rank by the score.
     """
 
     def __init__(
         self,
         *,
-        box2box_transform: Box2BoxTransform,
+        box2box_transform: BoxCoder,
         num_classes: int,
         score_thresh: float = 0.05,
         topk_candidates: int = 1000,
@@ -62,10 +64,12 @@ class DenseDecoder:
         soft_nms_method: str = "gaussian",
         soft_nms_sigma: float = 0.5,
         cls_agnostic_bbox_reg: bool = True,
+        candidates_by: str = "class",
     ):
         """
         Args:
-            box2box_transform: turns deltas and anchors into boxes.
+            box2box_transform: turns deltas and anchors into boxes; an entry of
+                BOX_CODER_REGISTRY.
             num_classes: K.
             score_thresh: scores must be greater, in [0, 1].
             topk_candidates: at most so many per level before NMS.
@@ -74,6 +78,8 @@ class DenseDecoder:
             max_detections: at most so many per image.
             nms_kind: one of NMS_KINDS.
             soft_nms_method, soft_nms_sigma: ``method`` and ``sigma`` of :func:`soft_nms`.
+            cls_agnostic_bbox_reg: one box for all classes of an anchor; False: one for each.
+            candidates_by: "class" or "score", see the class.
 
         Raises:
             ValueError: names the config key of a setting that is out of range.
@@ -97,6 +103,7 @@ class DenseDecoder:
         self.soft_nms_method = soft_nms_method
         self.soft_nms_sigma = soft_nms_sigma
         self.cls_agnostic_bbox_reg = cls_agnostic_bbox_reg
+        self.candidates_by = candidates_by
 
     @classmethod
     def from_cfg(cls, cfg: CfgNode, node: CfgNode | None = None) -> DenseDecoder:
@@ -106,9 +113,9 @@ class DenseDecoder:
             cfg: the config; of it, ``TEST.DETECTIONS_PER_IMAGE`` is read.
             node: the section that all else is read from. Default: ``MODEL.RETINANET``.
         """
-        node = node_of(cfg, node)
+        section, node = node, node_of(cfg, node)
         return cls(
-            box2box_transform=Box2BoxTransform(weights=node.BBOX_REG_WEIGHTS),
+            box2box_transform=BOX_CODER_REGISTRY.build(cfg, node=section),
             num_classes=node.NUM_CLASSES,
             score_thresh=node.SCORE_THRESH_TEST,
             topk_candidates=node.TOPK_CANDIDATES_TEST,
@@ -118,6 +125,7 @@ class DenseDecoder:
             soft_nms_method=node.SOFT_NMS_METHOD,
             soft_nms_sigma=node.SOFT_NMS_SIGMA,
             cls_agnostic_bbox_reg=node.CLS_AGNOSTIC_BBOX_REG,
+            candidates_by=node.CANDIDATES_BY,
         )
 
     @torch.no_grad()
@@ -126,6 +134,7 @@ class DenseDecoder:
         anchors: list[Boxes],
         outputs: HeadOutputs,
         image_sizes: list[tuple[int, int]],
+        strides: Tensor | None = None,
     ) -> list[Instances]:
         """Detections of N images, best first.
 
@@ -134,12 +143,13 @@ class DenseDecoder:
             outputs: whole logits and deltas of the head. Of those with a name of their own only
                 ``quality`` is read.
             image_sizes: (height, width) of each image in pixels, without padding.
+            strides: (R,) of the anchors in pixels, for a box coder that needs them.
 
         Returns:
             N Instances with ``pred_boxes`` (absolute XYXY pixels, not clipped), ``scores`` and
             ``pred_classes``. Boxes and scores that are not finite are left out.
         """
-        return [self.suppress(x) for x in self.candidates(anchors, outputs, image_sizes)]
+        return [self.suppress(x) for x in self.candidates(anchors, outputs, image_sizes, strides)]
 
     @torch.no_grad()
     def candidates(
@@ -147,6 +157,7 @@ class DenseDecoder:
         anchors: list[Boxes],
         outputs: HeadOutputs,
         image_sizes: list[tuple[int, int]],
+        strides: Tensor | None = None,
     ) -> list[Instances]:
         """What the detections are chosen from, before NMS; arguments and fields as of a call.
 
@@ -155,7 +166,7 @@ class DenseDecoder:
         """
         if not image_sizes:
             return []
-        found, boxes = self.choose(anchors, outputs)
+        found, boxes = self.choose(anchors, outputs, strides)
         scores = found.scores
         finite = boxes.isfinite().all(dim=1) & scores.isfinite()
         if torch.jit.is_tracing():  # a trace would keep the numbers of its example
@@ -181,7 +192,9 @@ class DenseDecoder:
         ]
 
     @torch.no_grad()
-    def choose(self, anchors: list[Boxes], outputs: HeadOutputs) -> tuple[Candidates, Tensor]:
+    def choose(
+        self, anchors: list[Boxes], outputs: HeadOutputs, strides: Tensor | None = None
+    ) -> tuple[Candidates, Tensor]:
         """The candidates of all images in one table, with the scores that NMS ranks by.
 
         Arguments as of a call.
@@ -192,12 +205,17 @@ class DenseDecoder:
         logits, deltas, quality = outputs.logits, outputs.deltas, outputs.named.get("quality")
         if logits is None or deltas is None:
             raise ValueError("detections need the head's logits and deltas as a whole")
+        if quality is not None and self.candidates_by == "score":
+            logits, quality = joint_logits(logits, quality), None
         found = select_candidates(logits, self.num_classes, self.score_thresh, self.topk_candidates)
         images, rows = found.image_indices, found.anchor_indices
         classes = None if self.cls_agnostic_bbox_reg else found.classes
-        boxes = self.box2box_transform.apply_deltas(
-            gather_deltas(deltas, images, rows, classes, self.num_classes),
+        coder = self.box2box_transform
+        boxes = decode_boxes(
+            coder,
+            gather_deltas(deltas, images, rows, classes, self.num_classes, num_box_outputs(coder)),
             Boxes.cat(anchors).tensor.index_select(0, rows),
+            None if strides is None else strides.index_select(0, rows),
         )
         if quality is not None:
             quality_probs = gather_quality(quality, images, rows).sigmoid()
