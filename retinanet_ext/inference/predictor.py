@@ -227,7 +227,8 @@ class Predictor:
                     raise failed.error
                 found: Sequence[Prediction | FailedPicture] = [_failed(failed)]
             else:
-                found = fitting(self._predict, batch) if fitting else self._predict(batch)
+                predict: Any = self._predict
+                found = fitting(predict, batch) if fitting else predict(batch)
             waiting |= {result.index: result for result in found}
             while following in waiting:
                 yield waiting.pop(following)

@@ -73,8 +73,10 @@ def apply_detection_options(
     """
     node = cfg.MODEL.RETINANET
     if thresholds is not None:
-        of_class = thresholds.of_class.values() if isinstance(thresholds, Thresholds) else ()
-        lowest = min(of_class, default=thresholds)
+        if isinstance(thresholds, Thresholds):
+            lowest = min(thresholds.of_class.values())
+        else:
+            lowest = thresholds
         # The decoder keeps what is greater, and these are to be kept themselves.
         below = float(np.nextafter(np.float32(lowest), np.float32(0)))
         node.SCORE_THRESH_TEST = min(node.SCORE_THRESH_TEST, below)
