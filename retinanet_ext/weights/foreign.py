@@ -72,9 +72,10 @@ def _load(file: Any, **options: Any) -> Any:
 
 
 # What torch.load asks of the module `pickle`.
-_PICKLE: Any = types.SimpleNamespace(
-    Unpickler=_Unpickler, load=_load, UnpicklingError=pickle.UnpicklingError
-)
+_PICKLE: Any = types.ModuleType("pickle_without_objects")
+_PICKLE.Unpickler = _Unpickler
+_PICKLE.load = _load
+_PICKLE.UnpicklingError = pickle.UnpicklingError
 
 
 def read_foreign(path: str | os.PathLike[str]) -> dict[str, Any]:

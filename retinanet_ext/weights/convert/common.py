@@ -34,7 +34,7 @@ ANCHORS = 9
 
 NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 _COUNTER = ".num_batches_tracked"
-_DEPTHS = {
+_DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {
     (False, (2, 2, 2, 2)): 18,
     (False, (3, 4, 6, 3)): 34,
     (True, (3, 4, 6, 3)): 50,
