@@ -169,7 +169,7 @@ MAY_IMPORT = {
     "losses/quality": {"losses/elementwise", "losses/focal", "losses/precision"},
     "losses/star": {"losses/focal", "losses/layout", "losses/precision"},
     "modeling/__init__": {"modeling"},
-    "modeling/anchors": {"modeling/cell_anchors"},
+    "modeling/anchors": {"modeling/anchor_sizes"},
     "modeling/check_config": {"modeling/assigners", "modeling/criteria", "modeling/postprocess"},
     "modeling/criteria": {"losses"},
     "modeling/detectron2_arguments": {
