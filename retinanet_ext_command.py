@@ -35,6 +35,7 @@ COMMANDS = {
     "show-data": ("see.show_data", "draw training samples as the model sees them"),
     "anchors": ("anchors", "show how well anchors cover a training set, or optimise them"),
     "weights": ("weights.catalogue", "list and fetch weights trained on COCO"),
+    "convert": ("weights.convert", "turn weights of other toolkits into this one's, and back"),
     "replay-step": ("replay_step", "repeat a training step whose loss was not finite"),
 }
 STAND_INS = ("torch._dynamo", "torch._dynamo.utils")

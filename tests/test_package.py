@@ -196,6 +196,7 @@ MAY_IMPORT = {
     "losses/quality": {"losses/elementwise", "losses/focal", "losses/precision"},
     "losses/star": {"losses/focal", "losses/layout", "losses/precision"},
     "modeling/__init__": {"modeling"},
+    "modeling/anchors": {"modeling/anchor_sizes"},
     "modeling/check_config": {"modeling/assigners", "modeling/criteria", "modeling/postprocess"},
     "modeling/criteria": {"losses", "modeling/coders"},
     "modeling/detectron2_arguments": {
@@ -223,6 +224,8 @@ MAY_IMPORT = {
     "visualization": set(),
     "weights/__init__": set(),
     "weights/catalogue": {"weights/reading"},
+    "weights/convert": {"weights/foreign", "weights/reading"},
+    "weights/foreign": {"weights/reading"},
     "weights/online": {"weights/reading"},
     "weights/pretrained": {"weights/names", "weights/online", "weights/reading"},
     "weights/reading": {"weights/unpickle"},
