@@ -32,6 +32,8 @@ COMMANDS = {
     "check-data": ("check_data", "find faults in annotations and images"),
     "show-data": ("show_data", "draw training samples as the model sees them"),
     "anchors": ("anchors", "show how well anchors cover a training set, or optimise them"),
+    "weights": ("weights.catalogue", "list and fetch weights trained on COCO"),
+    "convert": ("weights.convert", "turn weights of other toolkits into this one's, and back"),
     "replay-step": ("replay_step", "repeat a training step whose loss was not finite"),
 }
 STAND_INS = ("torch._dynamo", "torch._dynamo.utils")

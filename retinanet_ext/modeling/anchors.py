@@ -11,13 +11,14 @@ from detectron2.config import CfgNode, configurable
 from detectron2.config import get_cfg as get_detectron2_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import ANCHOR_GENERATOR_REGISTRY
-from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from detectron2.modeling.anchor_generator import BufferList, DefaultAnchorGenerator
 from detectron2.structures import Boxes
 from torch import Tensor
 
 from ..compat import version_of
 from ..errors import InputError
 from ..registry import register_once, require_keys
+from .cell_anchors import check_cell_anchors, check_nothing_else
 
 # Multi-scale training with Detectron2's defaults sees a few times as many sizes, in no order; one
 # size of 800 x 1056 takes 2.5 MB.
@@ -107,7 +108,7 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
     The anchors of the last sizes are kept and given out again.
     """
 
-    config_keys = ("OCTAVE_BASE_SIZES", "SCALES_PER_OCTAVE", "SCALES_OF_LEVELS")
+    config_keys = ("OCTAVE_BASE_SIZES", "SCALES_PER_OCTAVE", "SCALES_OF_LEVELS", "CELL_ANCHORS")
 
     @configurable
     def __init__(
@@ -119,6 +120,7 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
         strides: Sequence[int],
         offset: float = 0.5,
         sizes: Sequence[Sequence[float]] = (),
+        cell_anchors: Sequence[Sequence[Sequence[float]]] = (),
     ):
         """
         Args:
@@ -131,10 +133,16 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
             offset: of the first anchor's centre from the top left corner, in strides, in [0, 1).
             sizes: in the place of octaves, any sizes in pixels; one list for all levels, or one per
                 level.
+            cell_anchors: in the place of sizes and ratios, for each level a list of XYXY boxes in
+                pixels from a location.
 
         Raises:
-            ValueError: if the number of bases, or of lists of sizes, is not the number of levels.
+            ValueError: if the number of bases, or of lists of sizes or boxes, is not the number of
+                levels.
         """
+        if cell_anchors:
+            check_cell_anchors(cell_anchors, len(strides))
+            sizes = [[1.0]]  # of anchors that are replaced below
         for key, given, numbers in (
             ("OCTAVE_BASE_SIZES", octave_base_sizes, (len(strides),)),
             ("SIZES", sizes, (1, len(strides))),
@@ -151,6 +159,8 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
             strides=strides,
             offset=offset,
         )
+        if cell_anchors:
+            self.cell_anchors = BufferList([torch.tensor(level).float() for level in cell_anchors])
         self._cache = _TensorCache(_SIZES_TO_KEEP)
 
     @classmethod
@@ -158,6 +168,9 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
         """Raise InputError for impossible octaves or sizes, and for some that contradict others."""
         node = cfg.MODEL.ANCHOR_GENERATOR
         scales = node.SCALES_OF_LEVELS or node.SCALES_PER_OCTAVE
+        if node.CELL_ANCHORS:
+            check_nothing_else(node, SCALES_PER_OCTAVE)
+            return
         is_set = node.SIZES != get_detectron2_cfg().MODEL.ANCHOR_GENERATOR.SIZES
         if node.OCTAVE_BASE_SIZES or not is_set:
             sizes = octave_sizes(node.OCTAVE_BASE_SIZES, scales)
@@ -183,7 +196,8 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
         return {
             "octave_base_sizes": node.OCTAVE_BASE_SIZES,
             "scales_per_octave": node.SCALES_OF_LEVELS or node.SCALES_PER_OCTAVE,
-            "sizes": () if node.OCTAVE_BASE_SIZES else node.SIZES,
+            "sizes": () if node.OCTAVE_BASE_SIZES or node.CELL_ANCHORS else node.SIZES,
+            "cell_anchors": node.CELL_ANCHORS,
             "aspect_ratios": node.ASPECT_RATIOS,
             "strides": [shape.stride for shape in input_shape],
             "offset": node.OFFSET,
