@@ -20,7 +20,7 @@ __all__ = ["COMMANDS", "PROG", "command_parser", "main"]
 PROG = "retinanet-ext"
 # Command -> its module in retinanet_ext.cli, and what it does.
 COMMANDS = {
-    "train": ("train", "train a detector: what train_net.py does"),
+    "train": ("train", "train a detector, on a folder of data or by a config"),
     "evaluate": ("evaluate", "evaluate a checkpoint, or a file of detections without a model"),
     "report": ("report", "one page about what a detector does wrong, and what to try"),
     "predict": ("predict", "detections of pictures, videos or a camera: as json, csv or drawn"),
