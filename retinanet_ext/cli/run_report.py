@@ -94,16 +94,16 @@ def report_on(
     """
     predictions = predictions_of(cfg.OUTPUT_DIR, dataset)
     subject = subject_of_dataset(dataset, predictions)
-    look, remark = None, ""
+    look, why_not = None, ""
     if subject.files and len(subject.coco_gt.imgs) <= ask_at_most:
-        look, remark = _look(cfg, subject)
+        look, why_not = _look(cfg, subject)
     model = Model(
         run_folder=cfg.OUTPUT_DIR,
         network=_network(cfg),
         weights_sha256=_checksum(cfg.MODEL.WEIGHTS),
         sixteen_bit=cfg.INPUT.SIXTEEN_BIT,
         look=look,
-        remarks=[remark] if remark else [],
+        why_no_look=why_not,
         settings=model_settings(cfg) if _is_retinanet(cfg) else None,
         called=_called(cfg),
     )
@@ -179,7 +179,7 @@ def _look(cfg: CfgNode, subject: Subject) -> tuple[RawHeads | None, str]:
         return RawHeads(predictor, subject.files, names), ""
     except UserError as error:
         why = one_line(error).replace(os.path.join(cfg.OUTPUT_DIR, ""), "")
-        return None, f"the model could not be asked why objects were missed: {why}"
+        return None, f"The model could not be asked: {why}."
 
 
 def _called(cfg: CfgNode) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from .compute.options import ReportOptions
 from .compute.shapes import NetworkInput
 from .compute.subject import Subject
 from .findings import Look, what_to_try
-from .found import add_findings
+from .found import named_findings
 from .galleries import draw_labels_missing, draw_worst, fitting
 from .page.document import document
 
@@ -37,7 +37,7 @@ class Model:
         weights_sha256: checksum of its weights; "" if not known.
         sixteen_bit: ``INPUT.SIXTEEN_BIT``, for pictures of more than 8 bits.
         look: looks into the detector for the reasons of misses; None where it cannot be asked.
-        remarks: sentences for the report.
+        why_no_look: a sentence where it should be asked and cannot be; else "".
         settings: of its config, see :func:`.findings.model_settings`; advice depends on them.
         called: OUTPUT_DIR as commands on the page have it, with the name of the weights in it; ""
             where a path of the user's disk would be told.
@@ -48,7 +48,7 @@ class Model:
     weights_sha256: str = ""
     sixteen_bit: str = ""
     look: Look | None = None
-    remarks: Sequence[str] = ()
+    why_no_look: str = ""
     settings: Mapping[str, Any] | None = None
     called: tuple[str, str] = ("", "")
 
@@ -144,8 +144,7 @@ def _content(
         subject.called,
     )
     content = base_content(subject, evaluated, options, model.run_folder, model.network)
-    content["remarks"] += model.remarks
-    add_findings(content, subject, evaluated.analysis, options, model.look)
+    content |= named_findings(subject, evaluated.analysis, options, model.look, model.why_no_look)
     if model.settings is not None:
         content["model"] = dict(model.settings)
     if content["run"] and model.called[0]:

@@ -90,7 +90,7 @@ def test_auto_is_the_file_of_the_run(run, measured, tmp_path, capsys):
         (own / name).symlink_to(run / name)
     assert main(["predict", str(own), "photos", "--output", "x", "--score-thresh", "auto"]) == 2
     said = capsys.readouterr().err
-    assert "thresholds.yaml" in said and "retinanet-ext evaluate --predictions" in said
+    assert "thresholds.yaml" in said and "retinanet-ext report " in said
     (own / "inference" / "set").mkdir(parents=True)
     (own / "inference" / "set" / "thresholds.yaml").write_text(measured.read_text())
     by_name = predict(run, "photos", "--format", "json", "--score-thresh", measured, "--overwrite")

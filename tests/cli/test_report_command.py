@@ -159,7 +159,7 @@ def test_without_the_model_or_its_weights_there_is_a_report_too(run, folder):
     assert main(["report", str(run), *words]) == 0
     content = json.loads((folder / "a" / "report.json").read_text())
     assert not content["missed"]["with_model"]
-    assert any("could not be asked" in text for text in content["remarks"])
+    assert any("could not be asked" in text for text in content["missed"]["notes"])
     assert str(folder) not in json.dumps(content)
 
 

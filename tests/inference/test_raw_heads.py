@@ -90,6 +90,17 @@ def test_a_part_of_the_classes_in_another_order_is_the_same_part(detector):
     assert part.kept_labels.tolist() == [renamed[k] for k in whole.kept_labels.tolist()]
 
 
+def test_anchors_lie_on_the_picture_as_on_the_network_s_input(detector):
+    predictor, paths = detector
+    height, width = SIZES[1]
+    raw = RawHeads(predictor, paths, CLASSES)(2, [0])
+    across, down = width / 64, height / round(height * 64 / width)  # MIN_SIZE_TEST is 64
+    square = raw.anchors[1]  # of the ratios 0.5, 1 and 2
+    np.testing.assert_allclose(square[2:], [16 * across, 16 * down], rtol=1e-5)
+    np.testing.assert_allclose(raw.anchors[4][:2] - square[:2], [8 * across, 0], atol=1e-4)
+    assert square[0] < 0  # not cut
+
+
 @pytest.mark.parametrize("threshold", [0.0, 0.2, 0.4])
 def test_every_miss_of_a_detector_has_a_reason(detector, threshold):
     predictor, paths = detector

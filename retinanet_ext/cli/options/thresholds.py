@@ -53,9 +53,7 @@ def _of_run(run: str) -> str:
     if not found:
         raise MissingFileError(
             f"--score-thresh is auto, but neither {folder} nor a folder in it holds a {NAME}; "
-            "write it with `retinanet-ext evaluate --predictions "
-            f"{folder}/coco_instances_results.json --annotations VAL.json --thresholds "
-            f"{folder}/{NAME}`"
+            f"`retinanet-ext report {run}` writes it"
         )
     if len(found) > 1:
         raise InputError(

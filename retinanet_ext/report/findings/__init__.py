@@ -1,6 +1,7 @@
 """What stands out in an evaluation: why objects are missed, the worst pictures, what to try."""
 
 from .advice import Advice, model_settings, what_to_try
+from .content import findings_content
 from .large import count_large_boxes
 from .missed import Look, explain_misses
 from .reasons import REASONS, TITLES, MissedObject, Misses
@@ -24,6 +25,7 @@ __all__ = [
     "WorstPicture",
     "count_large_boxes",
     "explain_misses",
+    "findings_content",
     "model_settings",
     "possible_missing_labels",
     "what_to_try",

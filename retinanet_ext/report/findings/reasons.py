@@ -16,6 +16,7 @@ __all__ = [
     "NO_ANCHOR",
     "REASONS",
     "SUPPRESSED",
+    "TITLES",
     "TOPK",
     "UNKNOWN",
     "UNSEEN",
@@ -52,6 +53,7 @@ REASONS = (
 Only ``wrong_class`` is asked first: a box that fits has come all the way, and no step is to blame.
 """
 
+# What a chart calls them.
 TITLES = {
     NO_ANCHOR: "no anchor fits",
     UNSEEN: "not seen",
@@ -168,11 +170,12 @@ class Misses:
         }
 
     def to_json(self, most_objects: int | None = None) -> dict[str, Any]:
-        """For ``report.json``: counts, sentences, settings and the first ``most_objects``."""
+        """For ``report.json``: counts, words for them, settings and the first ``most_objects``."""
         settings = self.settings
         return {
             "total": self.total,
             "reasons": self.reasons,
+            "titles": dict(TITLES),
             "sentences": self.sentences,
             "by_class": self.by_class,
             "with_model": settings is not None,

@@ -127,6 +127,21 @@ def test_of_other_classes_only_a_class_agnostic_nms_removes_for():
     assert reason_of([Anchor(), rival], results, objects, nms_kind="class_agnostic") == "crowded"
 
 
+def test_a_rival_below_its_own_threshold_finds_no_neighbour():
+    objects = [(0, BOX), (1, TOUCHING)]
+    anchors = [Anchor(), Anchor(at=TOUCHING, box=TOUCHING, prob=0.95, kept=0, label=1)]
+    found = assign(tables_of(scene(objects), [result(TOUCHING, 0.95, 1)]))
+    look = MadeUpDetector({1: anchors}).with_settings(nms_kind="class_agnostic")
+    for threshold, reason in ((0.95, "crowded"), (0.96, "suppressed")):
+        assert explain_misses(found, [0.5, threshold], look).objects[0].reason == reason
+
+
+def test_a_rival_that_is_no_detection_finds_no_neighbour():
+    rival = Anchor(box=LOOSE_BOX, prob=0.95, kept=100)
+    results = [result(FAR, 0.9)]
+    assert reason_of([Anchor(), rival], results, [(0, BOX), (0, FAR)]) == "suppressed"
+
+
 def test_a_rival_is_surer_than_what_it_removes():
     objects = [(0, BOX), (0, TOUCHING)]
     weak = Anchor(at=TOUCHING, box=TOUCHING, prob=0.8, kept=0)
