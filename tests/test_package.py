@@ -205,6 +205,11 @@ MAY_IMPORT = {
         "modeling/postprocess",
     },
     "modeling/detectron2_names": {"modeling/postprocess"},
+    "modeling/inference_steps": {
+        "modeling/coders",
+        "modeling/postprocess",
+        "modeling/speedups",
+    },
     "modeling/heads": {"modeling/coders", "modeling/speedups"},
     "modeling/loss_terms": {"modeling/criteria", "modeling/postprocess"},
     "modeling/postprocess": {"losses/precision", "modeling/coders"},
@@ -218,7 +223,6 @@ MAY_IMPORT = {
     "report/pictures": {"data/loading", "visualization"},
     "report/found": {"evaluation", "report"},
     "report/write": {"evaluation", "report"},
-    "recipe": {"anchor_tools", "config", "data", "engine", "modeling"},
     "recipe": {
         "anchor_tools",
         "config",

@@ -64,6 +64,11 @@ def check_model(model: Any) -> None:
         raise InputError(
             f"MODEL.RETINANET.BOX_CODER gives {type(coder).__name__}, and only deltas are exported"
         )
+    if model.decoder.clip_before_nms:
+        raise InputError(
+            "MODEL.RETINANET.CLIP_BEFORE_NMS is True, which the exported file does not know; pass "
+            "--opts MODEL.RETINANET.CLIP_BEFORE_NMS False"
+        )
     if model.decoder.candidates_by != "class":
         raise InputError(
             f"MODEL.RETINANET.CANDIDATES_BY is '{model.decoder.candidates_by}', which the exported "
