@@ -14,6 +14,7 @@ from ...data.formats.text import read_class_file
 from ...errors import InputError
 from ...weights.convert.run import SOURCES, TARGETS, read_source, write_target
 from ..common import debug_options
+from .verify import check_can_verify, verify
 
 __all__ = ["add_parser", "run"]
 
@@ -46,6 +47,13 @@ def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--style", default="", metavar="NAME", help="of mmdet's ResNet: pytorch or caffe"
     )
+    parser.add_argument(
+        "--verify",
+        default="",
+        metavar="PICTURE",
+        help="run torchvision's own network and the converted one on a picture and compare them; "
+        "exit status 1 if they differ",
+    )
     parser.set_defaults(run=run)
     return parser
 
@@ -66,10 +74,16 @@ def run(args: argparse.Namespace) -> int:
         norm_eps=args.norm_eps,
         style=args.style,
     )
+    if args.verify:
+        check_can_verify(found.source, found.config)
     notes = write_target(found, args.output, args.target)
     print(f"{args.output}: {len(found.model)} tensors, {len(found.classes) or 'unnamed'} classes")
     for note in [*found.notes, *notes]:
         print(f"- {note}")
+    if args.verify:
+        verified = verify(args.input, found, args.verify)
+        print(f"{args.verify}: {verified}")
+        return 0 if verified.equal else 1
     return 0
 
 

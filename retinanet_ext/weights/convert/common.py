@@ -43,12 +43,14 @@ class Converted:
         config: the keys that make its numbers equal, by full name.
         classes: names of the classes, in the order of their rows; empty where nothing tells them.
         notes: what was made up, left out or is not exact, each a sentence.
+        source: the toolkit that it is from.
     """
 
     model: dict[str, Tensor]
     config: dict[str, Any]
     classes: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    source: str = ""
 
 
 def renamed(

@@ -133,6 +133,7 @@ def read_source(
     except WeightsError as error:
         raise WeightsError(f"'{path}' cannot be converted: {error}") from error
     found.notes[:0] = notes
+    found.source = source
     return found
 
 

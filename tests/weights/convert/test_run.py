@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 from detectron2.modeling import build_model
+from PIL import Image
 from torch import Tensor
 
 from retinanet_ext import get_cfg, load_config_file, validate_cfg
+from retinanet_ext.cli.weights.verify import verify
 from retinanet_ext.engine.checkpoint.checkpointer import SafeCheckpointer
 from retinanet_ext.weights.convert.mmdet import from_mmdet
 from retinanet_ext.weights.convert.run import detect_source, read_source, state_of
@@ -18,6 +20,8 @@ from retinanet_ext.weights.reading import WeightsError
 from retinanet_ext_command import main
 
 from .test_mmdet_and_odtk import mmdet_weights, odtk_weights
+from .test_torchvision import state_of as state_of_torchvision
+from .test_torchvision import torchvision_model
 
 
 @pytest.fixture(scope="module")
@@ -122,4 +126,42 @@ def test_what_cannot_be_done_is_said_in_a_sentence(
     words = [places.get(x, x.replace("OUT", str(tmp_path / "out"))) for x in words]
     assert main(["convert", *words]) == 2
     assert wanted in capsys.readouterr().err
+    assert not list(tmp_path.glob("out*"))
+
+
+@pytest.fixture(scope="module", params=["v1", "v2"])
+def torchvision_file(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Path:
+    path = tmp_path_factory.mktemp("torchvision") / f"{request.param}.pth"
+    torch.save(state_of_torchvision(torchvision_model(request.param, 4), request.param), path)
+    return path
+
+
+def save_picture(folder: Path) -> str:
+    pixels = torch.randint(0, 256, (20, 30, 3), generator=torch.Generator().manual_seed(1))
+    image = Image.fromarray(pixels.to(torch.uint8).numpy())
+    image.resize((300, 200)).save(folder / "photo.png")
+    return str(folder / "photo.png")
+
+
+def test_torchvisions_own_network_agrees_on_a_picture(
+    torchvision_file: Path, tmp_path: Path, capsys
+):
+    words = ["convert", str(torchvision_file), str(tmp_path / "o.pth")]
+    assert main([*words, "--verify", save_picture(tmp_path)]) == 0
+    assert "photo.png: equal: logits differ by at most" in capsys.readouterr().out
+
+
+def test_a_network_that_differs_is_found_out(torchvision_file: Path, tmp_path: Path):
+    found = read_source(str(torchvision_file))
+    found.model["head.bbox_pred.bias"] = found.model["head.bbox_pred.bias"].flip(0)
+    verified = verify(str(torchvision_file), found, save_picture(tmp_path))
+    assert not verified.equal and verified.deltas > 1e-2 and verified.logits < 1e-3
+
+
+def test_what_cannot_be_verified_is_said_before_anything_is_written(
+    mmdet_file: Path, tmp_path: Path, capsys
+):
+    words = ["convert", str(mmdet_file), str(tmp_path / "out.pth"), "--verify", "photo.png"]
+    assert main(words) == 2
+    assert "only torchvision is installed, and IN is of mmdet" in capsys.readouterr().err
     assert not list(tmp_path.glob("out*"))
