@@ -139,11 +139,12 @@ needs_package = pytest.mark.skipif(
 )
 
 
-def picture_of_skimage(name: str) -> Image.Image:
-    spec = importlib.util.find_spec("skimage")
-    path = Path(spec.submodule_search_locations[0], "data", name) if spec else None
+def picture_of(package: str, name: str) -> Image.Image:
+    """A picture that another package brings along, which is not run for that."""
+    spec = importlib.util.find_spec(package)
+    path = Path(spec.submodule_search_locations[0], name) if spec else None
     if path is None or not path.is_file():
-        pytest.skip(f"scikit-image with its {name} is not installed")
+        pytest.skip(f"{package} with its {name} is not installed")
     with Image.open(path) as image:
         return image.convert("RGB")
 
@@ -172,8 +173,19 @@ def classify(model: Any, image: Image.Image) -> torch.Tensor:
 @needs_package
 def test_an_espresso_is_an_espresso_and_a_cat_a_cat():
     model = loaded(lite_cfg())
-    assert classify(model, picture_of_skimage("coffee.png"))[967] > 0.9
-    assert classify(model, picture_of_skimage("chelsea.png"))[[281, 282, 285]].sum() > 0.85
+    assert classify(model, picture_of("skimage", "data/coffee.png"))[967] > 0.9
+    assert classify(model, picture_of("skimage", "data/chelsea.png"))[[281, 282, 285]].sum() > 0.85
+
+
+@needs_package
+def test_a_portrait_in_uniform_is_one_only_with_the_right_pixels():
+    # Grace Hopper in uniform and cap, which comes with matplotlib, as Detectron2 needs that:
+    # academic gown, military uniform, mortarboard.
+    portrait = picture_of("matplotlib", "mpl-data/sample_data/grace_hopper.jpg")
+    model, clothes = loaded(lite_cfg()), [400, 652, 667]
+    assert classify(model, portrait)[clothes].sum() > 0.55
+    model.pixel_std.fill_(1.0)
+    assert classify(model, portrait)[clothes].sum() < 0.1
 
 
 @needs_package
