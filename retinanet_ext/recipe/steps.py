@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from ..errors import count
 from .choice import Choice
 from .facts import Machine
 
@@ -41,13 +42,13 @@ def choose_batch(
     per_device = 2 ** int(math.log2(min(fitting, wanted)))
     batch = per_device * machine.gpus
     limit = f"{machine.memory / 2**30:.0f} GB of memory" if fitting < wanted else ""
-    few = f"the set has {images} pictures" if wanted == images else ""
+    few = f"the set has {count(images, 'picture')}" if wanted == images else ""
     usual = "many small steps" if machine.device != "cuda" else "as the paper"
     each = f"{per_device} on each of {machine.gpus} GPUs; " if machine.gpus > 1 else ""
     workers = max(1, min(8, machine.cores // 2)) if machine.device == "cuda" else 1
     return Choice(
         "batch",
-        f"{batch} pictures",
+        count(batch, "picture"),
         each + (limit or few or usual),
         {"SOLVER.IMS_PER_BATCH": batch, "DATALOADER.NUM_WORKERS": workers},
     )
@@ -78,7 +79,7 @@ def choose_optimizer(is_large: bool, is_pretrained: bool, batch: int) -> Choice:
             "SOLVER.ONE_CYCLE_PCT_START": 0.15 if is_pretrained else 0.3,
             "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": 5.0,
         }
-        reason = f"{base:g} for {of_batch} pictures, by the square root"
+        reason = f"{base:g} for {count(of_batch, 'picture')}, by the square root"
     rate = float(f"{rate:.3g}")
     return Choice(
         "learning rate",
