@@ -115,7 +115,7 @@ FAULTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "above_cap": ({"missed__reasons__above_cap": 5}, {"missed__reasons__above_cap": 4}),
     "crowding": ({"missed__reasons__crowded": 7}, {"missed__reasons__crowded": 6}),
     "suppressed": ({"missed__reasons__suppressed": 7}, {"missed__reasons__suppressed": 6}),
-    "missing_labels": ({"possible_labels__count": 18}, {"possible_labels__count": 17}),
+    "missing_labels": ({"possible_labels__count": 9}, {"possible_labels__count": 8}),
     "confused_classes": ({"errors__Cls": 5.0}, {"errors__Cls": 4.9}),
     "loose_boxes": ({"errors__Loc": 8.0}, {"errors__Loc": 7.9}),
     "background": ({"errors__Bkg": 5.0}, {"errors__Bkg": 4.9}),
