@@ -20,7 +20,7 @@ __all__ = ["COMMANDS", "PROG", "command_parser", "main"]
 PROG = "retinanet-ext"
 # Command -> its module in retinanet_ext.cli, and what it does.
 COMMANDS = {
-    "train": ("train", "train a detector: what train_net.py does"),
+    "train": ("train", "train a detector, on a folder of data or by a config"),
     "evaluate": ("evaluate", "evaluate a checkpoint, or a file of detections without a model"),
     "report": ("report", "one page about what a detector does wrong, and what to try"),
     "predict": ("predict", "detections of pictures, videos or a camera: as json, csv or drawn"),
@@ -35,6 +35,7 @@ COMMANDS = {
     "show-data": ("see.show_data", "draw training samples as the model sees them"),
     "anchors": ("anchors", "show how well anchors cover a training set, or optimise them"),
     "weights": ("weights.catalogue", "list and fetch weights trained on COCO"),
+    "convert": ("weights.convert", "turn weights of other toolkits into this one's, and back"),
     "replay-step": ("replay_step", "repeat a training step whose loss was not finite"),
 }
 STAND_INS = ("torch._dynamo", "torch._dynamo.utils")

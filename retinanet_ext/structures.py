@@ -12,10 +12,10 @@ from torch import Tensor, int64
 RETINANET_ARCHITECTURES = ("RetinaNet", "RetinaNetExt")
 """Values of MODEL.META_ARCHITECTURE that read MODEL.RETINANET: Detectron2's and this package's."""
 
-_NUM_CLASSES_KEYS = {
-    **dict.fromkeys(RETINANET_ARCHITECTURES, "MODEL.RETINANET.NUM_CLASSES"),
-    "GeneralizedRCNN": "MODEL.ROI_HEADS.NUM_CLASSES",
-    "PanopticFPN": "MODEL.ROI_HEADS.NUM_CLASSES",
+_DETECTION_SECTIONS = {
+    **dict.fromkeys(RETINANET_ARCHITECTURES, "MODEL.RETINANET"),
+    "GeneralizedRCNN": "MODEL.ROI_HEADS",
+    "PanopticFPN": "MODEL.ROI_HEADS",
 }
 
 IGNORE_LABEL = -1
@@ -213,32 +213,20 @@ class DecoderSettings:
     nms_kind: str
 
 
-def num_classes_key(cfg: Any) -> str | None:
-    """The key that holds the number of classes of a config's model, or None.
+def detection_section(cfg: Any) -> str | None:
+    """The section of the config that holds NUM_CLASSES and SCORE_THRESH_TEST of its model, or None.
 
-    None where there is no such key, as of ProposalNetwork, or nobody knows it. A meta-architecture
-    of one's own says it as its attribute ``num_classes_key``.
+    None where there is none, as of ProposalNetwork, or nobody knows it. A meta-architecture of
+    one's own says it as its attribute ``detection_section``.
     """
     from detectron2.modeling import META_ARCH_REGISTRY  # the losses work without Detectron2
 
     name = cfg.MODEL.META_ARCHITECTURE
     architecture = META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
-    return getattr(architecture, "num_classes_key", None) or _NUM_CLASSES_KEYS.get(name)
+    return getattr(architecture, "detection_section", None) or _DETECTION_SECTIONS.get(name)
 
 
-def num_classes_of(cfg: Any) -> int | None:
-    """The number of classes of a config's model, or None where no key holds it."""
-    key = num_classes_key(cfg)
-    if key is None:
-        return None
-    node = cfg
-    for part in key.split("."):
-        node = node[part]
-    return int(node)
-
-
-def set_num_classes(cfg: Any, number: int) -> None:
-    """Set the key that :func:`num_classes_key` names, if there is one."""
-    key = num_classes_key(cfg)
-    if key is not None:
-        cfg.merge_from_list([key, number])
+def detection_node(cfg: Any) -> Any:
+    """What :func:`detection_section` names, or None; of a section of MODEL."""
+    section = detection_section(cfg)
+    return None if section is None else cfg.MODEL[section.removeprefix("MODEL.")]

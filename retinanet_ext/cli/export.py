@@ -47,7 +47,7 @@ def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
         "--output",
         default="",
         metavar="DIR",
-        help="folder (default: MODEL/export/FORMAT-HEAD[-int8])",
+        help="folder (default: MODEL/export/...)",
     )
     parser.add_argument("--format", choices=tuple(SUFFIXES), default="onnx", help="default: onnx")
     parser.add_argument(

@@ -20,6 +20,7 @@ from ..inference.build import describe_detector
 from ..inference.exported import is_export
 from ..serve import DetectionServer, Limits, listen
 from ..serve.server import LOWEST_SCORE
+from ..structures import detection_node
 from .common import check_device, config_options
 from .options.model import add_trailing_opts, load_model_cfg
 from .options.tiles import add_tile_options, apply_tile_options
@@ -127,10 +128,11 @@ def _check_model(args: argparse.Namespace) -> None:
 
 def _load_cfg(args: argparse.Namespace) -> CfgNode:
     cfg = load_model_cfg(args, args.model)
-    node = cfg.MODEL.RETINANET
-    # An exported file has a threshold of its own, below which it finds nothing.
-    of_file = node.SCORE_THRESH_TEST if is_export(cfg.MODEL.WEIGHTS) else 0.0
-    node.SCORE_THRESH_TEST = max(LOWEST_SCORE, of_file)
+    node = detection_node(cfg)
+    if node is not None:
+        # An exported file has a threshold of its own, below which it finds nothing.
+        of_file = node.SCORE_THRESH_TEST if is_export(cfg.MODEL.WEIGHTS) else 0.0
+        node.SCORE_THRESH_TEST = max(LOWEST_SCORE, of_file)
     apply_tile_options(cfg, args)
     return cfg
 

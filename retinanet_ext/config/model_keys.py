@@ -134,6 +134,9 @@ retinanet.add(
 )
 retinanet.add("SOFT_NMS_SIGMA", 0.5, only_with=("NMS_KIND", "soft"))
 
+# Whether boxes are cut to the image before NMS (torchvision, mmdet), not only after it.
+retinanet.add("CLIP_BEFORE_NMS", False)
+
 # How the network is computed. All but AUTOCAST give the same numbers within float rounding.
 speedups = Section("MODEL.SPEEDUPS")
 # Multiply FrozenBatchNorm2d into the convolution before it, at run time.
@@ -165,13 +168,25 @@ anchors.add("SCALES_PER_OCTAVE", 3)
 # ASPECT_RATIOS may also be one list per level; levels may differ in their number of anchors.
 anchors.add("SCALES_OF_LEVELS", [])
 
+# Read by RetinaNetAnchorGenerator in place of sizes and ratios, with OCTAVE_BASE_SIZES []: the
+# anchors of one location, a list of [x1, y1, x2, y2] for each level, in pixels of the network's
+# input from the location, as other toolkits round or shift them.
+anchors.add("CELL_ANCHORS", [])
+
 fpn = Section("MODEL.FPN")
-# Both read only by build_fpn_backbone_p6p7. The backbone under the pyramid: an entry of
+# All read only by build_fpn_backbone_p6p7. The backbone under the pyramid: an entry of
 # Detectron2's BACKBONE_REGISTRY, such as build_resnet_backbone or build_regnet_backbone.
 fpn.add("BOTTOM_UP", "build_resnet_backbone")
 # What P6 is computed from: "c5", the last of FPN.IN_FEATURES (the paper), or "p5", its level of
 # the pyramid.
 fpn.add("TOP_BLOCK_IN", "c5", choices=("c5", "p5"))
+# Whether a ReLU stands between P6 and P7 (the paper; mmdet has none).
+fpn.add("TOP_BLOCK_RELU", True)
+
+resnets = Section("MODEL.RESNETS")
+# Read by build_fpn_backbone_p6p7 over a ResNet: what its batch norms add to the variance (0 in
+# torchvision's first RetinaNet).
+resnets.add("NORM_EPS", 1e-5, at_least=0, below=1)
 
 # Read by build_regnet_backbone, arXiv 2003.13678, Sec. 3.3; these are RegNetX-4GF.
 regnet = Section("MODEL.REGNET")

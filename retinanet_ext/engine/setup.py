@@ -27,7 +27,7 @@ from ..data.datasets.register import load_class_names, register_builtin_datasets
 from ..errors import InputError
 from ..inference.exported import cfg_of_export
 from ..registry import CLS_LOSS_REGISTRY
-from ..structures import num_classes_key, set_num_classes
+from ..structures import detection_node, detection_section
 from .job import share_cpu_cores, start_logging
 from .launch.checks import check_computes, check_output_dir, check_processes, check_weights
 from .launch.launching import add_launch_arguments, launch_line
@@ -130,7 +130,7 @@ def _set_up(args: argparse.Namespace) -> CfgNode:
     if writes and not args.resume:
         args.resume = on_main_process(lambda: continues_job(cfg.OUTPUT_DIR, starts))
     trains = args.dry_run or not args.eval_only  # a dry run does, for a step
-    fill = num_classes_key(cfg) not in set_keys
+    fill = f"{detection_section(cfg)}.NUM_CLASSES" not in set_keys
     add_extra_datasets(cfg, eval_only=not trains, fill=fill)
     resolve_device(cfg)
     check_processes(cfg)
@@ -205,8 +205,9 @@ def add_extra_datasets(cfg: CfgNode, eval_only: bool = False, fill: bool = False
     extra = on_main_process(lambda: register_extra_datasets(cfg, names))
     if not comm.is_main_process():
         register_extra_datasets(cfg, names)
-    if extra and fill and num_classes_key(cfg) is not None:
-        set_num_classes(cfg, len(load_class_names(extra[0]) or ()))
+    node = detection_node(cfg)
+    if extra and fill and node is not None:
+        node.NUM_CLASSES = len(load_class_names(extra[0]) or ())
         validate_cfg(cfg)
 
 

@@ -71,12 +71,12 @@ def make_int8(
     path = Sidecar.read(folder).path
     float32 = f"{path}.float32"
     os.replace(path, float32)
-    before = None if measure is None else measure(predictor.model)
+    before = 0.0 if measure is None else measure(predictor.model)
     tried: list[tuple[float, str]] = []
     try:
         for method in METHODS:
             _make(meta, folder, float32, path, options, method)
-            if measure is None or before is None:
+            if measure is None:
                 return []
             after = measure(build_exported(cfg_of_export(folder)).eval())
             say(f"AP {before:.2f} in float32, {after:.2f} in int8 ({method})")

@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 
 from ..data.datasets.by_path import register_extra_datasets
 from ..data.datasets.register import load_class_names, register_builtin_datasets
-from ..structures import num_classes_of
+from ..structures import detection_node
 from ..weights.reading import CLASSES_KEY, read_torch
 
 __all__ = ["class_names_of"]
@@ -28,7 +28,8 @@ def class_names_of(cfg: CfgNode, data_root: str | None = None) -> list[str]:
     """
     if data_root is not None:
         register_builtin_datasets(data_root)
-    num_classes = num_classes_of(cfg) or 0
+    node = detection_node(cfg)
+    num_classes = 0 if node is None else node.NUM_CLASSES
     for names in _choices(cfg):
         if len(names) == num_classes:
             return list(names)

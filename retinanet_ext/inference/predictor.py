@@ -17,6 +17,7 @@ from ..data.loading.bad_images import BadImageError
 from ..engine.setup import resolve_device
 from ..errors import InputError
 from ..modeling.speedups.settings import best_autocast
+from ..structures import detection_node
 from .build import build_detector
 from .detector import Detector, Fitting
 from .exported import cfg_of_export
@@ -136,7 +137,9 @@ class Predictor:
         if score_thresh is not None:
             if not 0 <= score_thresh <= 1:
                 raise InputError(f"score_thresh is {score_thresh}; it must be between 0 and 1")
-            cfg.MODEL.RETINANET.SCORE_THRESH_TEST = score_thresh
+            node = detection_node(cfg)
+            if node is not None:
+                node.SCORE_THRESH_TEST = score_thresh
         return cls(cfg)
 
     def __call__(
@@ -227,7 +230,8 @@ class Predictor:
                     raise failed.error
                 found: Sequence[Prediction | FailedPicture] = [_failed(failed)]
             else:
-                found = fitting(self._predict, batch) if fitting else self._predict(batch)
+                predict: Any = self._predict
+                found = fitting(predict, batch) if fitting else predict(batch)
             waiting |= {result.index: result for result in found}
             while following in waiting:
                 yield waiting.pop(following)

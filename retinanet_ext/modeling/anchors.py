@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -11,88 +10,24 @@ from detectron2.config import CfgNode, configurable
 from detectron2.config import get_cfg as get_detectron2_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import ANCHOR_GENERATOR_REGISTRY
-from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from detectron2.modeling.anchor_generator import BufferList, DefaultAnchorGenerator
 from detectron2.structures import Boxes
 from torch import Tensor
 
 from ..compat import version_of
 from ..errors import InputError
 from ..registry import register_once, require_keys
+from .anchor_sizes import (
+    SCALES_PER_OCTAVE,
+    check_cell_anchors,
+    check_nothing_else,
+    chosen_sizes,
+    octave_sizes,
+)
 
 # Multi-scale training with Detectron2's defaults sees a few times as many sizes, in no order; one
 # size of 800 x 1056 takes 2.5 MB.
 _SIZES_TO_KEEP = 16
-
-SCALES_PER_OCTAVE = 3
-"""The paper's number, and the default of the key of that name."""
-
-
-def octave_sizes(
-    octave_base_sizes: Sequence[float], scales_per_octave: int | Sequence[int]
-) -> list[list[float]]:
-    """Sizes 2^(i/S) * base for i in 0..S-1, for each base (Sec. 4, "Anchors").
-
-    Args:
-        octave_base_sizes: square root of the smallest anchor's area, per level, in pixels.
-        scales_per_octave: S, or one S for each base.
-
-    Returns:
-        One list of S sizes per base.
-
-    Raises:
-        ValueError: if a base is not positive, S < 1, or there is not one S per base.
-    """
-    if isinstance(scales_per_octave, int):
-        if scales_per_octave < 1:
-            raise InputError(
-                "MODEL.ANCHOR_GENERATOR.SCALES_PER_OCTAVE must be at least 1, got "
-                f"{scales_per_octave}"
-            )
-        scales_per_octave = [scales_per_octave] * len(octave_base_sizes)
-    if len(scales_per_octave) != len(octave_base_sizes) or min(scales_per_octave, default=1) < 1:
-        raise InputError(
-            f"MODEL.ANCHOR_GENERATOR.SCALES_OF_LEVELS is {list(scales_per_octave)}; give one "
-            f"number, at least 1, for each of the {len(octave_base_sizes)} OCTAVE_BASE_SIZES, or "
-            "[] for SCALES_PER_OCTAVE at every level"
-        )
-    if not octave_base_sizes or any(
-        not isinstance(base, (int, float)) or not 0 < base < math.inf for base in octave_base_sizes
-    ):
-        raise InputError(
-            "MODEL.ANCHOR_GENERATOR.OCTAVE_BASE_SIZES must be positive sizes in pixels, one per "
-            f"level, got {list(octave_base_sizes)}"
-        )
-    return [
-        [base * 2 ** (i / scales) for i in range(scales)]
-        for base, scales in zip(octave_base_sizes, scales_per_octave, strict=True)
-    ]
-
-
-def _chosen_sizes(
-    octave_base_sizes: Sequence[float],
-    scales_per_octave: int | Sequence[int],
-    sizes: Sequence[Sequence[float]],
-) -> list[list[float]]:
-    """Sizes of the levels, from octaves or as they are given.
-
-    Raises:
-        ValueError: if both or none are given, or some are not positive.
-    """
-    if not sizes:
-        return octave_sizes(octave_base_sizes, scales_per_octave)
-    if octave_base_sizes:
-        raise InputError("anchors have octave_base_sizes or sizes; give one of them")
-    level: Any
-    for level in sizes:
-        is_list = isinstance(level, Sequence) and not isinstance(level, str) and len(level) > 0
-        if not is_list or any(
-            not isinstance(size, (int, float)) or not 0 < size < math.inf for size in level
-        ):
-            raise InputError(
-                "MODEL.ANCHOR_GENERATOR.SIZES must be one list of positive sizes in pixels for "
-                f"each level, or one list for all, got {list(sizes)}"
-            )
-    return [list(level) for level in sizes]
 
 
 @register_once(ANCHOR_GENERATOR_REGISTRY)
@@ -107,7 +42,7 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
     The anchors of the last sizes are kept and given out again.
     """
 
-    config_keys = ("OCTAVE_BASE_SIZES", "SCALES_PER_OCTAVE", "SCALES_OF_LEVELS")
+    config_keys = ("OCTAVE_BASE_SIZES", "SCALES_PER_OCTAVE", "SCALES_OF_LEVELS", "CELL_ANCHORS")
 
     @configurable
     def __init__(
@@ -119,6 +54,7 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
         strides: Sequence[int],
         offset: float = 0.5,
         sizes: Sequence[Sequence[float]] = (),
+        cell_anchors: Sequence[Sequence[Sequence[float]]] = (),
     ):
         """
         Args:
@@ -131,10 +67,16 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
             offset: of the first anchor's centre from the top left corner, in strides, in [0, 1).
             sizes: in the place of octaves, any sizes in pixels; one list for all levels, or one per
                 level.
+            cell_anchors: in the place of sizes and ratios, for each level a list of XYXY boxes in
+                pixels from a location.
 
         Raises:
-            ValueError: if the number of bases, or of lists of sizes, is not the number of levels.
+            ValueError: if the number of bases, or of lists of sizes or boxes, is not the number of
+                levels.
         """
+        if cell_anchors:
+            check_cell_anchors(cell_anchors, len(strides))
+            sizes = [[1.0]]  # of anchors that are replaced below
         for key, given, numbers in (
             ("OCTAVE_BASE_SIZES", octave_base_sizes, (len(strides),)),
             ("SIZES", sizes, (1, len(strides))),
@@ -146,11 +88,13 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
                     "one per level"
                 )
         super().__init__(
-            sizes=_chosen_sizes(octave_base_sizes, scales_per_octave, sizes),
+            sizes=chosen_sizes(octave_base_sizes, scales_per_octave, sizes),
             aspect_ratios=aspect_ratios,
             strides=strides,
             offset=offset,
         )
+        if cell_anchors:
+            self.cell_anchors = BufferList([torch.tensor(level).float() for level in cell_anchors])
         self._cache = _TensorCache(_SIZES_TO_KEEP)
 
     @classmethod
@@ -158,6 +102,9 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
         """Raise InputError for impossible octaves or sizes, and for some that contradict others."""
         node = cfg.MODEL.ANCHOR_GENERATOR
         scales = node.SCALES_OF_LEVELS or node.SCALES_PER_OCTAVE
+        if node.CELL_ANCHORS:
+            check_nothing_else(node)
+            return
         is_set = node.SIZES != get_detectron2_cfg().MODEL.ANCHOR_GENERATOR.SIZES
         if node.OCTAVE_BASE_SIZES or not is_set:
             sizes = octave_sizes(node.OCTAVE_BASE_SIZES, scales)
@@ -168,7 +115,7 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
                     "instead; set those, or OCTAVE_BASE_SIZES to []"
                 )
             return
-        _chosen_sizes((), scales, node.SIZES)
+        chosen_sizes((), scales, node.SIZES)
         if scales != SCALES_PER_OCTAVE:
             key = "SCALES_OF_LEVELS" if node.SCALES_OF_LEVELS else "SCALES_PER_OCTAVE"
             raise InputError(
@@ -183,7 +130,8 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
         return {
             "octave_base_sizes": node.OCTAVE_BASE_SIZES,
             "scales_per_octave": node.SCALES_OF_LEVELS or node.SCALES_PER_OCTAVE,
-            "sizes": () if node.OCTAVE_BASE_SIZES else node.SIZES,
+            "sizes": () if node.OCTAVE_BASE_SIZES or node.CELL_ANCHORS else node.SIZES,
+            "cell_anchors": node.CELL_ANCHORS,
             "aspect_ratios": node.ASPECT_RATIOS,
             "strides": [shape.stride for shape in input_shape],
             "offset": node.OFFSET,

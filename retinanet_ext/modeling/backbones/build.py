@@ -9,16 +9,22 @@ from __future__ import annotations
 import math
 
 from detectron2.config import CfgNode
-from detectron2.layers import ShapeSpec
+from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from detectron2.modeling.backbone.fpn import FPN, LastLevelP6P7
 from detectron2.modeling.backbone.regnet import RegNet, ResBottleneckBlock, SimpleStem
+from detectron2.modeling.backbone.resnet import ResNet
+from torch import Tensor
 
+from ...compat import NormBase
 from ...errors import ConfigError, InputError, did_you_mean
 from ...registry import reads, register_once
 
 TOP_BLOCK_INPUTS = ("c5", "p5")
 """Values of MODEL.FPN.TOP_BLOCK_IN."""
+
+NORM_EPS = 1e-5
+"""PyTorch's and Detectron2's."""
 
 REGNET_KEYS = (
     *("DEPTH", "W_0", "W_A", "W_M", "GROUP_WIDTH", "SE_RATIO", "STEM_WIDTH", "NORM"),
@@ -50,7 +56,13 @@ def check_bottom_up(cfg: CfgNode) -> None:
 
 
 @register_once(BACKBONE_REGISTRY)
-@reads("MODEL.FPN.BOTTOM_UP", "MODEL.FPN.TOP_BLOCK_IN", check_config=check_bottom_up)
+@reads(
+    "MODEL.FPN.BOTTOM_UP",
+    "MODEL.FPN.TOP_BLOCK_IN",
+    "MODEL.FPN.TOP_BLOCK_RELU",
+    "MODEL.RESNETS.NORM_EPS",
+    check_config=check_bottom_up,
+)
 def build_fpn_backbone_p6p7(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """FPN that continues to P6 and P7 (Sec. 4, "Feature Pyramid Network Backbone").
 
@@ -69,10 +81,46 @@ def build_fpn_backbone_p6p7(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     check_bottom_up(cfg)
     node = cfg.MODEL.FPN
     bottom_up = BACKBONE_REGISTRY.get(node.BOTTOM_UP)(cfg, input_shape)
-    return build_pyramid(cfg, bottom_up, node.BOTTOM_UP, node.TOP_BLOCK_IN)
+    if cfg.MODEL.RESNETS.NORM_EPS != NORM_EPS:
+        set_norm_eps(bottom_up, cfg.MODEL.RESNETS.NORM_EPS, node.BOTTOM_UP)
+    return build_pyramid(
+        cfg, bottom_up, node.BOTTOM_UP, node.TOP_BLOCK_IN, relu=node.TOP_BLOCK_RELU
+    )
 
 
-def build_pyramid(cfg: CfgNode, bottom_up: Backbone, name: str, top_block_in: str = "c5") -> FPN:
+def set_norm_eps(network: Backbone, eps: float, name: str) -> None:
+    """Set what the batch norms of a ResNet add to the variance.
+
+    Args:
+        network: changed in place.
+        eps: MODEL.RESNETS.NORM_EPS.
+        name: of the network, for the error.
+
+    Raises:
+        InputError: it is no ResNet.
+    """
+    if not isinstance(network, ResNet):
+        raise InputError(
+            f"MODEL.RESNETS.NORM_EPS is {eps}, but MODEL.FPN.BOTTOM_UP is {name}, no ResNet, so "
+            f"nothing would read it; set it to {NORM_EPS}"
+        )
+    for module in network.modules():
+        if isinstance(module, (FrozenBatchNorm2d, NormBase)):
+            module.eps = eps
+
+
+class LastLevelP6P7Linear(LastLevelP6P7):
+    """P6 and P7 without the ReLU between them, as mmdet's RetinaNet has them."""
+
+    def forward(self, c5: Tensor) -> list[Tensor]:
+        """(N, C, H, W) to P6 and P7, each of half the size of the one before."""
+        p6 = self.p6(c5)
+        return [p6, self.p7(p6)]
+
+
+def build_pyramid(
+    cfg: CfgNode, bottom_up: Backbone, name: str, top_block_in: str = "c5", relu: bool = True
+) -> FPN:
     """The pyramid of MODEL.FPN over a network, up to P6 and P7.
 
     Args:
@@ -80,6 +128,7 @@ def build_pyramid(cfg: CfgNode, bottom_up: Backbone, name: str, top_block_in: st
         bottom_up: the network under it.
         name: what errors call that.
         top_block_in: what P6 is computed from, one of :data:`TOP_BLOCK_INPUTS`.
+        relu: whether a ReLU stands between P6 and P7.
 
     Raises:
         InputError: the network lacks one of FPN.IN_FEATURES, or for another ``top_block_in``.
@@ -103,12 +152,13 @@ def build_pyramid(cfg: CfgNode, bottom_up: Backbone, name: str, top_block_in: st
             f"MODEL.FPN.TOP_BLOCK_IN is '{top_block_in}'; set it to one of "
             f"{', '.join(TOP_BLOCK_INPUTS)}"
         )
+    top_block = LastLevelP6P7 if relu else LastLevelP6P7Linear
     return FPN(
         bottom_up=bottom_up,
         in_features=node.IN_FEATURES,
         out_channels=node.OUT_CHANNELS,
         norm=node.NORM,
-        top_block=LastLevelP6P7(in_channels, node.OUT_CHANNELS, in_feature),
+        top_block=top_block(in_channels, node.OUT_CHANNELS, in_feature),
         fuse_type=node.FUSE_TYPE,
     )
 

@@ -119,7 +119,7 @@ class EfficientNetLite(Backbone):
     def __init__(self, *, norm: str = "FrozenBN", freeze_at: int = 0, in_channels: int = 3):
         """
         Args:
-            norm: after each convolution, by Detectron2's name.
+            norm: after each convolution, by its Detectron2 name.
             freeze_at: parts that do not learn, their batch norms included: 1 is the stem, 2 also
                 all below the output of stride 4, and so on up to 5.
             in_channels: of the images.
@@ -132,16 +132,8 @@ class EfficientNetLite(Backbone):
         for repeats, kernel_size, stride, expansion, width in LITE0:
             for i in range(repeats):
                 first = stride if i == 0 else 1
-                blocks.append(
-                    MBConv(
-                        channels,
-                        width,
-                        kernel_size=kernel_size,
-                        stride=first,
-                        expansion=expansion,
-                        norm=norm,
-                    )
-                )
+                shape = {"kernel_size": kernel_size, "stride": first, "expansion": expansion}
+                blocks.append(MBConv(channels, width, norm=norm, **shape))
                 channels, total = width, total * first
             name = f"c{total.bit_length() - 1}"
             if name in FEATURES:  # the last block of a stride is the one that counts
@@ -159,7 +151,8 @@ class EfficientNetLite(Backbone):
         bounds = [0, *self._ends]
         for stage, (start, end) in enumerate(pairwise(bounds), start=2):
             if freeze_at >= stage:
-                for block in self.blocks[start:end]:
+                for i in range(start, end):
+                    block: Any = self.blocks[i]
                     block.freeze()
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:

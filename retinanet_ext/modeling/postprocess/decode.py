@@ -65,6 +65,7 @@ class DenseDecoder:
         soft_nms_sigma: float = 0.5,
         cls_agnostic_bbox_reg: bool = True,
         candidates_by: str = "class",
+        clip_before_nms: bool = False,
     ):
         """
         Args:
@@ -77,6 +78,7 @@ class DenseDecoder:
                 "linear" reads it, and lowers scores from this IoU on.
             max_detections: at most so many per image.
             nms_kind: one of NMS_KINDS.
+            clip_before_nms: cut boxes to the image before NMS, which then sees smaller ones.
             soft_nms_method, soft_nms_sigma: ``method`` and ``sigma`` of :func:`soft_nms`.
             cls_agnostic_bbox_reg: one box for all classes of an anchor; False: one for each.
             candidates_by: "class" or "score", see the class.
@@ -104,6 +106,7 @@ class DenseDecoder:
         self.soft_nms_sigma = soft_nms_sigma
         self.cls_agnostic_bbox_reg = cls_agnostic_bbox_reg
         self.candidates_by = candidates_by
+        self.clip_before_nms = clip_before_nms
 
     @classmethod
     def from_cfg(cls, cfg: CfgNode, node: CfgNode | None = None) -> DenseDecoder:
@@ -126,6 +129,7 @@ class DenseDecoder:
             soft_nms_sigma=node.SOFT_NMS_SIGMA,
             cls_agnostic_bbox_reg=node.CLS_AGNOSTIC_BBOX_REG,
             candidates_by=node.CANDIDATES_BY,
+            clip_before_nms=node.CLIP_BEFORE_NMS,
         )
 
     @torch.no_grad()
@@ -146,8 +150,9 @@ class DenseDecoder:
             strides: (R,) of the anchors in pixels, for a box coder that needs them.
 
         Returns:
-            N Instances with ``pred_boxes`` (absolute XYXY pixels, not clipped), ``scores`` and
-            ``pred_classes``. Boxes and scores that are not finite are left out.
+            N Instances with ``pred_boxes`` (absolute XYXY pixels, clipped only where
+            ``clip_before_nms``), ``scores`` and ``pred_classes``. Boxes and scores that are not
+            finite are left out.
         """
         return [self.suppress(x) for x in self.candidates(anchors, outputs, image_sizes, strides)]
 
@@ -174,7 +179,7 @@ class DenseDecoder:
             return [
                 Instances(
                     size,
-                    pred_boxes=Boxes(boxes[mine]),
+                    pred_boxes=Boxes(self._clipped(boxes[mine], size)),
                     scores=scores[mine],
                     pred_classes=found.classes[mine],
                 )
@@ -187,9 +192,17 @@ class DenseDecoder:
         fields = (x[kept].split(sizes) for x in (boxes, scores, found.classes))
         per_image = zip(image_sizes, *fields, strict=True)
         return [
-            Instances(size, pred_boxes=Boxes(b), scores=s, pred_classes=c)
+            Instances(size, pred_boxes=Boxes(self._clipped(b, size)), scores=s, pred_classes=c)
             for size, b, s, c in per_image
         ]
+
+    def _clipped(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+        """(T, 4) boxes, cut to an image of (height, width) if that is wanted."""
+        if not self.clip_before_nms:
+            return boxes
+        height, width = size  # tensors in a trace
+        sides = zip(boxes.unbind(1), (width, height, width, height), strict=True)
+        return torch.stack([x.clamp(min=0).clamp(max=limit) for x, limit in sides], dim=1)
 
     @torch.no_grad()
     def choose(

@@ -152,7 +152,8 @@ def best_autocast(device: torch.device) -> str:
         return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else ""
     if device.type != "cpu":
         return ""
-    abilities = getattr(torch.cpu, "get_capabilities", dict)()  # since PyTorch 2.10
+    ask: Any = getattr(torch.cpu, "get_capabilities", dict)  # newer PyTorch
+    abilities = ask()
     return "bfloat16" if abilities.get("avx512_bf16") or abilities.get("amx_bf16") else ""
 
 
