@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import time
@@ -13,11 +14,12 @@ from detectron2.config import CfgNode
 from PIL import Image
 
 from ..errors import InputError
+from ..inference import Predictor
 from ..inference.exported.engines import require
 from ..inference.exported.sidecar import SUFFIXES, digest_of
 from .check import check_config, check_model
 from .files import InputShape, write_file
-from .folder import make_folder, make_meta, write_meta, write_standalone
+from .folder import make_folder, make_meta, weights_size, write_meta, write_standalone
 from .int8 import Measure, check_int8, make_int8
 from .module import ExportableRetinaNet
 from .options import ExportOptions, check_options
@@ -54,6 +56,7 @@ def export(
     check_config(cfg, options)
     if options.precision == "int8":
         check_int8(options, measure)
+        require("onnxruntime", "onnx")
     for package, extra in NEEDS[options.format]:
         require(package, extra)
     predictor = plain_predictor(cfg)
@@ -71,14 +74,30 @@ def export(
         **({"opset": options.opset} if options.format == "onnx" else {}),
     }
     meta = make_meta(module, model, predictor.cfg, predictor.class_names, shape, of_model)
-    start, path = time.perf_counter(), os.path.join(options.output, file)
-    write_file(
-        module, path, options.format, shape, digest_of(meta), options.opset, options.exporter
-    )
-    write_meta(options.output, meta)
-    write_standalone(options.output, options.format)
-    size = os.path.getsize(path) / 1e6
-    say(f"{path}: {size:.1f} MB, written in {time.perf_counter() - start:.0f} s")
+    path = os.path.join(options.output, file)
+    try:
+        start = time.perf_counter()
+        write_file(
+            module, path, options.format, shape, digest_of(meta), options.opset, options.exporter
+        )
+        write_meta(options.output, meta)
+        write_standalone(options.output, options.format)
+        size = weights_size(path) / 1e6
+        say(f"{path}: {size:.1f} MB, written in {time.perf_counter() - start:.0f} s")
+        return _verified(meta, options, predictor, say, measure)
+    finally:
+        with contextlib.suppress(FileNotFoundError):  # what another format was made of
+            os.remove(f"{path}.onnx")
+
+
+def _verified(
+    meta: dict[str, Any],
+    options: ExportOptions,
+    predictor: Predictor,
+    say: Callable[[str], None],
+    measure: Measure | None,
+) -> list[Check]:
+    """Compare the file with PyTorch, make it one of 8 bits if that is wanted, or reject it."""
     with tempfile.TemporaryDirectory() as scratch:
         pictures = _pictures(options.pictures, scratch)
         checks = verify(options.output, predictor, pictures)

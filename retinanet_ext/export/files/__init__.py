@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .shape import InputShape
-from .write import sign_onnx, write_file
+from .write import sign_onnx, to_openvino, write_file
 
-__all__ = ["InputShape", "sign_onnx", "write_file"]
+__all__ = ["InputShape", "sign_onnx", "to_openvino", "write_file"]

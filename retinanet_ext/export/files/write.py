@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +18,7 @@ from ..module import ExportableRetinaNet
 from ..nms import nms_by_onnx_node, nms_by_onnx_symbol, nms_by_torchvision, onnx_translations
 from .shape import InputShape
 
-__all__ = ["EXPORTERS", "sign_onnx", "write_file"]
+__all__ = ["EXPORTERS", "sign_onnx", "to_openvino", "write_file"]
 
 EXPORTERS = ("dynamo", "torchscript")
 """How PyTorch makes ONNX of a module: from its program, or from a trace of it."""
@@ -38,7 +37,8 @@ def write_file(
 
     Args:
         module: in evaluation mode.
-        path: of the file.
+        path: of the file. For OpenVINO, the ONNX file that it is made of stays beside it, with
+            ``.onnx`` at the end of its name.
         format: one of :data:`~retinanet_ext.inference.exported.sidecar.SUFFIXES`.
         shape: of the input.
         digest: of the ``model.json`` that goes with it; is put into the file.
@@ -56,8 +56,7 @@ def write_file(
             _write_onnx(module, onnx_path, shape, opset, exporter)
             sign_onnx(onnx_path, digest)
             if format == "openvino":
-                _to_openvino(onnx_path, path, digest)
-                os.remove(onnx_path)
+                to_openvino(onnx_path, path, digest)
             return
         module.nms = nms_by_torchvision
         kept = {SIDECAR_KEY: digest}
@@ -143,7 +142,8 @@ def _nodes(model: Any) -> Iterator[Any]:
         yield from function.node
 
 
-def _to_openvino(onnx_path: str, path: str, digest: str) -> None:
+def to_openvino(onnx_path: str, path: str, digest: str) -> None:
+    """Write an ONNX file as OpenVINO's two, signed."""
     openvino = require("openvino", "openvino")
     model = openvino.convert_model(onnx_path)
     model.set_rt_info(digest, SIDECAR_KEY)
