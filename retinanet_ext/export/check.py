@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from ..errors import InputError
 from ..modeling import RetinaNetExt
 from ..modeling.postprocess.decode import DenseDecoder
-from .nms import MOST_GROUPS
+from .graph.nms import MOST_GROUPS
 from .options import ExportOptions
 
 __all__ = ["check_config", "check_model"]

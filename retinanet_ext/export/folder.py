@@ -16,7 +16,7 @@ from ..files import dump_json, write_text
 from ..inference.exported import standalone
 from ..inference.exported.sidecar import FORMAT, NAME, SUFFIXES, VERSION, file_digest
 from .files import InputShape
-from .module import ExportableRetinaNet
+from .graph.module import ExportableRetinaNet
 
 __all__ = [
     "GOLDEN",

@@ -9,26 +9,22 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 from detectron2.config import CfgNode
-from PIL import Image
 
-from ..errors import InputError
 from ..inference import Predictor
 from ..inference.exported.engines import require
 from ..inference.exported.sidecar import SUFFIXES, digest_of
 from .check import check_config, check_model
 from .files import InputShape, write_file
 from .folder import make_folder, make_meta, weights_size, write_meta, write_standalone
+from .graph.module import ExportableRetinaNet
 from .int8 import Measure, check_int8, make_int8
-from .module import ExportableRetinaNet
 from .options import ExportOptions, check_options
+from .pictures import enough_pictures
 from .reference import plain_predictor
 from .verify import Check, reject, renew_golden, verify, write_parity
 
 __all__ = ["export"]
-
-FEWEST_PICTURES = 3
 
 
 def export(
@@ -99,11 +95,16 @@ def _verified(
 ) -> list[Check]:
     """Compare the file with PyTorch, make it one of 8 bits if that is wanted, or reject it."""
     with tempfile.TemporaryDirectory() as scratch:
-        pictures = _pictures(options.pictures, scratch)
+        pictures = enough_pictures(options.pictures, scratch)
         checks = verify(options.output, predictor, pictures)
     if not all(x.passed for x in checks):
         reject(options.output, checks)
     say(_summary(checks))
+    if options.head != "raw" and not any(x.boxes for x in checks):
+        say(
+            "nothing was found in these pictures, so no box was compared; pass --verify with "
+            "pictures of objects"
+        )
     if options.precision != "int8":
         return checks
     of_ap = make_int8(meta, options, predictor, measure, say)
@@ -148,21 +149,6 @@ def _shape(
             f"they fit into {height} x {width} px: expect another AP"
         )
     return InputShape(channels, options.batch, height, width)
-
-
-def _pictures(given: Sequence[str], scratch: str) -> list[str]:
-    """The given files, and made-up ones until there are enough."""
-    missing = [x for x in given if not os.path.isfile(x)]
-    if missing:
-        raise InputError(f"--verify names '{missing[0]}', and there is no such file")
-    paths, random = list(given), np.random.default_rng(0)
-    for i in range(FEWEST_PICTURES - len(paths)):
-        coarse = random.integers(0, 256, (9, 12, 3), dtype=np.uint8)
-        size = ((480, 360), (300, 400), (410, 410))[i]
-        picture = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
-        paths.append(os.path.join(scratch, f"made_up_{i}.png"))
-        picture.save(paths[-1])
-    return paths
 
 
 def _summary(checks: Sequence[Check]) -> str:

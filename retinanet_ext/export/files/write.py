@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from ...compat import any_size
-from ...errors import InputError
+from ...errors import InputError, one_line
 from ...inference.exported.engines import SIDECAR_KEY, require
-from ..module import ExportableRetinaNet
-from ..nms import nms_by_onnx_node, nms_by_onnx_symbol, nms_by_torchvision, onnx_translations
+from ..graph.module import ExportableRetinaNet
+from ..graph.nms import nms_by_onnx_node, nms_by_onnx_symbol, nms_by_torchvision, onnx_translations
 from .shape import InputShape
 
 __all__ = ["EXPORTERS", "sign_onnx", "to_openvino", "write_file"]
@@ -87,7 +87,10 @@ def _write_onnx(
         for name in module.output_names:
             last = 3 if module.head == "raw" else 0
             axes[name] = {k: f"{name}_{x}" if k else x for k, x in dynamic.items() if k <= last}
-        torch.onnx.export(module, (shape.tensor(),), path, dynamo=False, dynamic_axes=axes, **names)
+        with _explained(exporter):
+            torch.onnx.export(
+                module, (shape.tensor(),), path, dynamo=False, dynamic_axes=axes, **names
+            )
         return
     require("onnxscript", "onnx")
     if tuple(int(x) for x in torch.__version__.split(".")[:2]) < (2, 6):
@@ -96,18 +99,32 @@ def _write_onnx(
             "--exporter torchscript"
         )
     module.nms = nms_by_onnx_node
-    torch.onnx.export(
-        module,
-        (shape.tensor(),),
-        path,
-        dynamo=True,
-        dynamic_shapes=(shape.axes(torch.export.Dim.DYNAMIC),),
-        external_data=False,  # one file
-        verify=False,  # done by us, at more sizes
-        verbose=False,
-        custom_translation_table=onnx_translations(),
-        **names,
-    )
+    with _explained(exporter):
+        torch.onnx.export(
+            module,
+            (shape.tensor(),),
+            path,
+            dynamo=True,
+            dynamic_shapes=(shape.axes(torch.export.Dim.DYNAMIC),),
+            external_data=False,  # one file
+            verify=False,  # done by us, at more sizes
+            verbose=False,
+            custom_translation_table=onnx_translations(),
+            **names,
+        )
+
+
+@contextlib.contextmanager
+def _explained(exporter: str) -> Iterator[None]:
+    """Turn what PyTorch says of a part that it has no ONNX for into an InputError."""
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError) as error:  # its errors have few names
+        other = next(x for x in EXPORTERS if x != exporter)
+        raise InputError(
+            f"PyTorch cannot make ONNX of this model ({one_line(error)[:200]}); try --exporter "
+            f"{other}, or --format torch-export"
+        ) from error
 
 
 def sign_onnx(path: str, digest: str) -> None:
