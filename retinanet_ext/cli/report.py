@@ -187,4 +187,6 @@ def _other(args: argparse.Namespace, dataset: str, this_run: str) -> Other | Non
         return None
     if os.path.isdir(args.compare):
         return other_run(args.compare, dataset, this_run)
-    return Other(os.path.basename(args.compare), read_predictions(args.compare))
+    relative = not os.path.isabs(args.compare) and os.pardir not in args.compare.split(os.sep)
+    name = args.compare if relative else os.path.basename(args.compare)
+    return Other(name, read_predictions(args.compare))

@@ -10,7 +10,7 @@ from detectron2.modeling.box_regression import Box2BoxTransform
 from ..errors import InputError
 from ..modeling import RetinaNetExt
 from ..modeling.postprocess.decode import DenseDecoder
-from .nms import MOST_GROUPS
+from .graph.nms import MOST_GROUPS
 from .options import ExportOptions
 
 __all__ = ["check_config", "check_model"]

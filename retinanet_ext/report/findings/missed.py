@@ -180,7 +180,8 @@ def _notes(settings: DecoderSettings, unread: Sequence[int], unknown: int) -> li
     if unknown > sum(unread):
         notes.append(
             f"The model, run again, finds {count(unknown - sum(unread), 'object')} that the file "
-            "of detections misses: it was made with other weights, settings or pictures."
+            "of detections misses: that was made with other weights or settings, or on another "
+            "machine."
         )
     if settings.matching_iou is None:
         notes.append(

@@ -115,7 +115,7 @@ FAULTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "above_cap": ({"missed__reasons__above_cap": 5}, {"missed__reasons__above_cap": 4}),
     "crowding": ({"missed__reasons__crowded": 7}, {"missed__reasons__crowded": 6}),
     "suppressed": ({"missed__reasons__suppressed": 7}, {"missed__reasons__suppressed": 6}),
-    "missing_labels": ({"possible_labels__count": 18}, {"possible_labels__count": 17}),
+    "missing_labels": ({"possible_labels__count": 9}, {"possible_labels__count": 8}),
     "confused_classes": ({"errors__Cls": 5.0}, {"errors__Cls": 4.9}),
     "loose_boxes": ({"errors__Loc": 8.0}, {"errors__Loc": 7.9}),
     "background": ({"errors__Bkg": 5.0}, {"errors__Bkg": 4.9}),
@@ -214,6 +214,67 @@ FURTHER: list[tuple[str, dict[str, Any], str]] = [
 def test_what_else_makes_a_rule_speak_and_what_it_says(rule, fault, said):
     found = what_to_try(changed(**fault))
     assert [x.rule for x in found] == [rule] and said in found[0].finding
+
+
+def one_column(small: int, small_found: int, others: int) -> dict[str, Any]:
+    """A grid of small objects, of which so many are found, and of others, which all are."""
+    counts, found = [[small], [others]], [[small_found], [others]]
+    return {"sizes": [16.0, 32.0, 64.0], "count": counts, "found": found}
+
+
+LOSS = "val_loss/total"
+# Of rules with several limits: what is just enough, and just not.
+SECOND_LIMITS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    (
+        "unsure",
+        {"missed__reasons__below_threshold": 126, "missed__total": 209},
+        {"missed__reasons__below_threshold": 125, "missed__total": 209},
+    ),
+    (
+        "topk",
+        {"missed__reasons__topk": 9, "missed__total": 400},
+        {"missed__reasons__topk": 8, "missed__total": 400},
+    ),
+    (
+        "above_cap",
+        {"missed__reasons__above_cap": 9, "missed__total": 400},
+        {"missed__reasons__above_cap": 8, "missed__total": 400},
+    ),
+    ("confused_classes", {"summary__APany": 47.0}, {"summary__APany": 46.9}),
+    ("confused_classes", {"summary__AP50any": 67.0}, {"summary__AP50any": 66.9}),
+    (
+        "confused_classes",
+        {"confusion__matrix": matrix_with(1, 2, 40)},
+        {"confusion__matrix": matrix_with(1, 2, 39)},
+    ),
+    (
+        "large_boxes",
+        {"large_boxes__count": 5, "settings__images": 250},
+        {"large_boxes__count": 5, "settings__images": 251},
+    ),
+    (
+        "small_objects",
+        {"recall_by_shape": one_column(20, 0, 100)},
+        {"recall_by_shape": one_column(19, 0, 100)},
+    ),
+    (
+        "small_objects",
+        {"recall_by_shape": one_column(30, 0, 270)},
+        {"recall_by_shape": one_column(30, 0, 271)},
+    ),
+    (
+        "still_rising",
+        {"training__evaluations": evaluations(0.5, 0.4, 0.3879, name=LOSS)},
+        {"training__evaluations": evaluations(0.5, 0.4, 0.3881, name=LOSS)},
+    ),
+    ("few_objects", {"settings__objects": 99}, {"settings__objects": 100}),
+]
+
+
+@pytest.mark.parametrize(("rule", "enough", "nearly"), SECOND_LIMITS)
+def test_every_limit_of_a_rule_is_kept(rule, enough, nearly):
+    assert spoken(changed(**enough)) == {rule}
+    assert spoken(changed(**nearly)) == set()
 
 
 def test_a_few_of_anything_are_chance():

@@ -19,7 +19,7 @@ BKG_GAIN = 5.0  # 3 to 4 there by boxes on background
 DUPE_GAIN = 1.5  # 0.2 there by duplicates
 PAIR = 0.2  # of the objects of a class that are taken for one other
 
-MISSING_LABELS = 0.03  # sure boxes on nothing, over the objects
+MISSING_LABELS = 0.015  # sure boxes on nothing, over the objects
 LARGE_BOXES = 0.02  # sure boxes of half a picture, over the pictures
 SMALL_SIDE = 32.0  # pixels; COCO's small objects
 SMALL_OBJECTS = 20  # so many are needed to speak of them

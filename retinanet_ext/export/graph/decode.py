@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..modeling.postprocess.decode import DenseDecoder
+from ...modeling.postprocess.decode import DenseDecoder
 from .nms import Nms
 
 __all__ = ["StaticDecoder"]
