@@ -17,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = "configs/quickstart.yaml"
 OUTPUT = "output/quickstart"  # the OUTPUT_DIR of CONFIG
+REPORT = "inference/report.html"
 HEADLINE = ("bbox/AP", "bbox/AR100")
 
 
@@ -97,6 +98,8 @@ def report(output: Path) -> None:
         )
     say(f"results are in {output}: model_final.pth, metrics.json, detections.png")
     say(", ".join(f"{key} {results[key]:.1f}" for key in HEADLINE))
+    if (output / REPORT).is_file():
+        say(f"what the model does wrong, and what to try: {output / REPORT}")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -12,8 +12,8 @@ they are first used:
   that come with the package.
 - ``Predictor``: a trained model to be used: pictures in, detections out.
 - ``register_coco_dataset``: a COCO json under a name for ``DATASETS.TRAIN`` and ``TEST``.
-- ``DENSE_HEAD_REGISTRY``, ``ASSIGNER_REGISTRY``, ``CLS_LOSS_REGISTRY``, ``BOX_LOSS_REGISTRY``:
-  where components of your own are registered.
+- ``DENSE_HEAD_REGISTRY``, ``ASSIGNER_REGISTRY``, ``CLS_LOSS_REGISTRY``, ``BOX_LOSS_REGISTRY``,
+  ``BOX_CODER_REGISTRY``: where components of your own are registered.
 - ``UserError``, ``ConfigError``, ``TrainingFailed``: what to catch.
 
 ``retinanet_ext.losses`` is plain PyTorch, and works where Detectron2 is not installed.
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from .modeling import RetinaNetExt
     from .registry import (
         ASSIGNER_REGISTRY,
+        BOX_CODER_REGISTRY,
         BOX_LOSS_REGISTRY,
         CLS_LOSS_REGISTRY,
         DENSE_HEAD_REGISTRY,
@@ -50,6 +51,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ASSIGNER_REGISTRY",
+    "BOX_CODER_REGISTRY",
     "BOX_LOSS_REGISTRY",
     "CLS_LOSS_REGISTRY",
     "DENSE_HEAD_REGISTRY",
@@ -75,6 +77,7 @@ __all__ = [
 # the two equal.
 _HOME = {
     "ASSIGNER_REGISTRY": "registry",
+    "BOX_CODER_REGISTRY": "registry",
     "BOX_LOSS_REGISTRY": "registry",
     "CLS_LOSS_REGISTRY": "registry",
     "DENSE_HEAD_REGISTRY": "registry",

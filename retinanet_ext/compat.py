@@ -6,6 +6,7 @@ Detectron2 is imported inside the functions: the losses work without it.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import types
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental import _config as shape_config
 from torch.nn.modules import module as _of_all_modules
 
 # The common bases of batch norms, of batch and instance norms, and of dropouts have no public name.
@@ -25,7 +27,9 @@ __all__ = [
     "BatchNorm",
     "Dropout",
     "NormBase",
+    "any_size",
     "end_workers",
+    "evaluate_box_proposals",
     "forget_metadata",
     "forget_process_groups",
     "graph_is_kept",
@@ -146,6 +150,14 @@ def end_workers(batches: Any) -> None:
         shut_down()
 
 
+def evaluate_box_proposals(
+    predictions: Sequence[dict[str, Any]], coco_gt: Any, *, area: str, limit: int
+) -> dict[str, Any]:
+    """Detectron2's recall of proposals; ``ar`` is a tensor, a fraction."""
+    module: Any = importlib.import_module("detectron2.evaluation.coco_evaluation")
+    return module._evaluate_box_proposals(predictions, coco_gt, area=area, limit=limit)
+
+
 def forget_metadata(metadata: Any, key: str) -> None:
     """Remove a key of a dataset's metadata, if it is there: they refuse to change a value."""
     metadata.__dict__.pop(key, None)
@@ -155,6 +167,14 @@ def is_handled_address(path: str) -> bool:
     """Whether someone has told Detectron2's ``PathManager`` how to write to an address."""
     files: Any = importlib.import_module("detectron2.utils.file_io")
     return any(path.startswith(prefix) for prefix in files.PathManager._path_handlers)
+
+
+def any_size() -> contextlib.AbstractContextManager[Any]:
+    """Within the block, ``torch.export`` makes programs that take sizes of 1, too.
+
+    Otherwise it concludes of its example that the smallest maps of a pyramid are larger than that.
+    """
+    return shape_config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
 
 
 def forget_process_groups() -> None:

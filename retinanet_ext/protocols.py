@@ -105,17 +105,35 @@ class FusedClassificationLoss(ClassificationLoss, Protocol):
         ...
 
 
+class BoxCoder(Protocol):
+    """What a head's numbers for a box mean; Detectron2's ``Box2BoxTransform`` is one.
+
+    Optional attributes: ``num_outputs``, how many numbers a box takes (4 where absent), and
+    ``needs_strides``: True if both methods also want ``strides`` (P,), in pixels.
+    """
+
+    def get_deltas(self, src_boxes: Tensor, target_boxes: Tensor, /, **wanted: Any) -> Tensor:
+        """Numbers (P, B) for boxes (P, 4) seen from anchors (P, 4), absolute XYXY pixels."""
+        ...
+
+    def apply_deltas(self, deltas: Tensor, boxes: Tensor, /, **wanted: Any) -> Tensor:
+        """Boxes (P, 4) of numbers (P, B) and anchors (P, 4); P may be 0."""
+        ...
+
+
 class BoxLoss(Protocol):
     """The loss of the boxes, summed over the positive anchors."""
 
     def __call__(
         self, deltas: Tensor, anchors: Tensor, gt_boxes: Tensor, /, **wanted: Any
     ) -> Tensor:
-        """Scalar sum; all (P, 4), anchors and boxes in absolute XYXY pixels, P may be 0.
+        """Scalar sum; anchors and boxes (P, 4) in absolute XYXY pixels, P may be 0.
 
         Args:
-            deltas, anchors, gt_boxes: of the positive anchors.
-            wanted: ``weights`` (P,) where the loss has ``uses_weights`` and the targets have them.
+            deltas: (P, B) for a coder of B numbers per box.
+            anchors, gt_boxes: of the positive anchors.
+            wanted: ``weights`` (P,) where the loss has ``uses_weights`` and the targets have them,
+                ``strides`` (P,) where it has ``needs_strides``.
         """
         ...
 

@@ -263,5 +263,17 @@ BOX_LOSS_REGISTRY.__doc__ = """
 Box regression losses. Called with ``(cfg)``. ``forward(deltas, anchors, gt_boxes)`` takes the
 predicted deltas (P, 4) of P positive anchors, the anchors (P, 4) and their ground truth (P, 4),
 both absolute XYXY pixels, and returns the scalar sum; P may be 0. An entry with ``uses_weights``
-also gets ``weights`` (P,) where the targets have them.
+also gets ``weights`` (P,) where the targets have them; one with ``needs_strides`` gets ``strides``
+(P,), those of the anchors' levels.
+"""
+
+BOX_CODER_REGISTRY = ComponentRegistry(
+    "box coder", "MODEL.RETINANET.BOX_CODER", takes_cfg_only=True
+)
+BOX_CODER_REGISTRY.__doc__ = """
+What the numbers that a head gives for a box mean. Called with ``(cfg)``; the same is built for the
+head, the box loss and the decoder, so it holds no state. ``get_deltas(anchors, boxes)`` gives the
+numbers (P, B) that stand for boxes (P, 4), and ``apply_deltas(numbers, anchors)`` the boxes, as
+Detectron2's ``Box2BoxTransform``, which is the default. Attributes: ``num_outputs``, B, 4 where
+absent; ``needs_strides``: both methods also get ``strides`` (P,) in pixels.
 """

@@ -6,10 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from torch import Tensor, int64
 
 RETINANET_ARCHITECTURES = ("RetinaNet", "RetinaNetExt")
 """Values of MODEL.META_ARCHITECTURE that read MODEL.RETINANET: Detectron2's and this package's."""
+
+_DETECTION_SECTIONS = {
+    **dict.fromkeys(RETINANET_ARCHITECTURES, "MODEL.RETINANET"),
+    "GeneralizedRCNN": "MODEL.ROI_HEADS",
+    "PanopticFPN": "MODEL.ROI_HEADS",
+}
 
 IGNORE_LABEL = -1
 """Label of an anchor that takes part in no loss."""
@@ -151,3 +158,75 @@ class HeadOutputs:
 
     def __getitem__(self, index: int) -> Any:
         return (self.logits, self.deltas)[index]
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedPicture:
+    """What a detector computes of one picture on the way to its detections.
+
+    Of R anchors, C classes that were asked for, and M boxes of all classes that NMS leaves, however
+    many of these are wanted. Boxes are XYWH float64 in pixels of the picture.
+
+    Attributes:
+        anchors: (R, 4), as they lie on the picture; they may stand out of it.
+        probs: (C, R), of the classes.
+        scores: (C, R), what NMS ranks by: ``probs``, or with the quality of the box in it.
+        boxes: (C, R, 4), that the anchors became, cut at the picture's edges.
+        is_candidate: (C, R) bool, what NMS gets to see.
+        kept: (C, R) int64, row of what NMS leaves, or -1.
+        kept_boxes: (M, 4), best first.
+        kept_labels: (M,) int64, class indices of the data set that was asked about; -1 for a class
+            that it lacks.
+        kept_scores: (M,), after NMS.
+    """
+
+    anchors: np.ndarray
+    probs: np.ndarray
+    scores: np.ndarray
+    boxes: np.ndarray
+    is_candidate: np.ndarray
+    kept: np.ndarray
+    kept_boxes: np.ndarray
+    kept_labels: np.ndarray
+    kept_scores: np.ndarray
+
+
+@dataclass(frozen=True)
+class DecoderSettings:
+    """By what a detector chooses its detections.
+
+    Attributes:
+        matching_iou: an anchor with this IoU with an object learns it; None where training does not
+            go by that.
+        score_thresh: MODEL.RETINANET.SCORE_THRESH_TEST.
+        topk_candidates: MODEL.RETINANET.TOPK_CANDIDATES_TEST, of each level.
+        max_detections: TEST.DETECTIONS_PER_IMAGE.
+        nms_thresh: MODEL.RETINANET.NMS_THRESH_TEST.
+        nms_kind: MODEL.RETINANET.NMS_KIND.
+    """
+
+    matching_iou: float | None
+    score_thresh: float
+    topk_candidates: int
+    max_detections: int
+    nms_thresh: float
+    nms_kind: str
+
+
+def detection_section(cfg: Any) -> str | None:
+    """The section of the config that holds NUM_CLASSES and SCORE_THRESH_TEST of its model, or None.
+
+    None where there is none, as of ProposalNetwork, or nobody knows it. A meta-architecture of
+    one's own says it as its attribute ``detection_section``.
+    """
+    from detectron2.modeling import META_ARCH_REGISTRY  # the losses work without Detectron2
+
+    name = cfg.MODEL.META_ARCHITECTURE
+    architecture = META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
+    return getattr(architecture, "detection_section", None) or _DETECTION_SECTIONS.get(name)
+
+
+def detection_node(cfg: Any) -> Any:
+    """What :func:`detection_section` names, or None; of a section of MODEL."""
+    section = detection_section(cfg)
+    return None if section is None else cfg.MODEL[section.removeprefix("MODEL.")]

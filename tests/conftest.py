@@ -17,6 +17,7 @@ import pytest
 if TYPE_CHECKING:
     import torch
 
+    from tests.helpers.exported import Exports
     from tests.helpers.forked_training import TrainingServer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -159,3 +160,11 @@ def training_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traini
     server = TrainingServer(tmp_path_factory.mktemp("log") / "console.txt")
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
+    """Exports of a tiny run, by head and format."""
+    from tests.helpers.exported import Exports
+
+    return Exports(tmp_path_factory.mktemp("exports"))

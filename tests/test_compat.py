@@ -187,3 +187,15 @@ def test_workers_of_an_iterator_can_be_ended():
     assert not worker.is_alive()
     compat.end_workers(batches)
     compat.end_workers(iter(torch.utils.data.DataLoader([1])))  # has none
+
+
+def test_programs_can_be_made_for_any_size():
+    class Halves(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            # A convolution looks at whether its input lies in memory as if a side were 1.
+            return torch.nn.functional.conv2d(x, torch.ones(1, 1, 3, 3), stride=2, padding=1)
+
+    with compat.any_size():
+        axes = ({0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC},)
+        program = torch.export.export(Halves(), (torch.ones(2, 1, 8, 8),), dynamic_shapes=axes)
+    assert program.module()(torch.ones(1, 1, 1, 8)).shape == (1, 1, 1, 4)

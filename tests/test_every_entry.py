@@ -40,6 +40,7 @@ from retinanet_ext.modeling.postprocess.decode import NMS_KINDS
 from retinanet_ext.modeling.postprocess.soft_nms import SOFT_NMS_METHODS
 from retinanet_ext.registry import (
     ASSIGNER_REGISTRY,
+    BOX_CODER_REGISTRY,
     BOX_LOSS_REGISTRY,
     CLS_LOSS_REGISTRY,
     DENSE_HEAD_REGISTRY,
@@ -150,6 +151,17 @@ SETTINGS: dict[tuple[str, Any], dict[str, dict[str, Any]]] = {
     ("MODEL.RETINANET.NMS_KIND", "soft"): {
         method: {"MODEL.RETINANET.SOFT_NMS_METHOD": method} for method in SOFT_NMS_METHODS
     },
+    ("MODEL.RETINANET.ASSIGNER", "PointAssigner"): {
+        "": {
+            "MODEL.ANCHOR_GENERATOR.OCTAVE_BASE_SIZES": [8.0, 16.0, 32.0, 64.0, 128.0],
+            "MODEL.ANCHOR_GENERATOR.SCALES_PER_OCTAVE": 1,
+            "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": [[1.0]],
+            "MODEL.ANCHOR_GENERATOR.OFFSET": 0.5,
+        }
+    },
+    ("MODEL.RETINANET.CANDIDATES_BY", "score"): {
+        kind: {"MODEL.RETINANET.QUALITY_BRANCH": kind} for kind in QUALITY_BRANCHES if kind
+    },
     # Group norm has 32 groups.
     ("MODEL.RETINANET.NORM", "GN"): {"": {"MODEL.RETINANET.HEAD_WIDTH": 32}},
     # Its steps follow the scale of the loss.
@@ -206,6 +218,8 @@ def all_cases() -> list[Case]:
         *cases_of(node + "CLS_LOSS", cls_losses),
         *cases_of(node + "BBOX_REG_LOSS_TYPE", ours(BOX_LOSS_REGISTRY)),
         *cases_of(node + "ASSIGNER", assigners),
+        *cases_of(node + "BOX_CODER", ours(BOX_CODER_REGISTRY)),
+        *cases_of(node + "CANDIDATES_BY", KEYS[node + "CANDIDATES_BY"].choices),
         *cases_of(node + "NMS_KIND", NMS_KINDS),
         *cases_of(node + "LOSS_NORMALIZER", NORMALIZERS),
         *cases_of(node + "QUALITY_BRANCH", QUALITY_BRANCHES),

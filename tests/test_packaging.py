@@ -81,6 +81,7 @@ def expected_files() -> set[str]:
     configs = {path.relative_to(ROOT) for path in files if path.suffix in (".yaml", ".py")}
     names = {x.as_posix() for x in sources} | {f"retinanet_ext/{x.as_posix()}" for x in configs}
     names |= {"retinanet_ext/py.typed", "retinanet_ext/serve/page.html"}
+    names |= {f"retinanet_ext/report/page/page.{kind}" for kind in ("css", "js")}
     return names | {"retinanet_ext_command.py"}
 
 
@@ -114,7 +115,15 @@ def test_the_metadata_says_what_is_needed(wheel: Path):
     fields = [line.partition(": ")[::2] for line in lines]
     values = {key: [v for k, v in fields if k == key] for key, _ in fields}
     assert values["Version"] == [version()]
-    assert set(values["Provides-Extra"]) == {"anchors", "dev", "draw", "fast-eval", "safetensors"}
+    assert set(values["Provides-Extra"]) == {
+        "anchors",
+        "dev",
+        "draw",
+        "fast-eval",
+        "onnx",
+        "openvino",
+        "safetensors",
+    }
     needed = [x for x in values["Requires-Dist"] if "extra ==" not in x]
     assert {"torch>=2.4", "torchvision", "yacs", "fvcore"} <= set(needed)
     assert not any("detectron2" in x for x in needed)  # is not on PyPI

@@ -41,7 +41,8 @@ PROMISED = {
     "messages": ["did_you_mean"],
     "modeling": ["FocalLoss", "RetinaNetExt", "RetinaNetHead"],
     "registry": [
-        *("ASSIGNER_REGISTRY", "BOX_LOSS_REGISTRY", "CLS_LOSS_REGISTRY", "DENSE_HEAD_REGISTRY")
+        *("ASSIGNER_REGISTRY", "BOX_CODER_REGISTRY", "BOX_LOSS_REGISTRY"),
+        *("CLS_LOSS_REGISTRY", "DENSE_HEAD_REGISTRY"),
     ],
     "structures": ["IGNORE_LABEL", "DenseTargets"],
     "validate": ["flatten", "validate_cfg"],

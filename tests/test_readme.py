@@ -120,7 +120,7 @@ def test_components_lists_each_entry_of_our_registries():
             name, key = names_in(registry)
             assert key in {name for name, _ in flatten(get_cfg())}
         listed.setdefault(name, []).extend(names_in(entry))
-    for name in ("DENSE_HEAD", "ASSIGNER", "CLS_LOSS", "BOX_LOSS"):
+    for name in ("DENSE_HEAD", "ASSIGNER", "CLS_LOSS", "BOX_LOSS", "BOX_CODER"):
         ours = getattr(retinanet_ext, f"{name}_REGISTRY")
         entries = {k for k, v in ours if v.__module__.startswith("retinanet_ext.")}
         assert entries <= set(listed[f"{name}_REGISTRY"])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..boxes import AnchorLevel
-from ..modeling.anchors import octave_sizes
+from ..modeling.anchor_sizes import octave_sizes
 
 __all__ = ["AnchorShape", "shape_of"]
 

@@ -12,7 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import Tensor, nn
 
-from ..modeling.anchors import octave_sizes
+from ..modeling.anchor_sizes import octave_sizes
 from .inputs import make_batch, shift_to_passing
 from .settings import Settings
 

@@ -8,6 +8,7 @@ import argparse
 import importlib
 import importlib.util
 import sys
+import warnings
 from collections.abc import Sequence
 
 from retinanet_ext_command import COMMANDS, PROG, command_parser
@@ -30,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except ImportError as error:
             print(f"{PROG}: error: {error}", file=sys.stderr)
             return 2
+    from PIL import Image
+
     from .common import run_guarded
 
     parser = _build_parser(words[0] if words else "")
@@ -39,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         args.sources += rest
+    # Every command that reads pictures says which are too large for Pillow; those above half of
+    # that are no cause for a warning.
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     return run_guarded(lambda: args.run(args), args.debug, PROG)
 
 

@@ -41,7 +41,7 @@ from ..data.doctor import DatasetTable, from_dataset_dicts, write_json
 from ..errors import ExistsError, InputError
 from .common import add_training_set, check_registered, config_options, load_cfg
 from .outputs import check_free, check_writable
-from .pictures import check_picture
+from .see.pictures import check_picture
 
 __all__ = ["add_parser", "run"]
 

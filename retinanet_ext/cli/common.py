@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import signal
 import sys
 import traceback
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 DEBUG = "RETINANET_EXT_DEBUG"
+SIGPIPE_EXIT = 128 + 13  # the signal has no name on Windows
 
 
 def debug_options() -> argparse.ArgumentParser:
@@ -208,10 +210,17 @@ def run_guarded(command: Callable[[], int | None], debug: bool = False, prog: st
 
     Returns:
         2 after a mistake in the command line, the config, the data or a file; 1 where a training
-        cannot continue; 130 after Ctrl-C.
+        cannot continue; 130 after Ctrl-C; 141 where the reader of the standard output is gone, as
+        of programs that its signal ends.
     """
     try:
-        return command() or 0
+        code = command() or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError as error:
+        if error.filename is not None or not _stdout_is_gone():
+            raise
+        return SIGPIPE_EXIT
     except Exception as error:
         shown = shown_error(error)
         if shown is None:
@@ -223,3 +232,23 @@ def run_guarded(command: Callable[[], int | None], debug: bool = False, prog: st
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 128 + signal.SIGINT
+
+
+def _stdout_is_gone() -> bool:
+    """Whether nobody reads the standard output any more, such as ``head`` after its last line.
+
+    If so, what is still to be written goes nowhere, also at the end of the process.
+    """
+    if not hasattr(select, "poll"):  # Windows, whose pipes do not tell
+        return False
+    try:
+        number = sys.stdout.fileno()
+    except (OSError, ValueError):  # not the process's own
+        return False
+    asked = select.poll()
+    asked.register(number, select.POLLERR)
+    if not any(event & select.POLLERR for _, event in asked.poll(0)):
+        return False
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), number)
+    return True

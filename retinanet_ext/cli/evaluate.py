@@ -15,6 +15,7 @@ from ..evaluation.analysis.thresholds import write_thresholds
 from ..evaluation.predictions import evaluate_predictions
 from ..evaluation.predictions.text import as_text
 from ..files import dump_json, write_text
+from ..inference.exported import is_export
 from . import train
 from .common import load_cfg, positive_int
 from .outputs import check_writable
@@ -23,8 +24,9 @@ __all__ = ["add_parser"]
 
 IOU = 0.5
 DESCRIPTION = (
-    "Evaluate MODEL.WEIGHTS, or with --resume the last checkpoint in OUTPUT_DIR, on DATASETS.TEST; "
-    "or, with --predictions and --annotations, a file of detections without a model."
+    "Evaluate MODEL.WEIGHTS, or with --resume the last checkpoint in OUTPUT_DIR, or with --model "
+    "an exported file, on DATASETS.TEST; or, with --predictions and --annotations, a file of "
+    "detections without a model."
 )
 
 
@@ -32,6 +34,13 @@ def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
     """Add the command, with the options of ``train_net.py`` and those for a file."""
     parser = train.add_parser(subparsers, name)
     parser.description = DESCRIPTION
+    parser.add_argument(
+        "--model",
+        default="",
+        metavar="FILE",
+        help="an exported file or its folder, in the place of --config-file (results go to "
+        "evaluation/ beside it, unless OUTPUT_DIR is given)",
+    )
     group = parser.add_argument_group("a file of detections, without a model")
     group.add_argument(
         "--predictions", metavar="FILE", help="json list of COCO results, boxes as XYWH in pixels"
@@ -68,6 +77,8 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.predictions is None:
         _refuse_options_of_a_file(args)
+        if args.model:
+            _check_export(args)
         return train.start(args)
     if args.annotations is None:
         raise InputError(
@@ -92,6 +103,21 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check_export(args: argparse.Namespace) -> None:
+    """Raise InputError unless ``--model`` is an export, and the only model."""
+    if not is_export(args.model):
+        raise InputError(
+            f"--model is '{args.model}', which is no exported file; name model.onnx or its folder, "
+            "or a run's config by --config-file RUN/config.yaml"
+        )
+    for name in ("config_file", "resume", "dry_run"):
+        if getattr(args, name):
+            raise InputError(
+                f"--{name.replace('_', '-')} does not go with --model, an exported file; leave one "
+                "of them out"
+            )
+
+
 def _refuse_options_of_a_file(args: argparse.Namespace) -> None:
     for name in ("annotations", "json", "thresholds", "iou", "max_dets"):
         if getattr(args, name) is not None:
@@ -102,7 +128,7 @@ def _refuse_options_of_a_file(args: argparse.Namespace) -> None:
 
 
 def _refuse_options_of_a_model(args: argparse.Namespace) -> None:
-    for name in ("train", "val", "resume", "dry_run"):
+    for name in ("model", "train", "val", "resume", "dry_run"):
         if getattr(args, name):
             raise InputError(
                 f"--{name.replace('_', '-')} says how a model is evaluated, and --predictions "

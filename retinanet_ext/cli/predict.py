@@ -7,11 +7,12 @@ import os
 import sys
 from typing import Any
 
-import torch
-from detectron2.config import CfgNode
-
 from ..errors import ConfigError, InputError, did_you_mean, listed
+from ..evaluation.analysis.thresholds import Thresholds
 from ..inference import Predictor
+from ..inference.build import describe_detector
+from ..inference.detector import is_out_of_memory
+from ..inference.exported import is_export
 from ..inference.job import Job
 from ..inference.outputs import (
     Clip,
@@ -25,8 +26,10 @@ from ..inference.outputs import (
 from ..inference.progress import Progress
 from ..inference.sources import Listing, VideoOptions, list_sources, seconds_of
 from ..inference.sources.lengths import expected_count, frame_rate
+from .options.detections import apply_detection_options
 from .options.model import load_model_cfg
 from .options.predict import add_options
+from .options.thresholds import find_thresholds, other_weights
 from .options.tiles import apply_tile_options
 
 __all__ = ["add_parser", "run"]
@@ -59,18 +62,29 @@ def run(args: argparse.Namespace) -> int:
     _check_together(args, listing)
     show = open_window(wait=listing.only_pictures) if args.show else None
     cfg = load_model_cfg(args, model)
-    identity = {"model": describe_model(cfg), **_settings(args)}
-    _apply_options(cfg, args)
+    thresholds = find_thresholds(args.score_thresh, model)
+    identity = {"model": describe_model(cfg), **_settings(args, thresholds)}
+    apply_detection_options(cfg, args, thresholds)
+    apply_tile_options(cfg, args)
     if not args.quiet:
-        for note in listing.notes:
+        notes = [*listing.notes, describe_detector(cfg)]
+        if isinstance(thresholds, Thresholds):
+            notes.append(other_weights(thresholds, cfg.MODEL.WEIGHTS))
+        for note in filter(None, notes):
             print(note)
     predictor = Predictor(cfg)
     classes = _class_indices(args.classes, predictor.class_names)
     ids = CocoIds(predictor.class_names, args.annotations)
     clip = _clip(args, listing)
     folder = ResultsFolder(args.output, identity, args.resume, args.overwrite)
+    if isinstance(thresholds, Thresholds):
+        score_thresh: Any = thresholds.in_order(predictor.class_names)
+    else:
+        score_thresh = thresholds
     files = PictureFiles(
-        args.output, args.draw, args.crops, "yolo" in args.format, args.score_thresh
+        *(args.output, args.draw, args.crops, "yolo" in args.format),
+        score_thresh,
+        not args.no_labels,
     )
     job = Job(
         predictor,
@@ -97,17 +111,20 @@ def _carry_out(job: Job, args: argparse.Namespace, total: int | None) -> int:
     except KeyboardInterrupt:
         print(f"\n{args.output}: {job.summary.line()}; --resume continues", file=sys.stderr)
         raise
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
             raise
         raise InputError(
-            f"out of memory with --batch-size {args.batch_size}; pass a smaller one, and --resume"
+            f"out of memory with --batch-size {args.batch_size or 'auto'}; pass a smaller one, or "
+            "auto, and --resume"
         ) from error
     summary = job.summary
     if summary.unknown:
         print(f"{summary.unknown} images are not in --annotations and left out of the coco files")
     if not args.quiet:
         print(f"{args.output}: {summary.line()}")
+        if warning := getattr(job.predictor.detector, "never_cut", ""):
+            print(warning, file=sys.stderr)
     if summary.failed:
         print(f"{job.folder.file('failed.txt')} says what could not be read", file=sys.stderr)
     return 1 if summary.failed else 0
@@ -125,33 +142,22 @@ def _model_and_sources(args: argparse.Namespace) -> tuple[str, list[str]]:
             f"SOURCE is missing after MODEL '{words[0]}'; name a picture, a video or a folder"
         )
     model = words[0]
-    if os.path.isfile(model):
+    if os.path.isfile(model) and not is_export(model):
         raise InputError(
-            f"MODEL is '{model}', a file; give the OUTPUT_DIR of a training, or --config-file and "
-            "--weights"
+            f"MODEL is '{model}', a file; give the OUTPUT_DIR of a training, or an exported file, "
+            "or --config-file and --weights"
         )
     return model, words[1:]
 
 
-def _apply_options(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Set the keys that options of this command stand for."""
-    node = cfg.MODEL.RETINANET
-    if args.score_thresh is not None:
-        node.SCORE_THRESH_TEST = min(node.SCORE_THRESH_TEST, args.score_thresh)
-    if args.nms_thresh is not None:
-        node.NMS_THRESH_TEST = args.nms_thresh
-    if args.max_dets is not None:
-        cfg.TEST.DETECTIONS_PER_IMAGE = args.max_dets
-    apply_tile_options(cfg, args)
-
-
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
+def _settings(args: argparse.Namespace, thresholds: float | Thresholds | None) -> dict[str, Any]:
     """What results depend on beside the model, so that ``--resume`` mixes nothing."""
-    names = ["score_thresh", "nms_thresh", "max_dets", "classes", "draw", "crops"]
-    names += ["every", "start", "end"]
+    names = ["nms_thresh", "max_dets", "classes", "draw", "crops", "no_labels"]
+    names += ["every", "start", "end", "agnostic", "size", "precision"]
     names += ["tile", "tile_overlap", "tile_full_image", "tile_merge", "merge_thresh", "tta"]
     options = {name.replace("_", "-"): getattr(args, name) for name in names}
-    return {**options, "format": sorted(args.format)}
+    given: Any = thresholds.of_class if isinstance(thresholds, Thresholds) else thresholds
+    return {**options, "score-thresh": given, "format": sorted(args.format)}
 
 
 def _video_options(args: argparse.Namespace) -> VideoOptions:

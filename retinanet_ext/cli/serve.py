@@ -16,10 +16,14 @@ from detectron2.config import CfgNode
 
 from ..errors import InputError
 from ..inference import Predictor
+from ..inference.build import describe_detector
+from ..inference.exported import is_export
 from ..serve import DetectionServer, Limits, listen
 from ..serve.server import LOWEST_SCORE
+from ..structures import detection_node
 from .common import check_device, config_options
 from .options.model import add_trailing_opts, load_model_cfg
+from .options.tiles import add_tile_options, apply_tile_options
 
 __all__ = ["add_parser", "run"]
 
@@ -36,7 +40,13 @@ def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
         parents=[config_options(required=False, what="a config, in place of MODEL", opts=False)],
         description="Serve a web page: drop a picture on it, and see what the model finds.",
     )
-    parser.add_argument("model", nargs="?", default="", metavar="MODEL", help="OUTPUT_DIR of a run")
+    parser.add_argument(
+        "model",
+        nargs="?",
+        default="",
+        metavar="MODEL",
+        help="OUTPUT_DIR of a run, or an exported file",
+    )
     parser.add_argument(
         "--weights",
         default="",
@@ -72,6 +82,7 @@ def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
         help="that the page and programs must send; where other machines reach the page, one is "
         "made and printed if none is given",
     )
+    add_tile_options(parser)
     add_trailing_opts(parser)
     parser.set_defaults(run=run)
     return parser
@@ -87,13 +98,19 @@ def run(args: argparse.Namespace) -> int:
     limits = Limits(max_bytes=int(args.max_mb * 1e6), max_pixels=int(args.max_pixels))
     # First the port, which costs nothing to try, then the model.
     with listen(args.host, args.port, args.token, limits) as server, _ended_by_sigterm():
-        server.use(Predictor(_load_cfg(args)), _name(args))
+        cfg = _load_cfg(args)
+        predictor = Predictor(cfg)
+        server.use(predictor, _name(args))
         _print_where(server, args)
+        if looks := describe_detector(cfg):
+            print(looks, flush=True)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
             print("\nstopped", flush=True)
         server.turns.wait_until_idle(LONGEST_END)
+        if warning := getattr(predictor.detector, "never_cut", ""):
+            print(warning, file=sys.stderr)
     return 0
 
 
@@ -111,7 +128,12 @@ def _check_model(args: argparse.Namespace) -> None:
 
 def _load_cfg(args: argparse.Namespace) -> CfgNode:
     cfg = load_model_cfg(args, args.model)
-    cfg.MODEL.RETINANET.SCORE_THRESH_TEST = LOWEST_SCORE
+    node = detection_node(cfg)
+    if node is not None:
+        # An exported file has a threshold of its own, below which it finds nothing.
+        of_file = node.SCORE_THRESH_TEST if is_export(cfg.MODEL.WEIGHTS) else 0.0
+        node.SCORE_THRESH_TEST = max(LOWEST_SCORE, of_file)
+    apply_tile_options(cfg, args)
     return cfg
 
 

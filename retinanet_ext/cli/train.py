@@ -8,6 +8,8 @@ import argparse
 import sys
 from typing import Any
 
+from detectron2.utils import comm
+
 from ..engine import RetinaNetTrainer, evaluate
 from ..engine.dry_run import dry_run
 from ..engine.launch.checks import check_launch
@@ -18,6 +20,7 @@ from ..engine.setup import default_argument_parser, setup
 from ..recipe import last_words
 from .common import check_config_is_named, check_device, debug_options, pairs, run_guarded
 from .options.train import RECIPE_OPTIONS, add_recipe, recipe_options, take_data
+from .run_report import report_after_training
 
 __all__ = ["add_parser", "main", "run", "start"]
 
@@ -59,7 +62,10 @@ def main(args: argparse.Namespace) -> Any:
         try:
             trainer = RetinaNetTrainer(cfg)
             trainer.resume_or_load(resume=args.resume)
-            return trainer.train()
+            results = trainer.train()
+            if cfg.TEST.REPORT and comm.is_main_process():
+                report_after_training(cfg)
+            return results
         finally:
             release_output_dir()
 
@@ -72,7 +78,7 @@ def start(args: argparse.Namespace) -> int:
     """
     args.opts = pairs(args.opts)
     chooses = take_data(args)
-    if not chooses:
+    if not chooses and not getattr(args, "model", ""):
         check_config_is_named(args)
     check_device(args.device)
     check_launch(args)

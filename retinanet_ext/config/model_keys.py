@@ -26,9 +26,15 @@ retinanet.add(
 retinanet.add("NORM_PER_LEVEL", "auto", choices=("auto", "shared", "per_level"))
 # One box per anchor (the paper), or with False one for each class.
 retinanet.add("CLS_AGNOSTIC_BBOX_REG", True)
+# Entry of BOX_CODER_REGISTRY, what the numbers of a box mean: "deltas" of R-CNN (the paper), or
+# "ltrb", distances to the four edges (FCOS).
+retinanet.add("BOX_CODER", "deltas")
 # "" or what the head predicts of each box beside its deltas: its "iou" with the object, or the
 # "centerness" of its anchor in the object (ATSS, FCOS). Scores are then sqrt(class * quality).
 retinanet.add("QUALITY_BRANCH", "", choices=("", "iou", "centerness"))
+# With it, what the candidates for detections are chosen by, in SCORE_THRESH_TEST and
+# TOPK_CANDIDATES_TEST: the score of their "class" only, or as in FCOS the whole "score".
+retinanet.add("CANDIDATES_BY", "class", choices=("class", "score"))
 # Parts that are not trained, batch norms included: "backbone" (what is under the pyramid),
 # "fpn" (the pyramid), "head", or parts of the head by name: "cls_subnet", "bbox_subnet",
 # "cls_score", "bbox_pred", "quality_pred", and "subnet" of SharedTowerHead.
@@ -41,6 +47,12 @@ retinanet.add("ALLOW_LOW_QUALITY_MATCHES", True)
 # ATSSAssigner (arXiv 1912.02424): candidate locations per object and level, the paper's k. It
 # reads neither IOU_THRESHOLDS, IOU_LABELS nor ALLOW_LOW_QUALITY_MATCHES.
 retinanet.add("ATSS_TOPK", 9)
+# PointAssigner (FCOS): how near to the centre of an object a location has to lie, in strides; 0
+# is anywhere in the object.
+retinanet.add("CENTER_SAMPLING_RADIUS", 1.5)
+# And between what numbers of strides of a level the farthest edge of its objects lies, with no
+# limit below at the finest level and none above at the coarsest.
+retinanet.add("REGRESSION_RANGE", [4.0, 8.0])
 # Background anchors of which at least this fraction of the area lies in a box marked `iscrowd` or
 # `ignore` take part in no loss. Above 1 is off, as in Detectron2: crowds are background, and
 # `ignore` means nothing.
@@ -141,8 +153,10 @@ speedups.add("CHANNELS_LAST", "auto", choices=("auto", "all", "backbone", "none"
 # "default", "reduce-overhead" (CUDA graphs) or "max-autotune".
 speedups.add("COMPILE", False)
 speedups.add("COMPILE_MODE", "default", choices=("default", "reduce-overhead", "max-autotune"))
-# "" or "bfloat16": the precision of backbone and head on CPU or CUDA, losses in float32.
-speedups.add("AUTOCAST", "", choices=("", "bfloat16"))
+# "", "bfloat16" or, for inference, "float16": the precision of backbone and head on CPU or CUDA,
+# losses in float32. "auto": in `predict`, `serve` and the Predictor bfloat16 where the processor
+# computes with it (AVX512_BF16, AMX, Ampere and later), in training and evaluation float32.
+speedups.add("AUTOCAST", "", choices=("", "auto", "bfloat16", "float16"))
 
 anchors = Section("MODEL.ANCHOR_GENERATOR")
 # Read by RetinaNetAnchorGenerator in place of SIZES. Smallest anchor of each feature level:

@@ -78,7 +78,7 @@ def check_step(cfg: CfgNode) -> None:
     """
     check_parts(cfg, 1)
     amp, autocast = cfg.SOLVER.AMP, cfg.MODEL.SPEEDUPS.AUTOCAST
-    if amp.ENABLED and autocast and autocast != amp.PRECISION:
+    if amp.ENABLED and autocast not in ("", "auto", amp.PRECISION):
         raise InputError(
             f"SOLVER.AMP.PRECISION is '{amp.PRECISION}' and MODEL.SPEEDUPS.AUTOCAST '{autocast}', "
             "which would win; set AUTOCAST to '' or both to the same"

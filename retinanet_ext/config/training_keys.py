@@ -136,12 +136,14 @@ test.add(
 # Whether evaluation also measures the losses of training on DATASETS.TEST, without
 # augmentation, per positive anchor: val_loss/total, val_loss/cls, val_loss/box_reg.
 test.add("VAL_LOSS", False)
+# Whether a training ends with a report on each of DATASETS.TEST: report.html beside its detections.
+test.add("REPORT", True)
 
 # Height and width, or one number for both, of the tiles that a larger picture is cut into, in its
 # pixels; each is resized as a picture would be. () is the picture as a whole.
 tiles.add("SIZE", ())
 # Share of a tile that the next one sees too, in [0, 1); objects should be smaller than that.
-tiles.add("OVERLAP", 0.2, at_least=0, below=1, meaning="the share of a tile that two tiles see")
+tiles.add("OVERLAP", 0.3, at_least=0, below=1, meaning="the share of a tile that two tiles see")
 # The same in pixels; 0: OVERLAP.
 tiles.add("OVERLAP_PIXELS", 0, at_least=0, meaning="pixels that two tiles see, or 0 for OVERLAP")
 # Whether the picture as a whole goes through the network too, for what is larger than a tile.
@@ -153,3 +155,6 @@ tiles.add("BATCH", 4, at_least=1, meaning="the number of tiles that are computed
 merge.add("KIND", "", choices=("", "nms", "soft", "wbf", "none"))
 # Their IoU from which they are one; None: NMS_THRESH_TEST.
 merge.add("THRESH", None)
+# With NMS and soft-NMS: the IoU from which boxes of an object in several tiles or views are
+# averaged, weighted by scores; 0: never.
+merge.add("AVERAGE", 0.8, at_least=0, below=1, meaning="an IoU, or 0 to average no boxes")

@@ -126,6 +126,30 @@ def check_added_keys(
             )
 
 
+def check_sections_of_others(
+    values: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    sections: Collection[str],
+    architecture: str,
+) -> None:
+    """Raise InputError for a changed key in a section that the architecture does not read.
+
+    Args:
+        values, defaults: flat, by full name.
+        sections: that it does not read.
+        architecture: its name, one of Detectron2's.
+    """
+    meant = {theirs: own for own, theirs in reversed(_RETINANET_COUNTERPART.items())}
+    for key, value in values.items():
+        section = key.rpartition(".")[0]
+        if section not in sections or key in _TRAINERS_KEYS or not differ(value, defaults[key]):
+            continue
+        hint = f"set {meant[key]} instead" if key in meant else "remove it"
+        if section == "MODEL.RETINANET":
+            hint += ", or set MODEL.PROPOSAL_GENERATOR.NAME to DenseRPN, which reads it"
+        raise InputError(f"{key} is {value!r}, but {architecture} does not read {section}; {hint}")
+
+
 def check_component_keys(
     values: Mapping[str, Any], defaults: Mapping[str, Any], unread_sections: Collection[str]
 ) -> list[str]:

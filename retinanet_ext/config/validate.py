@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling import META_ARCH_REGISTRY, PROPOSAL_GENERATOR_REGISTRY
 from fvcore.common.registry import Registry
 
 from ..errors import ConfigError, InputError, did_you_mean
@@ -27,6 +27,7 @@ from .unread_keys import (
     check_added_keys,
     check_component_keys,
     check_keys_of_other_tasks,
+    check_sections_of_others,
     check_two_stage_keys,
     choosers,
 )
@@ -102,11 +103,15 @@ def _check_model(cfg: CfgNode, values: dict[str, Any], defaults: dict[str, Any])
     architecture = _named("MODEL.META_ARCHITECTURE", name, META_ARCH_REGISTRY)
     sections = architectures_sections(META_ARCH_REGISTRY)
     unread = sections - set(getattr(architecture, "config_sections", ()))
+    if name not in RETINANET_ARCHITECTURES:
+        unread -= _sections_of_proposals(cfg)
     if name in RETINANET_ARCHITECTURES or not unread:
         check_two_stage_keys(values, defaults)
         check_keys_of_other_tasks(values, defaults)
     if name in RETINANET_ARCHITECTURES and unread:
         check_added_keys(values, defaults, unread)
+    elif architecture.__module__.startswith("detectron2."):
+        check_sections_of_others(values, defaults, unread, name)
     used = {
         k: v for k, v in choosers().items() if k in values and k.rpartition(".")[0] not in unread
     }
@@ -121,9 +126,19 @@ def _check_model(cfg: CfgNode, values: dict[str, Any], defaults: dict[str, Any])
             warnings += registry.check(cfg)
         elif check := getattr(registry.get(values[chooser]), "check_config", None):
             warnings += check(cfg) or ()
+    if name not in RETINANET_ARCHITECTURES:
+        generator = dict(PROPOSAL_GENERATOR_REGISTRY).get(cfg.MODEL.PROPOSAL_GENERATOR.NAME)
+        if check := getattr(generator, "check_config", None):
+            warnings += check(cfg) or ()
     if check := getattr(architecture, "check_config", None):
         warnings += check(cfg) or ()
     return warnings
+
+
+def _sections_of_proposals(cfg: CfgNode) -> set[str]:
+    """Sections that the proposal generator of a two-stage model reads."""
+    generator = dict(PROPOSAL_GENERATOR_REGISTRY).get(cfg.MODEL.PROPOSAL_GENERATOR.NAME)
+    return set(getattr(generator, "config_sections", ()))
 
 
 def _named(key: str, name: str, registry: Registry) -> Any:

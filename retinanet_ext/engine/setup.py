@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 
 import torch
 from detectron2.config import CfgNode
@@ -24,8 +25,9 @@ from ..data.datasets.command_line import name_datasets
 from ..data.datasets.read_once import hold_datasets, release_datasets
 from ..data.datasets.register import load_class_names, register_builtin_datasets
 from ..errors import InputError
+from ..inference.exported import cfg_of_export
 from ..registry import CLS_LOSS_REGISTRY
-from ..structures import RETINANET_ARCHITECTURES
+from ..structures import detection_node, detection_section
 from .job import share_cpu_cores, start_logging
 from .launch.checks import check_computes, check_output_dir, check_processes, check_weights
 from .launch.launching import add_launch_arguments, launch_line
@@ -128,7 +130,7 @@ def _set_up(args: argparse.Namespace) -> CfgNode:
     if writes and not args.resume:
         args.resume = on_main_process(lambda: continues_job(cfg.OUTPUT_DIR, starts))
     trains = args.dry_run or not args.eval_only  # a dry run does, for a step
-    fill = "MODEL.RETINANET.NUM_CLASSES" not in set_keys
+    fill = f"{detection_section(cfg)}.NUM_CLASSES" not in set_keys
     add_extra_datasets(cfg, eval_only=not trains, fill=fill)
     resolve_device(cfg)
     check_processes(cfg)
@@ -170,7 +172,10 @@ def _merged(args: argparse.Namespace) -> tuple[CfgNode, set[str]]:
     """The config of :func:`build_cfg`, and the keys that its file and the command line set."""
     import_modules(getattr(args, "imports", ()))
     cfg, set_keys = get_cfg(), set()
-    if args.config_file:
+    if model := getattr(args, "model", ""):
+        cfg, set_keys = cfg_of_export(model), {"MODEL.RETINANET.NUM_CLASSES"}
+        cfg.OUTPUT_DIR = os.path.join(os.path.dirname(cfg.MODEL.WEIGHTS), "evaluation")
+    elif args.config_file:
         args.config_file = find_config(args.config_file)
         set_keys = load_config_file(cfg, args.config_file, allow_unsafe=args.allow_unsafe_yaml)
     set_keys |= merge_opts(cfg, args.opts or [])
@@ -187,7 +192,7 @@ def add_extra_datasets(cfg: CfgNode, eval_only: bool = False, fill: bool = False
     Args:
         cfg: the config.
         eval_only: whether ``DATASETS.TRAIN`` is not used.
-        fill: whether ``MODEL.RETINANET.NUM_CLASSES`` becomes the number of their classes. False
+        fill: whether ``NUM_CLASSES`` of the model becomes the number of their classes. False
             where the user has set it, and ``check_data`` compares.
 
     Raises:
@@ -200,8 +205,9 @@ def add_extra_datasets(cfg: CfgNode, eval_only: bool = False, fill: bool = False
     extra = on_main_process(lambda: register_extra_datasets(cfg, names))
     if not comm.is_main_process():
         register_extra_datasets(cfg, names)
-    if extra and fill and cfg.MODEL.META_ARCHITECTURE in RETINANET_ARCHITECTURES:
-        cfg.MODEL.RETINANET.NUM_CLASSES = len(load_class_names(extra[0]) or ())
+    node = detection_node(cfg)
+    if extra and fill and node is not None:
+        node.NUM_CLASSES = len(load_class_names(extra[0]) or ())
         validate_cfg(cfg)
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pycocotools.mask as mask_codes
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -54,6 +55,7 @@ def evaluate_boxes(
     image_ids: Sequence[Any] | None = None,
     use_fast_impl: bool = True,
     any_class: bool = False,
+    iou_type: str = "bbox",
 ) -> BoxAccuracy:
     """Match detections with ground truth and accumulate precision and recall.
 
@@ -67,12 +69,14 @@ def evaluate_boxes(
         use_fast_impl: allow faster-coco-eval where it equals pycocotools.
         any_class: match detections with objects of whatever class, as if there was one; only for
             objects of all sizes, so that K and A are 1.
+        iou_type: "bbox", or "segm" for the overlap of masks: detections then have "segmentation",
+            COCO's run-length code, and so has the ground truth, or polygons.
     """
     image_ids = sorted(coco_gt.imgs if image_ids is None else image_ids)
     engine = fast_engine() if use_fast_impl and _exact_as_double(image_ids) else None
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
-        coco_dt = _detections_as_coco(coco_gt, detections)
-        coco_eval = (engine or COCOeval)(coco_gt, coco_dt, "bbox")
+        coco_dt = _detections_as_coco(coco_gt, detections, iou_type)
+        coco_eval = (engine or COCOeval)(coco_gt, coco_dt, iou_type)
         coco_eval.params.imgIds = image_ids
         coco_eval.params.catIds = list(category_ids)
         coco_eval.params.maxDets = sorted(set(max_dets))
@@ -108,16 +112,24 @@ def _exact_as_double(image_ids: Iterable[Any]) -> bool:
     return all(isinstance(i, (int, np.integer)) and abs(int(i)) < 2**53 for i in image_ids)
 
 
-def _detections_as_coco(coco_gt: COCO, detections: Iterable[dict[str, Any]]) -> COCO:
-    """Do what ``COCO.loadRes`` does for boxes, which stops at an empty list of results."""
+def _detections_as_coco(coco_gt: COCO, detections: Iterable[dict[str, Any]], iou_type: str) -> COCO:
+    """Do what ``COCO.loadRes`` does, which stops at an empty list of results."""
+    is_mask = iou_type == "segm"
     coco_dt = COCO()
     coco_dt.dataset = {
         "images": coco_gt.dataset["images"],
         "categories": coco_gt.dataset["categories"],
         "annotations": [
-            {**det, "id": i, "area": det["bbox"][2] * det["bbox"][3], "iscrowd": 0}
+            {**det, "id": i, "area": _area(det, is_mask), "iscrowd": 0}
             for i, det in enumerate(detections, start=1)  # id 0 would mean "unmatched"
         ],
     }
     coco_dt.createIndex()
     return coco_dt
+
+
+def _area(detection: dict[str, Any], is_mask: bool) -> float:
+    """Of its mask, or of its box."""
+    if is_mask:
+        return float(mask_codes.area(detection["segmentation"]))
+    return detection["bbox"][2] * detection["bbox"][3]

@@ -20,6 +20,7 @@ from ..errors import InputError, count
 from .confusion import count_names, describe_confusion
 from .ground_truth import class_table, complete_annotations, ground_truth_json
 from .metrics import metrics_table
+from .proposals import score_proposals
 from .scoring import score_boxes
 
 __all__ = ["COCODetectionEvaluator"]
@@ -31,9 +32,11 @@ class COCODetectionEvaluator(COCOEvaluator):
     """Detectron2's ``COCOEvaluator`` for boxes, with complete and dependable results.
 
     ``evaluate()`` returns ``{"bbox": {...}}``, in percent, with the keys described in
-    :func:`retinanet_ext.evaluation.metrics.box_metrics`. No predictions give 0.0 and a warning
-    instead of NaN. The files in ``output_dir`` are Detectron2's: ``instances_predictions.pth``
-    and ``coco_instances_results.json``.
+    :func:`retinanet_ext.evaluation.metrics.box_metrics`; with ``"segm"`` beside it for a model that
+    gives masks, and ``{"box_proposals": {...}}`` for one that gives only proposals, see
+    :func:`.proposals.score_proposals`. No predictions give 0.0 and a warning instead of NaN. The
+    files in ``output_dir`` are Detectron2's: ``instances_predictions.pth`` and
+    ``coco_instances_results.json``.
 
     The numbers are pycocotools'; faster-coco-eval computes them where it is installed and gives
     the same. Detectron2's own C++ evaluation (which it calls unofficial) is never used.
@@ -103,6 +106,14 @@ class COCODetectionEvaluator(COCOEvaluator):
         if predictions is None:
             return {}
         category_ids, class_names = class_table(self._dataset_name, self._coco_api)
+        proposals = [x for x in predictions if "proposals" in x]
+        if proposals and not any("instances" in x for x in predictions):
+            self._write(predictions, [])
+            if not self._do_evaluation:
+                return {}
+            ids = list(self._coco_api.imgs if img_ids is None else img_ids)
+            found = score_proposals(self._coco_api, proposals, ids, self._dataset_name)
+            return {"box_proposals": found}
         detections = self._as_coco_results(predictions, category_ids)
         self._write(predictions, detections)
         if not self._do_evaluation:
@@ -110,7 +121,17 @@ class COCODetectionEvaluator(COCOEvaluator):
             return {}
         image_ids = list(self._coco_api.imgs if img_ids is None else img_ids)
         self._warn_of_oddities(detections)
-        return {"bbox": self._score(detections, image_ids, category_ids, class_names)}
+        arguments = detections, image_ids, category_ids, class_names
+        results = {"bbox": self._score(*arguments)}
+        if any("segmentation" in x for x in detections):
+            if self._has_masks():
+                results["segm"] = self._score(*arguments, iou_type="segm")
+            else:
+                logger.warning("'%s' has no masks to compare with: boxes only", self._dataset_name)
+        return results
+
+    def _has_masks(self) -> bool:
+        return any(x.get("segmentation") for x in self._coco_api.anns.values())
 
     def _gather_predictions(self) -> list[dict[str, Any]] | None:
         """One prediction per image from all processes; None outside of the main process."""
@@ -182,7 +203,12 @@ class COCODetectionEvaluator(COCOEvaluator):
             )
 
     def _score(
-        self, detections: list[dict], image_ids: list, category_ids: list[int], names: list[str]
+        self,
+        detections: list[dict],
+        image_ids: list,
+        category_ids: list[int],
+        names: list[str],
+        iou_type: str = "bbox",
     ) -> dict[str, float]:
         """Compute the metrics and log them as one table."""
         metrics, accuracy = score_boxes(
@@ -192,6 +218,7 @@ class COCODetectionEvaluator(COCOEvaluator):
             self._limit,
             image_ids,
             self._allow_fast_engine,
+            iou_type,
         )
         chosen = set(image_ids)
         objects = Counter(
@@ -200,7 +227,8 @@ class COCODetectionEvaluator(COCOEvaluator):
             if a["image_id"] in chosen and not a["iscrowd"]
         )
         logger.info(
-            "Boxes of '%s' (%d images, %d objects, %d detections) by %s, in percent:\n\n%s\n",
+            "%s of '%s' (%d images, %d objects, %d detections) by %s, in percent:\n\n%s\n",
+            "Masks" if iou_type == "segm" else "Boxes",
             self._dataset_name,
             len(image_ids),
             sum(objects.values()),
@@ -209,6 +237,8 @@ class COCODetectionEvaluator(COCOEvaluator):
             metrics_table(metrics, names, [objects[i] for i in category_ids]),
             extra=SHOWN,
         )
+        if iou_type == "segm":
+            return metrics
         naming = count_names(self._coco_api, detections, image_ids, self._limit)
         labels = dict(zip(category_ids, names, strict=True))
         confusion = describe_confusion(naming, labels, metrics["AP50any"], metrics["AP50"])

@@ -20,11 +20,12 @@ def score_boxes(
     max_dets: int,
     image_ids: Sequence[Any] | None = None,
     use_fast_impl: bool = True,
+    iou_type: str = "bbox",
 ) -> tuple[dict[str, float], BoxAccuracy]:
     """The metrics of :func:`retinanet_ext.evaluation.metrics.box_metrics`, and what they rest on.
 
     Args:
-        coco_gt, detections, image_ids, use_fast_impl: see ``evaluate_boxes``.
+        coco_gt, detections, image_ids, use_fast_impl, iou_type: see ``evaluate_boxes``.
         names: of the category ids of the K classes.
         max_dets: detections that count per image and class.
 
@@ -34,11 +35,24 @@ def score_boxes(
     # COCOeval orders classes by category id, whatever the order of the model's classes.
     order = sorted(names)
     accuracy = evaluate_boxes(
-        coco_gt, detections, order, counted_dets(max_dets), image_ids, use_fast_impl
+        coco_gt,
+        detections,
+        order,
+        counted_dets(max_dets),
+        image_ids,
+        use_fast_impl,
+        iou_type=iou_type,
     )
     any_class = None
     if len(order) > 1:
         any_class = evaluate_boxes(
-            coco_gt, detections, order, [max_dets], image_ids, use_fast_impl, any_class=True
+            coco_gt,
+            detections,
+            order,
+            [max_dets],
+            image_ids,
+            use_fast_impl,
+            any_class=True,
+            iou_type=iou_type,
         )
     return box_metrics(accuracy, [names[i] for i in order], max_dets, any_class), accuracy

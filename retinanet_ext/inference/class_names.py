@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 
 from ..data.datasets.by_path import register_extra_datasets
 from ..data.datasets.register import load_class_names, register_builtin_datasets
+from ..structures import detection_node
 from ..weights.reading import CLASSES_KEY, read_torch
 
 __all__ = ["class_names_of"]
@@ -22,12 +23,13 @@ def class_names_of(cfg: CfgNode, data_root: str | None = None) -> list[str]:
     ``DATASETS.CLASSES``, or else ``class 0`` and so on, and a line on the standard output says so.
 
     Args:
-        cfg: reads ``MODEL.WEIGHTS``, ``MODEL.RETINANET.NUM_CLASSES`` and ``DATASETS``.
+        cfg: reads ``MODEL.WEIGHTS``, ``NUM_CLASSES`` of the model and ``DATASETS``.
         data_root: folder of the built-in datasets.
     """
     if data_root is not None:
         register_builtin_datasets(data_root)
-    num_classes = cfg.MODEL.RETINANET.NUM_CLASSES
+    node = detection_node(cfg)
+    num_classes = 0 if node is None else node.NUM_CLASSES
     for names in _choices(cfg):
         if len(names) == num_classes:
             return list(names)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -16,7 +16,10 @@ from torch import nn
 
 from ..data.loading.pixels import PictureMapper
 
-__all__ = ["Detector", "PlainDetector"]
+__all__ = ["Detector", "Fitting", "PlainDetector", "is_out_of_memory"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Detector(Protocol):
@@ -84,3 +87,46 @@ class PlainDetector:
         with self.lock, torch.no_grad():
             outputs = self.model(inputs)
         return [output["instances"].to("cpu") for output in outputs]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether PyTorch says that memory is lacking, that of a GPU or of the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    )
+
+
+class Fitting:
+    """Calls a function with a batch, or with parts of it, the largest that fit into memory.
+
+    What did not fit is not tried again.
+
+    Attributes:
+        most: items that may fit at once; None as long as everything did.
+    """
+
+    def __init__(self) -> None:
+        self.most: int | None = None
+
+    def __call__(
+        self, compute: Callable[[Sequence[Item]], list[Result]], batch: Sequence[Item]
+    ) -> list[Result]:
+        """The results of ``compute`` for all items of the batch, in their order.
+
+        Raises:
+            RuntimeError: not even one item fits.
+        """
+        results: list[Result] = []
+        while len(results) < len(batch):
+            part = batch[len(results) :][: self.most]
+            try:
+                results += compute(part)
+                continue
+            except RuntimeError as error:
+                if len(part) == 1 or not is_out_of_memory(error):
+                    raise
+            # Out of the except clause, whose error holds what was computed so far.
+            self.most = len(part) // 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        return results

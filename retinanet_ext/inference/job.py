@@ -14,6 +14,7 @@ from .pictures import Picture
 from .prediction import FailedPicture, Prediction
 from .predictor import WINDOW, Predictor
 from .progress import Progress
+from .score_thresh import ScoreThresh, describe, reaches
 from .sources import Item, Items, Listing, VideoOptions
 
 __all__ = ["Job", "Summary"]
@@ -41,7 +42,7 @@ class Summary:
     images: int = 0
     detections: int = 0
     failed: int = 0
-    score_thresh: float = 0.0
+    score_thresh: ScoreThresh = 0.0
     before: int = 0
     seconds: float = 0.0
     files: list[str] = field(default_factory=list)
@@ -52,7 +53,7 @@ class Summary:
         images = "1 image" if self.images == 1 else f"{self.images} images"
         rate = f" ({self.images / self.seconds:.3g} images/s)" if self.images else ""
         found = "1 detection" if self.detections == 1 else f"{self.detections} detections"
-        found += f" with a score from {self.score_thresh:g}"
+        found += f" with a score from {describe(self.score_thresh)}"
         words = [f"{images}, {found}, in {self.seconds:.1f} s{rate}"]
         words += [f"{self.before} done before"] if self.before else []
         words += [f"{self.failed} failed"] if self.failed else []
@@ -87,7 +88,7 @@ class Job:
     classes: frozenset[int] | None = None
     clip: Clip | None = None
     show: Callable[[Image.Image], bool] | None = None
-    batch_size: int = 1
+    batch_size: int | None = 1
     workers: int | None = None
     video: VideoOptions = field(default_factory=VideoOptions)
     stop_on_error: bool = False
@@ -116,7 +117,8 @@ class Job:
             if self.clip is not None:
                 self.clip.close()
             self.folder.lines.close()
-            score_thresh = self.files.score_thresh or 0.0
+            given = self.files.score_thresh
+            score_thresh = 0.0 if given is None else given
             summary.files = write_formats(self.folder, self.formats, self.ids, score_thresh)
             summary.unknown = self.ids.unknown
             self.folder.close()
@@ -139,7 +141,9 @@ class Job:
             continues = self._write(result)
             progress.step()
             summary.images += 1
-            summary.detections += int((result.scores >= summary.score_thresh).sum())
+            summary.detections += int(
+                reaches(result.scores, result.classes, summary.score_thresh).sum()
+            )
             if not continues:
                 return
 
@@ -160,25 +164,17 @@ class Job:
         start = time.perf_counter()
         drawn = self.files.write(prediction, item.stem)
         if drawn is None and (self.clip is not None or self.show is not None):
-            drawn = prediction.draw(self.files.drawn_from)
+            drawn = self.files.drawn(prediction)
         continues = True
         if drawn is not None:
             if self.clip is not None:
                 self.clip.add(drawn)
             continues = self.show is None or self.show(drawn)
-        content = prediction.to_dict(DECIMALS)
-        drawing = round((time.perf_counter() - start) * 1e3, 3)
+        drawing = (time.perf_counter() - start) * 1e3
         self.folder.lines.add(
-            {
-                "file": item.file,
-                "index": item.index,
-                "frame": item.frame,
-                "time_s": item.seconds,
-                "width": content["width"],
-                "height": content["height"],
-                "detections": content["detections"],
-                "ms": {**prediction.milliseconds, "draw": drawing},
-            }
+            prediction.to_line(
+                item.file, item.frame, item.seconds, item.index, DECIMALS, draw=drawing
+            )
         )
         return continues
 

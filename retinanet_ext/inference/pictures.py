@@ -35,6 +35,8 @@ class Picture:
     Attributes:
         source: a path, a Pillow image or an array.
         channels: of an array: one of :data:`CHANNELS`.
+        scale: of an array of uint16: what makes 0 to 255 of its values.
+        value_range: of an array of floats: the values that become 0 and 255.
         name: for results and messages; the path where empty.
         extra: handed through to the results, such as the frame of a video.
     """
@@ -43,6 +45,8 @@ class Picture:
     channels: str = ""
     name: str = ""
     extra: Any = None
+    scale: float | None = None
+    value_range: tuple[float, float] | None = None
 
     @property
     def label(self) -> str:
@@ -115,11 +119,7 @@ def _of_array(array: np.ndarray, picture: Picture, format: str) -> np.ndarray:
         )
     if channels not in CHANNELS:
         raise InputError(f"channels is '{channels}'; use one of {', '.join(CHANNELS)}")
-    if array.dtype != np.uint8:
-        raise InputError(
-            f"{name} is of {array.dtype}, but the model takes 0 to 255 in uint8; convert it by a "
-            "rule of your own, such as (x * 255).round().astype('uint8') for values of 0 to 1"
-        )
+    array = _as_bytes(array, name, picture.scale, picture.value_range)
     wanted = len(channels)
     gray = channels == "L"
     if not (array.ndim == 2 and gray) and not (array.ndim == 3 and array.shape[2] == wanted):
@@ -134,3 +134,56 @@ def _of_array(array: np.ndarray, picture: Picture, format: str) -> np.ndarray:
     if gray:
         array = array.reshape(array.shape[:2])
     return convert_PIL_to_numpy(Image.fromarray(np.ascontiguousarray(array)), format)
+
+
+def _as_bytes(
+    array: np.ndarray,
+    name: str,
+    scale: float | None = None,
+    value_range: tuple[float, float] | None = None,
+) -> np.ndarray:
+    """The array as uint8 of the same shape; of uint8, itself.
+
+    Args:
+        array: of uint8, of uint16 with ``scale``, or of floats with ``value_range``.
+        name: of the array, for messages.
+        scale: values times this one are 0 to 255.
+        value_range: what becomes 0 and 255.
+
+    Raises:
+        InputError: the rule is missing, is for another dtype, or a value lies outside of it.
+    """
+    kind = array.dtype
+    is_float = kind.kind == "f"
+    known = is_float or kind in (np.uint8, np.uint16)
+    given = scale is not None, value_range is not None
+    if not known or given != (kind == np.uint16, is_float):
+        raise InputError(f"{name} is of {kind}, {_rule_of(kind)}")
+    if kind == np.uint8:
+        return array
+    if value_range is None:
+        low, factor = 0.0, float(scale or 0.0)
+        rule = f"scale {factor:g}"
+    else:
+        low, high = map(float, value_range)
+        factor = 255.0 / (high - low) if high > low else 0.0
+        rule = f"value_range ({low:g}, {high:g})"
+    if not 0 < factor < np.inf:
+        raise InputError(f"{name} has the {rule}, which makes no 0 to 255 of its values")
+    values = (array.astype(np.float64) - low) * factor
+    if not ((values > -0.5) & (values < 255.5)).all():  # NaN is outside, too
+        raise InputError(
+            f"{name} has values from {array.min():g} to {array.max():g}, which {rule} does not put "
+            "into 0 to 255; state the range that all of your pictures have"
+        )
+    return np.rint(values).astype(np.uint8)
+
+
+def _rule_of(kind: np.dtype) -> str:
+    if kind == np.uint8:
+        return "0 to 255 as the model takes them; leave out scale= and value_range="
+    if kind == np.uint16:
+        return "so pass scale=, such as 255 / 4095, which makes 0 to 255 of its values"
+    if kind.kind == "f":
+        return "so pass value_range=, such as (0, 1), the values that become 0 and 255"
+    return "but the model takes 0 to 255 in uint8; convert it by a rule of your own"

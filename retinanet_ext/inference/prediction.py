@@ -15,7 +15,8 @@ from detectron2.structures import Instances
 from PIL import Image
 
 from ..errors import InputError, MissingPackageError
-from ..visualization.draw import draw_detections
+from ..visualization.draw import drawn_detections
+from .score_thresh import ScoreThresh, reaches
 
 __all__ = ["FailedPicture", "Prediction"]
 
@@ -100,11 +101,13 @@ class Prediction:
         name = f"'{self.name}', " if self.name else ""
         return f"Prediction({name}{self.width} x {self.height} px, {len(self)} detections)"
 
-    def above(self, score: float) -> Prediction:
-        """The same with only the detections of at least ``score``."""
-        if not 0 <= score <= 1:
-            raise InputError(f"score is {score}; it must be between 0 and 1")
-        return self.only(self.scores >= score)
+    def above(self, score: ScoreThresh) -> Prediction:
+        """The same with only the detections of at least ``score``.
+
+        Args:
+            score: of all classes, or of each, (K,).
+        """
+        return self.only(reaches(self.scores, self.classes, score, len(self.class_names)))
 
     def only(self, kept: np.ndarray) -> Prediction:
         """The same with a part of the detections.
@@ -116,19 +119,21 @@ class Prediction:
 
     def draw(
         self,
-        score_thresh: float = DRAWN_FROM,
+        score_thresh: ScoreThresh = DRAWN_FROM,
         height: int | None = None,
         gt_boxes: np.ndarray | None = None,
+        labels: bool = True,
     ) -> Image.Image:
         """The picture with its detections.
 
         Args:
-            score_thresh: detections with at least this score are drawn.
+            score_thresh: detections with at least this score are drawn; see :meth:`above`.
             height: of the result in pixels; the picture's by default.
             gt_boxes: (M, 4) XYXY, drawn dashed below the detections.
+            labels: write classes and scores too, and not only boxes.
         """
         shown = self.above(score_thresh)
-        drawn = draw_detections(
+        return drawn_detections(
             self.picture,
             shown.boxes,
             shown.classes.tolist(),
@@ -136,8 +141,8 @@ class Prediction:
             list(self.class_names),
             gt_boxes,
             height,
+            labels,
         )
-        return Image.fromarray(drawn)
 
     def to_dict(self, decimals: int = 2) -> dict[str, Any]:
         """For json: size, and of each detection class, score and box.
@@ -149,7 +154,7 @@ class Prediction:
             {
                 "class": self.class_names[k],
                 "class_id": int(k),
-                "score": round(float(score), 6),
+                "score": float(str(score)),  # the shortest that is this float32
                 "box": [round(float(x), decimals) for x in box],
             }
             for box, score, k in zip(self.boxes, self.scores, self.classes, strict=True)
@@ -160,6 +165,34 @@ class Prediction:
             "width": self.width,
             "height": self.height,
             "detections": detections,
+        }
+
+    def to_line(
+        self,
+        file: str | None,
+        frame: int | None = None,
+        time_s: float | None = None,
+        index: int | None = None,
+        decimals: int = 2,
+        **milliseconds: float,
+    ) -> dict[str, Any]:
+        """A line of ``predictions.jsonl``.
+
+        Args:
+            file: path of the picture or video; None where it has none.
+            frame, time_s: of a video.
+            index: of the picture's source; its own by default.
+            decimals: of the boxes.
+            **milliseconds: of further steps.
+        """
+        content = self.to_dict(decimals)
+        return {
+            "file": file,
+            "index": self.index if index is None else index,
+            "frame": frame,
+            "time_s": time_s,
+            **{name: content[name] for name in ("width", "height", "detections")},
+            "ms": {**self.milliseconds, **{k: round(x, 3) for k, x in milliseconds.items()}},
         }
 
     def to_coco(

@@ -8,19 +8,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 
 from ..config import validate_cfg
 from ..config.load import merge_opts
 from ..data.loading.bad_images import BadImageError
-from ..engine.checkpoint.checkpointer import SafeCheckpointer
-from ..engine.impossible_model import impossible_model_explained
 from ..engine.setup import resolve_device
-from ..errors import InputError, MissingFileError
+from ..errors import InputError
+from ..modeling.speedups.settings import best_autocast
+from ..structures import detection_node
 from .build import build_detector
-from .class_names import class_names_of
-from .detector import Detector
+from .detector import Detector, Fitting
+from .exported import cfg_of_export
+from .load_model import check_weights, load_model
 from .pictures import Picture, read_pixels, to_rgb
 from .prediction import FailedPicture, Prediction
 from .reading import ReadPicture, default_workers, in_batches, read_ahead
@@ -28,6 +29,8 @@ from .run_folder import cfg_of_run
 
 __all__ = ["Predictor"]
 
+AUTO_BATCH = {"cpu": 4, "cuda": 32}
+"""Pictures at once where no number is given, by the kind of device."""
 WINDOW = 4
 """Batches within which pictures are put in another order, so that each has one padded size."""
 
@@ -63,22 +66,16 @@ class Predictor:
         cfg = cfg.clone()
         cfg.defrost()
         cfg.SOLVER.AMP.ENABLED = False  # a matter of training
-        weights = cfg.MODEL.WEIGHTS
-        if not weights:
-            raise InputError("MODEL.WEIGHTS is empty; set it to the model's checkpoint")
-        if "://" not in weights and not os.path.isfile(weights):
-            raise MissingFileError(f"MODEL.WEIGHTS is '{weights}', and there is no such file")
+        check_weights(cfg)
         validate_cfg(cfg)
         resolve_device(cfg)
-        self.class_names = list(class_names or class_names_of(cfg))
-        cfg.MODEL.WEIGHTS = ""
-        with impossible_model_explained(cfg):
-            self.model = build_model(cfg)
-        SafeCheckpointer(self.model, require_all=True).load(weights)
-        cfg.MODEL.WEIGHTS = weights
+        speedups = cfg.MODEL.SPEEDUPS
+        if speedups.AUTOCAST == "auto":
+            speedups.AUTOCAST = best_autocast(torch.device(cfg.MODEL.DEVICE))
+            print(f"the network computes in {speedups.AUTOCAST or 'float32'} (AUTOCAST auto)")
         cfg.freeze()
         self.cfg = cfg
-        self.model.eval()
+        self.model, self.class_names = load_model(cfg, class_names or ())
         self.detector: Detector = build_detector(cfg, self.model)
 
     @classmethod
@@ -105,30 +102,73 @@ class Predictor:
         Raises:
             FileNotFoundError: names what is not there.
         """
-        cfg = cfg_of_run(os.fspath(folder), weights)
+        return cls._adapted(cfg_of_run(os.fspath(folder), weights), device, score_thresh, opts)
+
+    @classmethod
+    def from_export(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        device: str = "",
+        score_thresh: float | None = None,
+        opts: Sequence[Any] = (),
+    ) -> Predictor:
+        """The model of an exported file, run by what the file is for; PyTorch computes no network.
+
+        Args:
+            path: of the file, or of its folder.
+            device: "cpu" or "cuda"; default: the CPU.
+            score_thresh, opts: as of :meth:`from_run`, as far as the file leaves the choice.
+
+        Raises:
+            FileNotFoundError: the file or its ``model.json`` is not there.
+            InputError: they do not belong together, or the file cannot do what is asked for.
+            MissingPackageError: what runs the file is not installed.
+        """
+        return cls._adapted(cfg_of_export(path), device, score_thresh, opts)
+
+    @classmethod
+    def _adapted(
+        cls, cfg: CfgNode, device: str, score_thresh: float | None, opts: Sequence[Any]
+    ) -> Predictor:
         merge_opts(cfg, list(opts))
         if device:
             cfg.MODEL.DEVICE = device
         if score_thresh is not None:
             if not 0 <= score_thresh <= 1:
                 raise InputError(f"score_thresh is {score_thresh}; it must be between 0 and 1")
-            cfg.MODEL.RETINANET.SCORE_THRESH_TEST = score_thresh
+            node = detection_node(cfg)
+            if node is not None:
+                node.SCORE_THRESH_TEST = score_thresh
         return cls(cfg)
 
-    def __call__(self, source: Any, channels: str = "", name: str = "") -> Prediction:
+    def __call__(
+        self,
+        source: Any,
+        channels: str = "",
+        name: str = "",
+        *,
+        scale: float | None = None,
+        value_range: tuple[float, float] | None = None,
+    ) -> Prediction:
         """The detections of one picture.
 
         Args:
-            source: a path, a Pillow image, a uint8 array (H, W, 3), (H, W, 4) or (H, W), or a
+            source: a path, a Pillow image, an array (H, W, 3), (H, W, 4) or (H, W), or a
                 :class:`Picture`.
             channels: of an array: "RGB", "BGR", "RGBA", "BGRA" or "L"; never guessed.
             name: for the result; the path by default.
+            scale: of an array of uint16: what makes 0 to 255 of its values, such as 255 / 4095.
+            value_range: of an array of floats: the values that become 0 and 255, such as (0, 1).
 
         Raises:
             BadImageError: a file that cannot be read.
             InputError: an array whose meaning would have to be guessed.
         """
-        picture = source if isinstance(source, Picture) else Picture(source, channels, name)
+        picture = source
+        if not isinstance(source, Picture):
+            rules: Any = {"scale": scale, "value_range": value_range}
+            picture = Picture(source, channels, name, **rules)
         (read,) = read_ahead([picture], self.read, workers=0, ahead=1)
         if read.error is not None:
             raise read.error
@@ -137,7 +177,7 @@ class Predictor:
     def stream(
         self,
         sources: Iterable[Any],
-        batch_size: int = 1,
+        batch_size: int | None = 1,
         *,
         channels: str = "",
         workers: int | None = None,
@@ -151,18 +191,23 @@ class Predictor:
 
         Args:
             sources: as of :meth:`__call__`; may be endless.
-            batch_size: at most so many pictures go through the network at once.
+            batch_size: at most so many pictures go through the network at once; None: 32 on a GPU
+                and 4 on a CPU, halved as often as they do not fit into memory.
             channels: of arrays.
             workers: threads that read; default: the cores, 4 at most.
             on_error: "raise", or "yield" a :class:`FailedPicture` in its place.
             window: batches that are read before the first comes out; 1 for live sources.
         """
+        fitting = None
+        if batch_size is None:
+            fitting = Fitting()
+            batch_size = AUTO_BATCH.get(self.cfg.MODEL.DEVICE.split(":")[0], AUTO_BATCH["cpu"])
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; it must be at least 1")
         if on_error not in ("raise", "yield"):
             raise InputError(f"on_error is '{on_error}'; use raise or yield")
         pictures = (x if isinstance(x, Picture) else Picture(x, channels) for x in sources)
-        return self._stream(pictures, batch_size, workers, on_error, window)
+        return self._stream(pictures, batch_size, workers, on_error, window, fitting)
 
     def _stream(
         self,
@@ -171,6 +216,7 @@ class Predictor:
         workers: int | None,
         on_error: str,
         window: int,
+        fitting: Fitting | None,
     ) -> Iterator[Prediction | FailedPicture]:
         workers = default_workers() if workers is None else workers
         together = batch_size * max(1, window) if batch_size > 1 else 1
@@ -184,7 +230,8 @@ class Predictor:
                     raise failed.error
                 found: Sequence[Prediction | FailedPicture] = [_failed(failed)]
             else:
-                found = self._predict(batch)
+                predict: Any = self._predict
+                found = fitting(predict, batch) if fitting else predict(batch)
             waiting |= {result.index: result for result in found}
             while following in waiting:
                 yield waiting.pop(following)

@@ -4,6 +4,7 @@ from .anchors import RetinaNetAnchorGenerator
 from .assigners.atss import ATSSAssigner
 from .assigners.debug import AssignmentDebug, describe_assignment
 from .assigners.iou import IoUAssigner
+from .assigners.point import PointAssigner
 from .backbones.build import build_fpn_backbone_p6p7, build_regnet_backbone
 from .backbones.efficientnet_lite import (
     EfficientNetLite,
@@ -19,6 +20,7 @@ from .criteria.quality import QualityFocalLoss, VarifocalLoss, box_quality
 from .heads.build import RetinaNetHead, SharedTowerHead
 from .heads.dense_head import DenseHead
 from .postprocess.decode import DenseDecoder
+from .proposals.dense_rpn import DenseRPN
 from .retinanet import RetinaNetExt
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "DIoU",
     "DenseDecoder",
     "DenseHead",
+    "DenseRPN",
     "EfficientNetLite",
     "FocalLoss",
     "FocalLossStar",
@@ -40,6 +43,7 @@ __all__ = [
     "IoU",
     "IoUAssigner",
     "LossNormalizer",
+    "PointAssigner",
     "QualityFocalLoss",
     "RetinaNetAnchorGenerator",
     "RetinaNetExt",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -18,82 +17,17 @@ from torch import Tensor
 from ..compat import version_of
 from ..errors import InputError
 from ..registry import register_once, require_keys
-from .cell_anchors import check_cell_anchors, check_nothing_else
+from .anchor_sizes import (
+    SCALES_PER_OCTAVE,
+    check_cell_anchors,
+    check_nothing_else,
+    chosen_sizes,
+    octave_sizes,
+)
 
 # Multi-scale training with Detectron2's defaults sees a few times as many sizes, in no order; one
 # size of 800 x 1056 takes 2.5 MB.
 _SIZES_TO_KEEP = 16
-
-SCALES_PER_OCTAVE = 3
-"""The paper's number, and the default of the key of that name."""
-
-
-def octave_sizes(
-    octave_base_sizes: Sequence[float], scales_per_octave: int | Sequence[int]
-) -> list[list[float]]:
-    """Sizes 2^(i/S) * base for i in 0..S-1, for each base (Sec. 4, "Anchors").
-
-    Args:
-        octave_base_sizes: square root of the smallest anchor's area, per level, in pixels.
-        scales_per_octave: S, or one S for each base.
-
-    Returns:
-        One list of S sizes per base.
-
-    Raises:
-        ValueError: if a base is not positive, S < 1, or there is not one S per base.
-    """
-    if isinstance(scales_per_octave, int):
-        if scales_per_octave < 1:
-            raise InputError(
-                "MODEL.ANCHOR_GENERATOR.SCALES_PER_OCTAVE must be at least 1, got "
-                f"{scales_per_octave}"
-            )
-        scales_per_octave = [scales_per_octave] * len(octave_base_sizes)
-    if len(scales_per_octave) != len(octave_base_sizes) or min(scales_per_octave, default=1) < 1:
-        raise InputError(
-            f"MODEL.ANCHOR_GENERATOR.SCALES_OF_LEVELS is {list(scales_per_octave)}; give one "
-            f"number, at least 1, for each of the {len(octave_base_sizes)} OCTAVE_BASE_SIZES, or "
-            "[] for SCALES_PER_OCTAVE at every level"
-        )
-    if not octave_base_sizes or any(
-        not isinstance(base, (int, float)) or not 0 < base < math.inf for base in octave_base_sizes
-    ):
-        raise InputError(
-            "MODEL.ANCHOR_GENERATOR.OCTAVE_BASE_SIZES must be positive sizes in pixels, one per "
-            f"level, got {list(octave_base_sizes)}"
-        )
-    return [
-        [base * 2 ** (i / scales) for i in range(scales)]
-        for base, scales in zip(octave_base_sizes, scales_per_octave, strict=True)
-    ]
-
-
-def _chosen_sizes(
-    octave_base_sizes: Sequence[float],
-    scales_per_octave: int | Sequence[int],
-    sizes: Sequence[Sequence[float]],
-) -> list[list[float]]:
-    """Sizes of the levels, from octaves or as they are given.
-
-    Raises:
-        ValueError: if both or none are given, or some are not positive.
-    """
-    if not sizes:
-        return octave_sizes(octave_base_sizes, scales_per_octave)
-    if octave_base_sizes:
-        raise InputError("anchors have octave_base_sizes or sizes; give one of them")
-    level: Any
-    for level in sizes:
-        is_list = isinstance(level, Sequence) and not isinstance(level, str) and len(level) > 0
-        if not is_list or any(
-            not isinstance(size, (int, float)) or not 0 < size < math.inf for size in level
-        ):
-            raise InputError(
-                "MODEL.ANCHOR_GENERATOR.SIZES must be one list of positive sizes in pixels for "
-                f"each level, or one list for all, got {list(sizes)}"
-            )
-    return [list(level) for level in sizes]
 
 
 @register_once(ANCHOR_GENERATOR_REGISTRY)
@@ -154,7 +88,7 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
                     "one per level"
                 )
         super().__init__(
-            sizes=_chosen_sizes(octave_base_sizes, scales_per_octave, sizes),
+            sizes=chosen_sizes(octave_base_sizes, scales_per_octave, sizes),
             aspect_ratios=aspect_ratios,
             strides=strides,
             offset=offset,
@@ -169,7 +103,7 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
         node = cfg.MODEL.ANCHOR_GENERATOR
         scales = node.SCALES_OF_LEVELS or node.SCALES_PER_OCTAVE
         if node.CELL_ANCHORS:
-            check_nothing_else(node, SCALES_PER_OCTAVE)
+            check_nothing_else(node)
             return
         is_set = node.SIZES != get_detectron2_cfg().MODEL.ANCHOR_GENERATOR.SIZES
         if node.OCTAVE_BASE_SIZES or not is_set:
@@ -181,7 +115,7 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
                     "instead; set those, or OCTAVE_BASE_SIZES to []"
                 )
             return
-        _chosen_sizes((), scales, node.SIZES)
+        chosen_sizes((), scales, node.SIZES)
         if scales != SCALES_PER_OCTAVE:
             key = "SCALES_OF_LEVELS" if node.SCALES_OF_LEVELS else "SCALES_PER_OCTAVE"
             raise InputError(
@@ -228,21 +162,30 @@ class RetinaNetAnchorGenerator(DefaultAnchorGenerator):
     def _all_anchors(self, features: list[Tensor]) -> list[Tensor]:
         levels = zip(features, self.strides, self.cell_anchors, strict=True)
         # Boxes are float32 in any model.
-        return [self._level_anchors(*level).to(torch.float32) for level in levels]
-
-    def _level_anchors(self, feature: Tensor, stride: int, cell_anchors: Tensor) -> Tensor:
-        height, width = feature.shape[-2:]
-        device, dtype = cell_anchors.device, cell_anchors.dtype
-        rows = (torch.arange(height, device=device, dtype=dtype) + self.offset) * stride
-        columns = (torch.arange(width, device=device, dtype=dtype) + self.offset) * stride
-        y, x = torch.meshgrid(rows, columns, indexing="ij")
-        centres = torch.stack((x, y, x, y), dim=-1)  # (Hi, Wi, 4)
-        return (centres[:, :, None] + cell_anchors).reshape(-1, 4)
+        return [level_anchors(*level, self.offset).to(torch.float32) for level in levels]
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         """What moves or casts the module leaves no anchors of before behind."""
         self._cache.clear()
         return super()._apply(*args, **kwargs)
+
+
+def level_anchors(feature: Tensor, stride: int, cell_anchors: Tensor, offset: float) -> Tensor:
+    """Anchors (Hi*Wi*A, 4) of one level, absolute XYXY pixels, in the order (Hi, Wi, A).
+
+    Args:
+        feature: (..., Hi, Wi).
+        stride: of the level, in pixels.
+        cell_anchors: (A, 4) XYXY around (0, 0).
+        offset: of the first anchor's centre from the top left corner, in strides.
+    """
+    height, width = feature.shape[-2:]
+    device, dtype = cell_anchors.device, cell_anchors.dtype
+    rows = (torch.arange(height, device=device, dtype=dtype) + offset) * stride
+    columns = (torch.arange(width, device=device, dtype=dtype) + offset) * stride
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    centres = torch.stack((x, y, x, y), dim=-1)  # (Hi, Wi, 4)
+    return (centres[:, :, None] + cell_anchors).reshape(-1, 4)
 
 
 class _TensorCache:

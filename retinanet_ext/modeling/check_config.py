@@ -28,6 +28,12 @@ def check_retinanet(cfg: CfgNode, node: CfgNode | None = None) -> None:
         except ValueError as error:
             raise InputError(str(error)) from error
     node = node_of(cfg, node)
+    if node.CANDIDATES_BY == "score" and not node.QUALITY_BRANCH:
+        raise InputError(
+            "MODEL.RETINANET.CANDIDATES_BY is 'score', but without a QUALITY_BRANCH the score is "
+            "that of the class; set QUALITY_BRANCH to 'centerness' or 'iou', or CANDIDATES_BY to "
+            "'class'"
+        )
     cls_loss = CLS_LOSS_REGISTRY.get(node.CLS_LOSS)
     if node.MULTI_LABEL_IOU_THRESH < 1 and not getattr(cls_loss, "multi_label", False):
         able = sorted(name for name, c in CLS_LOSS_REGISTRY if getattr(c, "multi_label", False))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from detectron2.modeling.box_regression import Box2BoxTransform
 from torch import nn
 
 from ..errors import did_you_mean
+from ..protocols import BoxCoder
 from ..registry import BOX_LOSS_REGISTRY
 from .assigners.detectron2_matcher import assigner_of_matcher
 from .criteria.box import SmoothL1
@@ -91,10 +91,10 @@ def _check(parts: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
         )
     transform = arguments.get(SHARED)
     missing = [part for part in ("box_loss", "decoder") if parts[part] is None]
-    if missing and not isinstance(transform, Box2BoxTransform):
+    if missing and not hasattr(transform, "apply_deltas"):
         raise TypeError(
-            f"RetinaNetExt without {' and '.join(missing)} needs {SHARED}, a Box2BoxTransform, got "
-            f"{type(transform).__name__}"
+            f"RetinaNetExt without {' and '.join(missing)} needs {SHARED}, such as Detectron2's "
+            f"Box2BoxTransform, got {type(transform).__name__}"
         )
     if not missing and transform is not None:
         raise TypeError(
@@ -108,7 +108,7 @@ def _renamed(given: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
     return {ours: given[theirs] for ours, theirs in names.items() if theirs in given}
 
 
-def _box_loss(given: Mapping[str, Any], transform: Box2BoxTransform | None) -> nn.Module:
+def _box_loss(given: Mapping[str, Any], transform: BoxCoder | None) -> nn.Module:
     loss_class = BOX_LOSS_REGISTRY.get(given.get("box_reg_loss_type", "smooth_l1"))
     # As in Detectron2, other losses are given a beta and do not look at it.
     beta = _renamed(given, {"beta": "smooth_l1_beta"}) if issubclass(loss_class, SmoothL1) else {}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.structures import Instances
 
+from ..protocols import BoxCoder
 from ..structures import DenseTargets
 from .postprocess.decode import DenseDecoder
 
@@ -102,8 +102,8 @@ class Detectron2Names:
         self.decoder.max_detections = value
 
     @property
-    def box2box_transform(self) -> Box2BoxTransform:
-        """Turns deltas and anchors into boxes."""
+    def box2box_transform(self) -> BoxCoder:
+        """Turns deltas and anchors into boxes; an entry of BOX_CODER_REGISTRY."""
         return self.decoder.box2box_transform
 
 

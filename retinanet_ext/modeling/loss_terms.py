@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..protocols import BoxLoss, ClassificationLoss, FusedClassificationLoss
+from ..protocols import BoxCoder, BoxLoss, ClassificationLoss, FusedClassificationLoss
 from ..structures import DenseTargets, HeadOutputs
 from .criteria.quality import box_quality
 from .criteria.quality_branch import quality_branch_loss
@@ -31,8 +30,9 @@ class Positives:
     Attributes:
         images: (P,) int64 in [0, N).
         indices: (P,) int64 in [0, R), of the anchors.
-        deltas: (P, 4), predicted, at least float32.
+        deltas: (P, B) for a coder of B numbers per box, predicted, at least float32.
         anchors, gt_boxes: (P, 4), absolute XYXY pixels.
+        strides: (P,) of the anchors' levels in pixels, or None where nobody needs them.
     """
 
     images: Tensor
@@ -40,10 +40,17 @@ class Positives:
     deltas: Tensor
     anchors: Tensor
     gt_boxes: Tensor
+    strides: Tensor | None = None
 
     @classmethod
     def of(
-        cls, anchors: list[Boxes], outputs: HeadOutputs, targets: DenseTargets, per_class: bool
+        cls,
+        anchors: list[Boxes],
+        outputs: HeadOutputs,
+        targets: DenseTargets,
+        per_class: bool,
+        box_outputs: int = 4,
+        strides: Tensor | None = None,
     ) -> Positives:
         """Pick them out of what the head says of all anchors, or takes those that it gave.
 
@@ -52,19 +59,25 @@ class Positives:
             outputs: of the head, with ``deltas`` or ``positive_deltas``.
             targets: of the N images.
             per_class: whether there is a regressor for each class.
+            box_outputs: B, numbers per box.
+            strides: (R,) of all anchors, where the box coder needs them.
         """
         # With the default parts, where a training step has to wait for the GPU: how many positives
         # there are. After it, only Detectron2's get_deltas asks, whether they have an area.
         images, indices = targets.pos_mask.nonzero(as_tuple=True)
         classes = targets.labels[images, indices] if per_class else None
         if outputs.positive_deltas is not None:
-            deltas = pick_class(outputs.positive_deltas, classes, targets.num_classes)
+            deltas = pick_class(outputs.positive_deltas, classes, targets.num_classes, box_outputs)
         elif outputs.deltas is not None:
-            deltas = gather_deltas(outputs.deltas, images, indices, classes, targets.num_classes)
+            deltas = gather_deltas(
+                outputs.deltas, images, indices, classes, targets.num_classes, box_outputs
+            )
         else:
             raise ValueError("the head gave neither deltas nor positive_deltas")
         all_anchors = Boxes.cat(anchors).tensor
-        return cls(images, indices, deltas, all_anchors[indices], targets.boxes[images, indices])
+        strides = None if strides is None else strides[indices]
+        gt_boxes = targets.boxes[images, indices]
+        return cls(images, indices, deltas, all_anchors[indices], gt_boxes, strides)
 
     @property
     def boxes(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -82,7 +95,7 @@ def classification_term(
     outputs: HeadOutputs,
     targets: DenseTargets,
     positives: Positives,
-    box2box_transform: Box2BoxTransform,
+    box2box_transform: BoxCoder,
 ) -> Tensor:
     """The sum of the classification loss, from the logits or what ``cls_score`` makes them of.
 
@@ -102,32 +115,35 @@ def classification_term(
     if getattr(cls_loss, "needs_quality", False):
         quality = torch.zeros_like(targets.boxes[..., 0])
         quality[positives.images, positives.indices] = box_quality(
-            *positives.boxes, box2box_transform
+            *positives.boxes, box2box_transform, positives.strides
         )
         wanted["quality"] = quality
     return cls_loss(outputs.logits, targets, **wanted)
 
 
 def box_term(box_loss: BoxLoss, targets: DenseTargets, positives: Positives) -> Tensor:
-    """The sum of the box loss; one that ``uses_weights`` gets those of the positives, (P,).
+    """The sum of the box loss, with weights and strides (P,) of the positives where it wants them.
 
     Raises:
         ValueError: if the targets have weights that the loss does not use.
     """
+    wanted: dict[str, Any] = {}
+    if getattr(box_loss, "needs_strides", False):
+        wanted["strides"] = positives.strides
     if targets.weights is None:
-        return box_loss(*positives.boxes)
+        return box_loss(*positives.boxes, **wanted)
     if not getattr(box_loss, "uses_weights", False):
         targets.require_no_weights(type(box_loss).__name__)
     weights = targets.weights[positives.images, positives.indices]
-    return box_loss(*positives.boxes, weights=weights)
+    return box_loss(*positives.boxes, weights=weights, **wanted)
 
 
 def quality_term(
-    kind: str, outputs: HeadOutputs, positives: Positives, box2box_transform: Box2BoxTransform
+    kind: str, outputs: HeadOutputs, positives: Positives, box2box_transform: BoxCoder
 ) -> Tensor:
     """The sum of the loss of the head's ``quality``: :func:`quality_branch_loss`."""
     logits = gather_quality(outputs.named["quality"], positives.images, positives.indices)
-    return quality_branch_loss(kind, logits, *positives.boxes, box2box_transform)
+    return quality_branch_loss(kind, logits, *positives.boxes, box2box_transform, positives.strides)
 
 
 def named_terms(

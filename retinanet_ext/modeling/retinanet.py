@@ -27,12 +27,14 @@ from ..registry import ASSIGNER_REGISTRY, CLS_LOSS_REGISTRY, register_once, requ
 from ..structures import DenseTargets, HeadOutputs
 from .assigners.ignore_regions import ignore_anchors
 from .check_config import check_retinanet
+from .coders import num_box_outputs
 from .criteria.box import build_box_loss
 from .criteria.normalizer import LossNormalizer, build_loss_normalizer
 from .criteria.quality_branch import check_named_quality
 from .detectron2_arguments import complete_parts
 from .detectron2_names import Detectron2Names, check_targets, refuse_instances
 from .heads.build import build_dense_head
+from .inference_steps import InferenceSteps
 from .input_check import check_training_inputs
 from .loss_terms import Positives, box_term, classification_term, named_terms, quality_term
 from .postprocess.decode import DenseDecoder
@@ -43,7 +45,7 @@ from .visualize import visualize_periodically
 
 
 @register_once(META_ARCH_REGISTRY)
-class RetinaNetExt(Detectron2Names, DenseDetector):
+class RetinaNetExt(InferenceSteps, Detectron2Names, DenseDetector):
     """RetinaNet whose parts come from registries; takes and gives what Detectron2's RetinaNet does.
 
     Parameter names, losses and detections equal Detectron2's for the same config and weights. The
@@ -177,6 +179,7 @@ class RetinaNetExt(Detectron2Names, DenseDetector):
         if not self.training:
             with self.speedups.precision(self.device):
                 return super().forward(batched_inputs)
+        self.speedups.check_training()
         check_training_inputs(batched_inputs, self.num_classes)
         visualize_periodically(self, batched_inputs, self.vis_period)
         images = self.preprocess_image(batched_inputs)
@@ -250,12 +253,13 @@ class RetinaNetExt(Detectron2Names, DenseDetector):
             targets: of the N images.
         """
         per_class = not self.decoder.cls_agnostic_bbox_reg
-        positives = Positives.of(anchors, outputs, targets, per_class)
+        transform, cls_score = self.box2box_transform, getattr(self.head, "cls_score", None)
+        numbers, strides = num_box_outputs(transform), self._strides(anchors)
+        positives = Positives.of(anchors, outputs, targets, per_class, numbers, **strides)
         if has_event_storage():
             num_pos_anchors = len(positives) / targets.num_images
             get_event_storage().put_scalar("num_pos_anchors", num_pos_anchors)
         normalizer = self.loss_normalizer(len(positives), targets.labels.numel())
-        transform, cls_score = self.box2box_transform, getattr(self.head, "cls_score", None)
         losses = {
             "loss_cls": classification_term(
                 self.cls_loss, cls_score, anchors, outputs, targets, positives, transform
@@ -268,36 +272,3 @@ class RetinaNetExt(Detectron2Names, DenseDetector):
             )
         losses |= named_terms(self.head, outputs, targets, anchors)
         return {name: loss / normalizer for name, loss in losses.items()}
-
-    def forward_inference(
-        self,
-        images: ImageList,
-        features: list[Tensor],
-        predictions: HeadOutputs | tuple[list[Tensor], list[Tensor]],
-    ) -> list[Instances]:
-        """Detections of N images in pixels of the network's input."""
-        anchors = self.anchor_generator(features)
-        with self._float32():
-            return self.decoder(anchors, self._checked(predictions), images.image_sizes)
-
-    @torch.no_grad()
-    def candidates(self, batched_inputs: list[dict[str, Any]]) -> list[Instances]:
-        """What :meth:`forward` chooses its detections from, before NMS, of N images.
-
-        For detections out of several views of one image, which are suppressed together.
-
-        Args:
-            batched_inputs: as of :meth:`forward`; ``height`` and ``width`` are not read.
-
-        Returns:
-            N Instances in pixels of the network's input, see :meth:`DenseDecoder.candidates`.
-        """
-        self.speedups.begin_step()
-        with self.speedups.precision(self.device):
-            images = self.preprocess_image(batched_inputs)
-            maps = self.backbone(images.tensor)
-            features = [maps[name] for name in self.head_in_features]
-            outputs = self._checked(self.head(features))
-        anchors = self.anchor_generator(features)
-        with self._float32():
-            return self.decoder.candidates(anchors, outputs, images.image_sizes)

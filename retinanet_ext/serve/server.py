@@ -150,9 +150,7 @@ class DetectionServer(ThreadingHTTPServer):
             image = open_upload(body, self.limits.max_pixels)
             found = self._model(Picture(image, name="the picture"))
         kept = found.above(LOWEST_SCORE)
-        milliseconds = {key: round(x, 1) for key, x in found.milliseconds.items()}
-        line = {**kept.to_dict(), "file": None, "frame": None, "time_s": None}
-        return {**line, "ms": milliseconds}
+        return kept.to_line(file=None)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start a thread for a connection, if there are not too many."""

@@ -7,6 +7,7 @@ Drawn only with Pillow, at the final size: lines and letters stay sharp on small
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -14,7 +15,13 @@ from PIL import Image, ImageDraw
 from .labels import Box, LabelForm, class_labels, draw_labels
 from .palette import Color, class_color
 
-__all__ = ["draw_box", "draw_dashed_box", "draw_detections", "pixel_boxes"]
+__all__ = [
+    "draw_box",
+    "draw_dashed_box",
+    "draw_detections",
+    "drawn_detections",
+    "pixel_boxes",
+]
 
 WHITE, SHADOW = (255, 255, 255, 240), (0, 0, 0, 130)
 
@@ -22,7 +29,12 @@ SIDE_PER_ZOOM = 900
 """Pixels of the shorter side for each further 2 px of lines and 16 px of letters."""
 
 
-def draw_detections(
+def draw_detections(*args: Any, **options: Any) -> np.ndarray:
+    """:func:`drawn_detections` as (height, W', 3) uint8, RGB."""
+    return np.asarray(drawn_detections(*args, **options))
+
+
+def drawn_detections(
     image: np.ndarray,
     boxes: np.ndarray,
     classes: Sequence[int],
@@ -30,7 +42,8 @@ def draw_detections(
     class_names: Sequence[str],
     gt_boxes: np.ndarray | None = None,
     height: int | None = None,
-) -> np.ndarray:
+    labels: bool = True,
+) -> Image.Image:
     """Draw labelled boxes, in the colours of their classes, over dashed white ground truth.
 
     On pictures of thousands of pixels, lines and letters are larger: they are looked at as a whole.
@@ -43,14 +56,17 @@ def draw_detections(
         class_names: (K,).
         gt_boxes: (M, 4).
         height: of the result in px; that of the image by default.
+        labels: write classes and scores too.
 
     Returns:
-        (height, W', 3) uint8, RGB.
+        RGB, of the height; a copy of the image, and the only one on the way.
     """
     height = height or image.shape[0]
     scale = height / image.shape[0]
     width = round(image.shape[1] * scale)
-    canvas = Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS)
+    canvas = Image.fromarray(image)
+    if canvas.size != (width, height):
+        canvas = canvas.resize((width, height), Image.Resampling.LANCZOS)
     pen = ImageDraw.Draw(canvas, "RGBA")
     for box in pixel_boxes(() if gt_boxes is None else gt_boxes, scale, width, height):
         draw_dashed_box(pen, box)
@@ -59,12 +75,14 @@ def draw_detections(
     zoom = max(1, round(min(width, height) / SIDE_PER_ZOOM))
     for i in reversed(surest_first):
         draw_box(pen, found[i], class_color(int(classes[i])), zoom)
+    if not labels:
+        return canvas
     kinds = [int(classes[i]) for i in surest_first]
     forms = class_labels(kinds, class_names, [scores[i] for i in surest_first])
     forms = [LabelForm(form.texts, form.px * zoom) for form in forms]
     places = [found[i] for i in surest_first]
     draw_labels(pen, forms, places, [class_color(k) for k in kinds], canvas.size)
-    return np.asarray(canvas)
+    return canvas
 
 
 def draw_dashed_box(pen: ImageDraw.ImageDraw, box: Box, dash: int = 6) -> None:

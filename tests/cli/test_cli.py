@@ -17,7 +17,7 @@ from detectron2.structures import BoxMode
 from PIL import Image
 
 from retinanet_ext.cli import main
-from retinanet_ext.cli.pictures import pick_images
+from retinanet_ext.cli.see.pictures import pick_images
 from retinanet_ext.data.datasets.register import register_builtin_datasets
 from tests.helpers.tiny import tiny_cfg
 

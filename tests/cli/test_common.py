@@ -48,8 +48,8 @@ def default_root():
 def test_every_command_that_loads_a_config_has_the_same_options(command):
     words = ["--config-file", "c.yaml", "--data-root", "d", "--device", "cpu", "--import", "a"]
     words += ["--import", "b", "--allow-unsafe-yaml", "--debug"]
-    # The other words of these two are a model and sources.
-    pairs_follow = "--opts" if command[0] in ("predict", "serve") else "--"
+    # The other words of these are a model and sources.
+    pairs_follow = "--opts" if command[0] in ("predict", "report", "serve") else "--"
     words += [*NEEDED.get(command[0], []), pairs_follow, "SEED", "1"]
     args = _build_parser(command[0]).parse_args([*command, *words])
     assert (args.config_file, args.data_root, args.device) == ("c.yaml", "d", "cpu")
@@ -184,3 +184,32 @@ def test_ctrl_c_is_no_traceback(capsys):
 
     assert run_guarded(command) == 130
     assert capsys.readouterr().err == "\ninterrupted\n"
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_reader_that_is_gone_ends_a_command_in_silence(lines):
+    code = (
+        "import sys; from retinanet_ext.cli.common import run_guarded;"
+        "sys.stdin.read();"  # until the reader is gone
+        f"sys.exit(run_guarded(lambda: print(*range({lines}), sep=chr(10))))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin and process.stdout and process.stderr
+    process.stdout.close()
+    process.stdin.close()
+    said = process.stderr.read().decode()
+    assert (process.wait(), said) == (141, "")
+
+
+def test_a_pipe_that_is_not_the_standard_output_is_a_bug(capsys):
+    def command() -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    with pytest.raises(BrokenPipeError):
+        run_guarded(command)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from retinanet_ext.cli.outputs import check_free, check_writable
-from retinanet_ext.cli.pictures import check_picture
+from retinanet_ext.cli.see.pictures import check_picture
 from retinanet_ext.errors import ExistsError, FileError, InputError, MissingFileError
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,9 @@ def test_every_format_holds_the_same(run, photos):
         for line, detection in zip(lines, found, strict=True):
             k, cx, cy, w, h, score = map(float, line.split())
             x1, y1, x2, y2 = detection["box"]
-            assert k == detection["class_id"] and score == pytest.approx(detection["score"])
+            assert k == detection["class_id"] and score == pytest.approx(
+                detection["score"], abs=1e-6
+            )
             assert cx * record["width"] == pytest.approx((x1 + x2) / 2, abs=1e-2)
             assert h * record["height"] == pytest.approx(y2 - y1, abs=1e-2)
             assert 0 <= min(cx, cy, w, h) <= max(cx, cy, w, h) <= 1
@@ -104,6 +107,83 @@ def test_options_choose_detections(run, photos):
     assert len(sparse[0]["detections"]) < len(everything[0]["detections"])
     low = predict(run, "photos", "--overwrite", "--score-thresh", "0.01", "--max-dets", "500")
     assert min(d["score"] for x in low for d in x["detections"]) < 0.05
+
+
+def test_agnostic_suppresses_over_all_classes(run, photos):
+    each = predict(run, "photos", "--max-dets", "1000")
+    words = ["--agnostic", "--max-dets", "1000", "--overwrite"]
+    together = predict(run, "photos", *words)
+    count = [sum(len(x["detections"]) for x in records) for records in (each, together)]
+    assert count[1] < count[0]
+    opts = ["--opts", "MODEL.RETINANET.NMS_KIND", "class_agnostic"]
+    same = predict(run, "photos", *words[1:], *opts)
+    assert without_times(same) == without_times(together)
+
+
+def test_size_is_that_of_the_network_input(run, photos):
+    usual, large = predict(run, "photos"), predict(run, "photos", "--size", "128", "--overwrite")
+    opts = ["--opts", "INPUT.MIN_SIZE_TEST", "128", "INPUT.MAX_SIZE_TEST"]
+    longest = Predictor.from_run(run).cfg.INPUT
+    longest = round(128 * longest.MAX_SIZE_TEST / longest.MIN_SIZE_TEST)
+    same = predict(run, "photos", "--overwrite", *opts, longest)
+    assert without_times(large) == without_times(same) != without_times(usual)
+    small = predict(run, "photos", "--size", "64,65", "--overwrite")
+    same = predict(run, "photos", "--overwrite", *opts[:2], "64", opts[3], "65")
+    assert without_times(small) == without_times(same)
+
+
+@pytest.mark.parametrize("size", ["0", "800x", "800,600", "a"])
+def test_a_size_that_is_none_is_named(run, photos, capsys, size):
+    with pytest.raises(SystemExit):
+        predict(run, "photos", "--size", size)
+    assert f"'{size}' is no size" in capsys.readouterr().err
+
+
+def test_boxes_may_be_drawn_without_labels(run, photos, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("retinanet_ext.visualization.draw.draw_labels", lambda *x: drawn.append(x))
+    predict(run, "photos/0.png", "--draw", "--no-labels", "--score-thresh", "0.1")
+    assert not drawn and Path("out/drawn/0.jpg").is_file()
+    predict(run, "photos/0.png", "--draw", "--score-thresh", "0.1", "--overwrite")
+    assert drawn
+
+
+def test_lower_precision_gives_about_the_same(run, photos):
+    exact = predict(run, "photos")
+    assert without_times(predict(run, "photos", "--precision", "float32", "--overwrite")) == (
+        without_times(exact)
+    )
+    half = predict(run, "photos", "--precision", "bfloat16", "--overwrite")
+    assert without_times(half) != without_times(exact)
+    best, expected = (x[0]["detections"][0] for x in (half, exact))
+    assert best["score"] == pytest.approx(expected["score"], abs=0.05)
+
+
+def test_the_size_of_batches_may_be_left_open(run, photos):
+    expected = without_times(predict(run, "photos", "--batch-size", "4"))
+    found = without_times(predict(run, "photos", "--batch-size", "auto", "--overwrite"))
+    assert found == expected
+
+
+def test_what_tiles_do_is_said_and_that_none_was_cut(run, photos, capsys):
+    predict(run, "photos", "--tile", "512")
+    out, err = capsys.readouterr()
+    assert "tiles of 512 x 512 px" in out and "goes through the network 37 times" in out
+    assert "no picture was larger" in err
+    Image.new("RGB", (300, 200)).save("photos/large.png")
+    predict(run, "photos", "--tile", "256", "--overwrite")
+    assert "no picture was larger" not in capsys.readouterr().err
+
+
+def test_what_is_found_in_pictures_of_many_pixels_comes_without_a_warning(run, photos, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        records = predict(run, "photos/0.png")  # 5,120 px
+    assert len(records) == 1
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    assert len(predict(run, "photos/0.png", "--overwrite", expected=1)) == 0
+    assert "more than the 4,000 pixels" in Path("out/failed.txt").read_text()
 
 
 def test_what_cannot_be_read_is_listed_and_the_rest_is_done(run, photos, capsys):

@@ -73,6 +73,17 @@ def test_a_config_with_weights_is_served_with_its_keys(run, once):
     assert len(found["detections"]) == 3
 
 
+def test_tiles_and_views_are_served_and_said(run, once, capsys):
+    words = ["--tile", "128", "--tile-full-image", "no", "--tta", "flip"]
+    words += ["--opts", "INPUT.MIN_SIZE_TEST", "64"]
+    assert main(["serve", str(run), "--port", "0", *words]) == 0
+    assert len(once[1].json["detections"]) > 1
+    out = capsys.readouterr().out
+    assert "tiles of 128 x 128 px" in out and "2 views of each" in out
+    assert main(["serve", str(run), "--port", "0", "--tile", "512"]) == 0
+    assert "no picture was larger" in capsys.readouterr().err
+
+
 def test_where_others_reach_it_a_token_is_printed(run, once, capsys):
     assert main(["serve", str(run), "--host", "0.0.0.0", "--port", "0"]) == 0
     assert [x.status for x in once] == [401, 401]

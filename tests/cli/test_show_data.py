@@ -11,7 +11,7 @@ from detectron2.modeling import build_model
 from PIL import Image
 
 from retinanet_ext.cli import main
-from retinanet_ext.cli.show_data import AnchorMaker
+from retinanet_ext.cli.see.show_data import AnchorMaker
 from retinanet_ext.data.datasets.register import register_builtin_datasets
 from retinanet_ext.visualization.draw_sample import draw_sample
 from retinanet_ext.visualization.palette import class_color

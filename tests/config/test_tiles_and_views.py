@@ -51,6 +51,7 @@ def test_what_works_is_no_warning(values):
         ({"BATCH_IN_TILES": 0}, r"^TEST\.TILES\.BATCH must be at least 1"),
         ({"KIND_IN_MERGE": "nmm"}, r"^TEST\.MERGE\.KIND is 'nmm'; set it to one of"),
         ({"THRESH_IN_MERGE": 1.5}, r"^TEST\.MERGE\.THRESH is 1\.5; set it to an IoU"),
+        ({"AVERAGE_IN_MERGE": 1.0}, r"^TEST\.MERGE\.AVERAGE must be"),
         ({"THRESH_IN_MERGE": "a"}, r"^TEST\.MERGE\.THRESH is 'a'; set it to an IoU"),
         ({"ENABLED_IN_AUG": True, "MIN_SIZES_IN_AUG": ()}, r"^TEST\.AUG\.MIN_SIZES is \(\); set"),
         ({"ENABLED_IN_AUG": True, "MIN_SIZES_IN_AUG": (0,)}, r"^TEST\.AUG\.MIN_SIZES is \(0,\)"),
@@ -85,6 +86,8 @@ def test_levels_of_smaller_strides_take_smaller_tiles():
 
 
 def test_merging_without_anything_to_merge_is_a_warning():
-    (kind, thresh) = validate_cfg(changed(KIND_IN_MERGE="wbf", THRESH_IN_MERGE=0.6))
+    keys = {"KIND_IN_MERGE": "wbf", "THRESH_IN_MERGE": 0.6, "AVERAGE_IN_MERGE": 0.0}
+    (kind, thresh, average) = validate_cfg(changed(**keys))
+    assert average.startswith("TEST.MERGE.AVERAGE is 0.0, but without TEST.TILES.SIZE")
     assert kind.startswith("TEST.MERGE.KIND is 'wbf', but without TEST.TILES.SIZE")
     assert thresh.startswith("TEST.MERGE.THRESH is 0.6, but without TEST.TILES.SIZE")

@@ -50,6 +50,18 @@ def test_quickstart_trains_draws_and_reports_once(
     assert commands == []
 
 
+def test_the_last_line_of_the_quickstart_names_the_report(
+    commands: list[tuple[str, ...]], output: Path, capsys: pytest.CaptureFixture
+) -> None:
+    report = output / quickstart.REPORT
+    assert quickstart.main([]) == 0
+    assert str(report) not in capsys.readouterr().out  # a training may do without one
+    report.parent.mkdir()
+    report.touch()
+    assert quickstart.main([]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith(str(report))
+
+
 def test_quickstart_without_results_goes_on_training(
     commands: list[tuple[str, ...]], output: Path
 ) -> None:

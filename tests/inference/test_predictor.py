@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 from pathlib import Path
@@ -17,6 +18,7 @@ from retinanet_ext.data.datasets.register import register_builtin_datasets
 from retinanet_ext.data.loading.bad_images import BadImageError
 from retinanet_ext.engine import evaluate
 from retinanet_ext.inference import FailedPicture, Picture
+from retinanet_ext.inference.detector import Fitting
 from tests.helpers.parity import spread_predictions
 from tests.helpers.tiny import CLASSES, tiny_cfg
 
@@ -185,8 +187,9 @@ def test_odd_shapes_are_answered(predictor, height, width):
     [
         (np.zeros((8, 8, 3), np.uint8), "", r"pass channels=, one of RGB"),
         (np.zeros((8, 8, 3), np.uint8), "HSV", "channels is 'HSV'; use one of"),
-        (np.zeros((8, 8, 3), np.float32), "RGB", "is of float32, but the model takes"),
-        (np.zeros((8, 8, 3), np.uint16), "RGB", "is of uint16"),
+        (np.zeros((8, 8, 3), np.float32), "RGB", "is of float32, so pass value_range="),
+        (np.zeros((8, 8, 3), np.uint16), "RGB", "is of uint16, so pass scale="),
+        (np.zeros((8, 8, 3), np.int32), "RGB", "is of int32, but the model takes"),
         (np.zeros((3, 8, 8), np.uint8), "RGB", r"shape \(3, 8, 8\), but channels RGB is"),
         (np.zeros((8, 8), np.uint8), "RGB", r"is \(H, W, 3\)"),
         (np.zeros((0, 8, 3), np.uint8), "RGB", "holds no pixel"),
@@ -196,6 +199,31 @@ def test_odd_shapes_are_answered(predictor, height, width):
 def test_nothing_is_guessed(predictor, array, channels, message):
     with pytest.raises(UserError, match=message):
         predictor(array, channels)
+
+
+def test_values_of_other_dtypes_are_read_by_a_stated_rule(predictor, pictures):
+    rgb = np.asarray(Image.open(pictures[0]))
+    expected = predictor(rgb, "RGB")
+    assert_same(predictor(rgb.astype(np.uint16) * 16, "RGB", scale=1 / 16), expected)
+    assert_same(predictor(rgb / 127.5 - 1, "RGB", value_range=(-1, 1)), expected)
+    halves = (rgb / np.float32(255)).astype(np.float16)
+    assert_same(predictor(halves, "RGB", value_range=(0, 1)), expected)
+
+
+@pytest.mark.parametrize(
+    ("array", "rules", "message"),
+    [
+        (np.full((8, 8, 3), 5000, np.uint16), {"scale": 255 / 4095}, "from 5000 to 5000"),
+        (np.full((8, 8, 3), np.nan), {"value_range": (0, 1)}, r"value_range \(0, 1\) does not"),
+        (np.zeros((8, 8, 3)), {"value_range": (1, 0)}, "makes no 0 to 255"),
+        (np.zeros((8, 8, 3), np.uint16), {"scale": 0.0}, "makes no 0 to 255"),
+        (np.zeros((8, 8, 3), np.uint8), {"scale": 1.0}, "leave out scale="),
+        (np.zeros((8, 8, 3), np.uint16), {"scale": 1.0, "value_range": (0, 1)}, "so pass scale="),
+    ],
+)
+def test_a_rule_that_does_not_fit_the_values_is_refused(predictor, array, rules, message):
+    with pytest.raises(UserError, match=message):
+        predictor(array, "RGB", **rules)
 
 
 def test_bad_files_are_raised_or_yielded_in_their_place(predictor, pictures, tmp_path):
@@ -292,3 +320,74 @@ def test_folders_that_are_no_run_are_named(tmp_path):
     (tmp_path / "config.yaml").write_text("VERSION: 2\n")
     with pytest.raises(FileNotFoundError, match="saved no model yet"):
         Predictor.from_run(tmp_path)
+
+
+def test_batches_are_halved_until_they_fit_and_no_more_is_tried_again(predictor, pictures):
+    tried = []
+
+    class Small:
+        """A detector with memory for two pictures."""
+
+        def batch_key(self, pixels):
+            return 0
+
+        def __call__(self, found):
+            tried.append(len(found))
+            if len(found) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return predictor.detector(found)
+
+    small = copy.copy(predictor)
+    small.detector = Small()
+    same = [pictures[0]] * 11
+    found = list(small.stream(same, None, window=1))
+    assert tried == [4, 2, 2, 2, 2, 2, 1]  # 4 is what a CPU begins with
+    assert [x.index for x in found] == list(range(11))
+    for got in found:
+        assert_same(got, predictor(pictures[0]), box=1e-3, score=1e-4)
+
+
+def test_one_picture_too_many_for_the_memory_is_an_error():
+    def no_memory(batch):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        Fitting()(no_memory, [1, 2])
+    with pytest.raises(RuntimeError, match="a bug"):
+        Fitting()(lambda batch: (_ for _ in ()).throw(RuntimeError("a bug")), [1, 2])
+
+
+def test_thresholds_of_classes_choose_by_class(predictor, pictures):
+    found = predictor(pictures[0])
+    of_class = [1.0] * len(found.class_names)
+    k = int(found.classes[0])
+    of_class[k] = float(found.scores[found.classes == k][1])
+    assert len(found.above(of_class)) == 2 and set(found.above(of_class).classes) == {k}
+    assert len(found.above(float(found.scores[2]))) == 3
+    with pytest.raises(UserError, match="2 scores for 3 classes"):
+        found.above([0.5, 0.5])
+    with pytest.raises(UserError, match=r"score is 1\.5"):
+        found.above([0.5, 1.5, 0.5])
+
+
+def test_a_line_says_the_scores_to_the_last_bit(predictor, pictures):
+    found = predictor(pictures[0])
+    line = json.loads(json.dumps(found.to_line("a.png", time_s=0.5, draw=1.25)))
+    scores = np.array([x["score"] for x in line["detections"]], np.float32)
+    np.testing.assert_array_equal(scores, found.scores)
+    assert (line["file"], line["frame"], line["time_s"], line["ms"]["draw"]) == (
+        *("a.png", None, 0.5, 1.25),
+    )
+
+
+def test_autocast_auto_is_for_the_predictor_only(run, monkeypatch):
+    opts = ["MODEL.SPEEDUPS.AUTOCAST", "auto"]
+    monkeypatch.setattr(
+        "retinanet_ext.inference.predictor.best_autocast", lambda device: "bfloat16"
+    )
+    fast = Predictor.from_run(run, opts=opts)
+    assert fast.model.speedups.autocast == "bfloat16"
+    cfg = fast.cfg.clone()
+    cfg.defrost()
+    cfg.merge_from_list(opts)
+    assert build_model(cfg).speedups.autocast == ""

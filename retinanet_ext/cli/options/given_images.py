@@ -11,7 +11,7 @@ from ...errors import MissingFileError
 __all__ = ["list_images"]
 
 
-def list_images(paths: Sequence[str]) -> list[str]:
+def list_images(paths: Sequence[str], option: str = "--images") -> list[str]:
     """The files among ``paths``, and the images directly in its folders, each once.
 
     Folders are listed in the order of their file names.
@@ -22,14 +22,14 @@ def list_images(paths: Sequence[str]) -> list[str]:
     found: list[str] = []
     for path in paths:
         if not os.path.exists(path):
-            raise MissingFileError(f"--images names '{path}', and there is no such file or folder")
+            raise MissingFileError(f"{option} names '{path}', and there is no such file or folder")
         if not os.path.isdir(path):
             found.append(path)
             continue
         files = sorted(entry.path for entry in os.scandir(path) if is_image(entry.name))
         if not files:
             raise MissingFileError(
-                f"--images names '{path}', a folder without images ({' '.join(IMAGE_SUFFIXES)}); "
+                f"{option} names '{path}', a folder without images ({' '.join(IMAGE_SUFFIXES)}); "
                 "folders within it are not searched"
             )
         found += files

@@ -1,4 +1,4 @@
-"""A trained model, named by the OUTPUT_DIR of its training or by a config and weights."""
+"""A trained model: the OUTPUT_DIR of its training, an exported file, or a config and weights."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from detectron2.config import CfgNode
 from ...config.load import merge_opts
 from ...data.datasets.register import register_builtin_datasets
 from ...engine.user_modules import import_modules
+from ...errors import InputError
+from ...inference.exported import cfg_of_export, is_export
 from ...inference.run_folder import cfg_of_run
 from ..common import check_device, load_cfg, pairs
 
@@ -31,19 +33,24 @@ def load_model_cfg(args: argparse.Namespace, model: str) -> CfgNode:
 
     Args:
         args: of a parser with the options of ``config_options``, ``--weights`` and ``--opts``.
-        model: OUTPUT_DIR of the training; "" where ``--config-file`` and ``--weights`` are given.
+        model: OUTPUT_DIR of the training, or an exported file or its folder; "" where
+            ``--config-file`` and ``--weights`` are given.
 
     Raises:
         UserError: names the file, the key or the option.
     """
-    # An exported file will be told from a folder here.
     if not model:
         cfg = load_cfg(args)
         cfg.MODEL.WEIGHTS = args.weights
         return cfg
     import_modules(args.imports)
     check_device(args.device)
-    cfg = cfg_of_run(model, args.weights, args.allow_unsafe_yaml)
+    if is_export(model):
+        if args.weights:
+            raise InputError(f"--weights goes with a training, but MODEL '{model}' is an export")
+        cfg = cfg_of_export(model)
+    else:
+        cfg = cfg_of_run(model, args.weights, args.allow_unsafe_yaml)
     merge_opts(cfg, pairs(args.opts))
     cfg.MODEL.DEVICE = args.device or cfg.MODEL.DEVICE
     register_builtin_datasets(args.data_root)

@@ -6,8 +6,10 @@ import argparse
 from typing import Any
 
 from ...inference.outputs import FORMATS
+from ...inference.predictor import AUTO_BATCH
 from ...inference.reading import default_workers
-from ..common import config_options, positive_int, share
+from ..common import config_options, positive_int
+from .detections import add_detection_options, names
 from .model import add_trailing_opts
 from .tiles import add_tile_options
 
@@ -31,8 +33,9 @@ def add_options(subparsers: Any, name: str) -> argparse.ArgumentParser:
         "sources",
         nargs="+",
         metavar="MODEL SOURCE",
-        help="MODEL: OUTPUT_DIR of a training. SOURCE: pictures, videos, folders, 'patterns/*.jpg',"
-        " a .txt list with a path a line, webcam or webcam:1, - for paths on the standard input",
+        help="MODEL: OUTPUT_DIR of a training, or an exported file. SOURCE: pictures, videos, "
+        "folders, 'patterns/*.jpg', a .txt list with a path a line, webcam or webcam:1, - for "
+        "paths on the standard input",
     )
     parser.add_argument(
         "--weights",
@@ -41,7 +44,7 @@ def add_options(subparsers: Any, name: str) -> argparse.ArgumentParser:
         help="checkpoint (default: MODEL's final one); or best",
     )
     _add_outputs(parser)
-    _add_detection(parser)
+    add_detection_options(parser)
     add_tile_options(parser)
     _add_video(parser)
     _add_running(parser)
@@ -65,30 +68,13 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--draw", action="store_true", help="write pictures with detections to drawn/"
     )
+    group.add_argument(
+        "--no-labels", action="store_true", help="draw boxes without classes and scores"
+    )
     group.add_argument("--crops", action="store_true", help="write each object to crops/CLASS/")
     group.add_argument("--show", action="store_true", help="show detections in a window")
     group.add_argument("--resume", action="store_true", help="continue what is in --output")
     group.add_argument("--overwrite", action="store_true", help="replace what is in --output")
-
-
-def _add_detection(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("detections")
-    group.add_argument(
-        "--score-thresh",
-        type=share,
-        metavar="S",
-        help="lowest score in drawings, crops and all files but predictions.jsonl, which holds "
-        "those from the model's SCORE_THRESH_TEST (default: 0.5 in drawings and crops)",
-    )
-    group.add_argument(
-        "--classes", type=_names, default=[], metavar="A,B", help="keep only these classes"
-    )
-    group.add_argument(
-        "--max-dets", type=positive_int, metavar="N", help="of a picture (default: the config's)"
-    )
-    group.add_argument(
-        "--nms-thresh", type=share, metavar="T", help="IoU of NMS (default: the config's)"
-    )
 
 
 def _add_video(parser: argparse.ArgumentParser) -> None:
@@ -109,10 +95,11 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--recursive", action="store_true", help="read folders within folders")
     group.add_argument(
         "--batch-size",
-        type=positive_int,
+        type=_batch_size,
         default=BATCH_SIZE,
-        metavar="N",
-        help=f"pictures at once (default: {BATCH_SIZE})",
+        metavar="N|auto",
+        help=f"pictures at once (default: {BATCH_SIZE}); auto: {AUTO_BATCH['cuda']} on a GPU and "
+        f"{AUTO_BATCH['cpu']} on a CPU, halved as often as they do not fit into memory",
     )
     group.add_argument(
         "--workers",
@@ -131,15 +118,11 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
 
 
 def _formats(text: str) -> list[str]:
-    found = _names(text)
+    found = names(text)
     for name in found:
         if name not in FORMATS:
             raise argparse.ArgumentTypeError(f"'{name}' is none of {', '.join(FORMATS)}")
     return found
-
-
-def _names(text: str) -> list[str]:
-    return list(dict.fromkeys(x.strip() for x in text.split(",") if x.strip()))
 
 
 def _positive(text: str) -> float:
@@ -152,7 +135,12 @@ def _positive(text: str) -> float:
     return value
 
 
+def _batch_size(text: str) -> int | None:
+    """None for ``auto``."""
+    return None if text == "auto" else positive_int(text)
+
+
 def _whole(text: str) -> int:
-    if not text.isdigit():
+    if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0")
     return int(text)

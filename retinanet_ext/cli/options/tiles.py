@@ -27,7 +27,7 @@ def add_tile_options(parser: argparse.ArgumentParser) -> None:
         type=_overlap,
         metavar="R|Npx",
         help="what two tiles share: a part of a tile, or pixels; larger than the objects at seams "
-        "(default: 0.2)",
+        "(default: 0.3)",
     )
     group.add_argument(
         "--tile-full-image",
@@ -124,14 +124,14 @@ def _size(text: str) -> tuple[int, int]:
 def _overlap(text: str) -> tuple[float, int]:
     """Of both keys: the share, and pixels, where 0 is none given."""
     if re.fullmatch(r"[1-9]\d*px", text):
-        return 0.2, int(text[:-2])
+        return 0.3, int(text[:-2])
     try:
         share = float(text)
     except ValueError:
         share = -1.0
     if not 0 <= share < 1:
         raise argparse.ArgumentTypeError(
-            f"'{text}' is no overlap; write a part of a tile from 0 and below 1, such as 0.2, or "
+            f"'{text}' is no overlap; write a part of a tile from 0 and below 1, such as 0.3, or "
             "pixels, such as 160px"
         )
     return share, 0

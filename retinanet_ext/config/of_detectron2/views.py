@@ -50,7 +50,11 @@ def check_tiles_and_views(cfg: CfgNode, architecture: Any) -> list[str]:
         return [
             f"TEST.MERGE.{key} is {value!r}, but without TEST.TILES.SIZE and TEST.AUG.ENABLED "
             "nothing reads it; set one of them"
-            for key, value, default in (("KIND", merge.KIND, ""), ("THRESH", threshold, None))
+            for key, value, default in (
+                ("KIND", merge.KIND, ""),
+                ("THRESH", threshold, None),
+                ("AVERAGE", merge.AVERAGE, 0.8),
+            )
             if value != default
         ]
     if not hasattr(architecture, "candidates"):

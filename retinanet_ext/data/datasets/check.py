@@ -15,7 +15,7 @@ from tabulate import tabulate
 from ...console import SHOWN
 from ...errors import InputError, MissingFileError, count, did_you_mean, listed
 from ...protocols import LazyDataset
-from ...structures import RETINANET_ARCHITECTURES
+from ...structures import detection_node, detection_section
 from .bad_pictures import require_all_pictures
 from .own_dicts import check_own_datasets
 from .register import load_class_names
@@ -49,14 +49,15 @@ def check_datasets(cfg: CfgNode) -> None:
     totals: dict[str, int] = {}
     for name, dicts in loaded:
         class_names = load_class_names(name)
-        num_classes = len(class_names or ())
-        if cfg.MODEL.META_ARCHITECTURE in RETINANET_ARCHITECTURES:
-            num_classes = cfg.MODEL.RETINANET.NUM_CLASSES
+        node = detection_node(cfg)
+        num_classes = len(class_names or ()) if node is None else node.NUM_CLASSES
         if getattr(DatasetCatalog[name], "origin", "") == "":  # ours were looked at when read
             check_boxes(name, dicts)
         if not num_classes:
             continue  # nothing says what the ids may be
-        counts = check_dataset_dicts(name, dicts, num_classes, class_names)
+        section = detection_section(cfg) or "MODEL.RETINANET"
+        key = f"{section}.NUM_CLASSES"
+        counts = check_dataset_dicts(name, dicts, num_classes, class_names, key)
         for label, number in zip(class_names or range(num_classes), counts, strict=True):
             totals[str(label)] = totals.get(str(label), 0) + number
     if totals:
@@ -68,7 +69,7 @@ def check_datasets(cfg: CfgNode) -> None:
 def check_num_classes(cfg: CfgNode) -> None:
     """Compare the class names of all datasets with each other and with ``NUM_CLASSES``.
 
-    ``MODEL.RETINANET.NUM_CLASSES`` counts only under a RetinaNet architecture.
+    Which key that is, the architecture decides; of one that has none, only datasets are compared.
 
     Raises:
         ValueError: a dataset is not registered, its classes differ from another one's, or
@@ -83,9 +84,11 @@ def check_num_classes(cfg: CfgNode) -> None:
             continue
         if first is None:  # of what differs from the first one, no number would be right
             first = name, class_names
-            if cfg.MODEL.META_ARCHITECTURE in RETINANET_ARCHITECTURES:
+            node = detection_node(cfg)
+            if node is not None:
+                key = f"{detection_section(cfg)}.NUM_CLASSES"
                 only_test = name not in cfg.DATASETS.TRAIN
-                _check_number(cfg.MODEL.RETINANET.NUM_CLASSES, name, class_names, only_test)
+                _check_number(key, node.NUM_CLASSES, name, class_names, only_test)
         elif first[1] != class_names:
             raise InputError(
                 f"datasets '{first[0]}' and '{name}' have different classes: "
@@ -100,6 +103,7 @@ def check_dataset_dicts(
     dicts: Sequence[dict[str, Any]],
     num_classes: int,
     class_names: Sequence[str] | None = None,
+    key: str = "MODEL.RETINANET.NUM_CLASSES",
 ) -> list[int]:
     """Check the annotations of a loaded dataset.
 
@@ -108,6 +112,7 @@ def check_dataset_dicts(
         dicts: Detectron2's dataset dicts; those without "annotations" are passed over.
         num_classes: ids must lie in [0, num_classes).
         class_names: names of the classes, for messages.
+        key: that holds ``num_classes``, for messages.
 
     Returns:
         Number of objects of each class, crowds left out; ``num_classes`` long.
@@ -121,7 +126,7 @@ def check_dataset_dicts(
         for annotation in record.get("annotations", ()):
             category = annotation.get("category_id")
             if not _is_class_id(category, num_classes):
-                raise _bad_category(name, record, category, num_classes, class_names)
+                raise _bad_category(name, record, category, num_classes, class_names, key)
             counts[category] += not (annotation.get("iscrowd", 0) or annotation.get("ignore", 0))
             if not _is_finite_box(annotation.get("bbox")):
                 raise InputError(
@@ -194,12 +199,13 @@ def _bad_category(
     category: Any,
     num_classes: int,
     class_names: Sequence[str] | None,
+    key: str,
 ) -> InputError:
     known = f" ({listed(class_names)})" if class_names else ""
     return InputError(
         f"dataset '{name}', image {_image_of(record)}: category_id is {category!r}, but must be an "
         f"integer from 0 to {num_classes - 1}{known}; correct the annotation, map the ids to a "
-        "range without gaps from 0, or set MODEL.RETINANET.NUM_CLASSES to the number of classes"
+        f"range without gaps from 0, or set {key} to the number of classes"
     )
 
 
@@ -207,13 +213,15 @@ def _image_of(record: dict[str, Any]) -> str:
     return f"{record.get('file_name', record.get('image_id', '?'))}"
 
 
-def _check_number(num_classes: int, name: str, class_names: list[str], only_test: bool) -> None:
+def _check_number(
+    key: str, num_classes: int, name: str, class_names: list[str], only_test: bool
+) -> None:
     if num_classes != len(class_names):
-        fix = f"set MODEL.RETINANET.NUM_CLASSES to {len(class_names)}"
+        fix = f"set {key} to {len(class_names)}"
         if only_test and num_classes > len(class_names):  # the model is there, and has its classes
             fix = "list all classes of the model, in its order, in DATASETS.CLASSES"
         raise InputError(
-            f"MODEL.RETINANET.NUM_CLASSES is {num_classes} but dataset '{name}' has "
+            f"{key} is {num_classes} but dataset '{name}' has "
             f"{count(len(class_names), 'class', 'classes')} ({listed(class_names)}); {fix}"
         )
 

@@ -21,7 +21,7 @@ DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 """Pillow's modes of more than 8 bits, which its conversion to RGB clips to 0..255."""
 
 LARGE = 2**24  # pixels
-STRIP = 256  # rows
+STRIP = 64  # rows
 
 SCALES = {"I": 65535.0, "F": 1.0}  # the top of "full"; 16 bits for the others
 

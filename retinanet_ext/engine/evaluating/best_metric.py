@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 MAX_NAMES = 8
-HEADLINE = ("AP", "AP50", "AP75", "AR100", "total")
+HEADLINE = ("AP", "AP50", "AP75", "AR100", "AR@100", "AR@1000", "total")
 """Last parts of the names of the results that one line has room for."""
 
 

@@ -13,7 +13,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import ANCHOR_GENERATOR_REGISTRY, build_backbone
 from detectron2.modeling.backbone import FPN, Backbone, BasicStem, ResNet
 from detectron2.modeling.backbone.fpn import LastLevelP6P7
-from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.box_regression import Box2BoxTransform, Box2BoxTransformLinear
 
 from ...config import get_cfg
 from ...errors import InputError
@@ -106,6 +106,8 @@ def _plain(value: Any) -> Any:
     """What a LazyConfig can hold in the place of ``value``."""
     if isinstance(value, Box2BoxTransform):
         return L(Box2BoxTransform)(weights=list(value.weights))
+    if isinstance(value, Box2BoxTransformLinear):
+        return L(Box2BoxTransformLinear)(normalize_by_size=value.normalize_by_size)
     if isinstance(value, Sequence) and not isinstance(value, str | ShapeSpec):
         return [_plain(x) for x in value]
     return value

@@ -24,10 +24,11 @@ def freeze(model: nn.Module, names: Sequence[str]) -> None:
     before the model is wrapped for several processes.
 
     Args:
-        model: with ``backbone`` and ``head``.
+        model: with ``backbone``.
         names: ``"backbone"`` is the network under the pyramid, or all of ``model.backbone`` where
             there is none; ``"fpn"`` the pyramid; ``"head"`` all of the head; others are parts of
-            the head, such as ``"cls_subnet"``.
+            the head, such as ``"cls_subnet"``, or of a model without one, such as ``"roi_heads"``;
+            names with dots are modules at any depth, such as ``"backbone.bottom_up.res2"``.
 
     Raises:
         KeyError: the model has no part of that name, or none with parameters.
@@ -36,7 +37,10 @@ def freeze(model: nn.Module, names: Sequence[str]) -> None:
     if not names:
         return
     parts = freezable_parts(model)
+    modules = dict(model.named_modules())
     for name in names:
+        if "." in name and name in modules:
+            parts[name] = [modules[name]]
         if name not in parts:
             raise ConfigError(
                 f"{KEY} holds '{name}', which this model does not have."
@@ -58,13 +62,16 @@ def freeze(model: nn.Module, names: Sequence[str]) -> None:
 def freezable_parts(model: nn.Module) -> dict[str, list[nn.Module]]:
     """Names that :func:`freeze` takes for ``model``, with the modules they stand for."""
     backbone: Any = model.backbone
-    head: Any = model.head
+    head: Any = getattr(model, "head", None)
     bottom_up = getattr(backbone, "bottom_up", None)
     parts: dict[str, list[nn.Module]] = {"backbone": [backbone if bottom_up is None else bottom_up]}
     if bottom_up is not None:
         parts["fpn"] = [x for x in backbone.children() if x is not bottom_up]
-    parts["head"] = [head]
-    parts.update({name: [module] for name, module in head.named_children()})
+    if head is None:
+        others = {name: [x] for name, x in model.named_children() if x is not backbone}
+    else:
+        others = {"head": [head], **{name: [x] for name, x in head.named_children()}}
+    parts.update(others)
     return {k: v for k, v in parts.items() if any(True for x in v for _ in x.parameters())}
 
 

@@ -28,6 +28,8 @@ class ClassConfusion:
         actual: (C,), class index of a cell's objects; K for background.
         detected: (C,), class index of a cell's detections; K for a missed object.
         count: (C,), at least 1.
+        taken_for: (N,), class index that each object is detected as; K for one that is missed, and
+            for a crowd.
     """
 
     names: Sequence[str]
@@ -35,6 +37,7 @@ class ClassConfusion:
     actual: np.ndarray
     detected: np.ndarray
     count: np.ndarray
+    taken_for: np.ndarray
 
     def matrix(self) -> np.ndarray:
         """(K + 1, K + 1), rows: classes and background; columns: classes and missed."""
@@ -91,4 +94,5 @@ def confuse_classes(
     actual = np.concatenate([objects.label[real], np.full(len(false), size)])
     detected = np.concatenate([taken_for[real], false])
     cells, count = np.unique(actual * (size + 1) + detected, return_counts=True)
-    return ClassConfusion(tables.names, limits, cells // (size + 1), cells % (size + 1), count)
+    actual, detected = cells // (size + 1), cells % (size + 1)
+    return ClassConfusion(tables.names, limits, actual, detected, count, taken_for)

@@ -25,6 +25,7 @@ class ClassRow:
     Attributes:
         name: of the class.
         AP, AP50, AP75: by the evaluator, in points of 100.
+        AR: the evaluator's recall, the mean over its IoUs, in points of 100.
         num_objects: that are to be found.
         num_detections: of this class that count, whatever their score.
         threshold: the score at which F1 is highest; of the pooled detections where that is none.
@@ -35,6 +36,7 @@ class ClassRow:
     AP: float
     AP50: float
     AP75: float
+    AR: float
     num_objects: int
     num_detections: int
     threshold: float
@@ -71,6 +73,8 @@ def class_rows(
     ap = {name: np.full(len(curves), math.nan) for name in IOUS}
     for name, iou in IOUS.items():
         ap[name][slice(None) if labels is None else labels] = _ap(accuracy, limit, iou)
+    ap["AR"] = np.full(len(curves), math.nan)
+    ap["AR"][slice(None) if labels is None else labels] = _ar(accuracy, limit)
     rows = []
     for k, (name, curve) in enumerate(zip(assignment.tables.names, curves, strict=True)):
         precision, recall, f1 = curve.at(thresholds[k])
@@ -100,3 +104,9 @@ def _ap(accuracy: BoxAccuracy, limit: int, iou: float) -> np.ndarray:
         precision = precision[np.isclose(accuracy.iou_thresholds, iou)]
     known = precision[0, 0] > -1  # all or none of a class
     return np.where(known, precision.mean(axis=(0, 1)) * 100, math.nan)
+
+
+def _ar(accuracy: BoxAccuracy, limit: int) -> np.ndarray:
+    """(K,), in points."""
+    recall = accuracy.recall[:, :, 0, limit]
+    return np.where(recall[0] > -1, recall.mean(axis=0) * 100, math.nan)

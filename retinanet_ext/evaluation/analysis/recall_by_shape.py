@@ -24,12 +24,15 @@ class ShapeRecall:
             ones hold everything beyond.
         count: (S, R), objects.
         found: (S, R), those that are found.
+        anchor_iou: (S, R), mean over the objects of the IoU with the anchor that fits best; NaN
+            without objects, None where the anchors are not known.
     """
 
     sizes: np.ndarray
     ratios: np.ndarray
     count: np.ndarray
     found: np.ndarray
+    anchor_iou: np.ndarray | None = None
 
     @property
     def recall(self) -> np.ndarray:
@@ -41,6 +44,7 @@ def recall_by_shape(
     assignment: Assignment,
     thresholds: float | Sequence[float] | np.ndarray = 0.0,
     scales: np.ndarray | None = None,
+    anchor_iou: np.ndarray | None = None,
 ) -> ShapeRecall:
     """Recall of the detections from the thresholds on, by the shape of the objects.
 
@@ -51,6 +55,7 @@ def recall_by_shape(
         thresholds: of the score: one, or (K,) for the classes.
         scales: (I,), size of an image as the network sees it over its own; sizes are then in pixels
             of the network's input.
+        anchor_iou: (N,), IoU of each object with the anchor that fits it best.
     """
     tables = assignment.tables
     objects, detections = tables.objects, tables.detections
@@ -74,4 +79,8 @@ def recall_by_shape(
         for weight in (None, found)
     ]
     ratios = 2.0 ** np.arange(-MOST_RATIO, MOST_RATIO + 1)
-    return ShapeRecall(2.0 ** np.arange(low, high + 1), ratios, *grids)
+    mean = None
+    if anchor_iou is not None:
+        total = np.bincount(cell, np.asarray(anchor_iou)[rows], shape[0] * shape[1]).reshape(shape)
+        mean = total / np.where(grids[0] > 0, grids[0], np.nan)
+    return ShapeRecall(2.0 ** np.arange(low, high + 1), ratios, grids[0], grids[1], mean)

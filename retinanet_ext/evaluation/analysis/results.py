@@ -106,8 +106,9 @@ def as_json(analysis: Analysis) -> dict[str, Any]:
             },
         },
         "recall_by_shape": {
-            field.name: getattr(analysis.shapes, field.name).tolist()
+            field.name: value.tolist()
             for field in dataclasses.fields(analysis.shapes)
+            if (value := getattr(analysis.shapes, field.name)) is not None
         },
     }
 
@@ -117,6 +118,7 @@ def _class_numbers(row: ClassRow) -> dict[str, float | int | bool]:
         "AP": row.AP,
         "AP50": row.AP50,
         "AP75": row.AP75,
+        "AR": row.AR,
         "n": row.num_objects,
         "detections": row.num_detections,
         "threshold": row.threshold,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from pycocotools.coco import COCO
 
 from ...errors import listed
 from ..analysis.results import Analysis, analyse
@@ -16,7 +18,7 @@ from .annotations import class_names, read_annotations
 from .fit import check_fit
 from .reading import read_predictions
 
-__all__ = ["EvaluatedFile", "evaluate_predictions"]
+__all__ = ["EvaluatedFile", "evaluate_detections", "evaluate_predictions", "read_pair"]
 
 
 @dataclass(frozen=True)
@@ -47,16 +49,60 @@ def evaluate_predictions(
         ValueError: one of the files is wrong, or they do not belong together.
         OSError: one cannot be read.
     """
+    coco_gt, detections = read_pair(predictions, annotations)
+    return evaluate_detections(
+        coco_gt,
+        detections,
+        class_names(coco_gt),
+        iou,
+        max_dets,
+        called=(predictions, annotations),
+    )
+
+
+def read_pair(predictions: str, annotations: str) -> tuple[COCO, list[dict[str, Any]]]:
+    """Ground truth and the detections that are checked to belong to it.
+
+    Raises:
+        ValueError, OSError: as :func:`evaluate_predictions`.
+    """
     coco_gt = read_annotations(annotations)
     detections = read_predictions(predictions)
     check_fit(predictions, detections, annotations, coco_gt)
-    names = class_names(coco_gt)
-    ids = list(names)
+    return coco_gt, detections
+
+
+def evaluate_detections(
+    coco_gt: COCO,
+    detections: Sequence[dict[str, Any]],
+    names: Mapping[int, str],
+    iou: float = 0.5,
+    max_dets: int = 100,
+    thresholds: Callable[[Sequence[str]], Sequence[float]] | None = None,
+    called: tuple[str, str] = ("the file", "the annotations"),
+) -> EvaluatedFile:
+    """Every number about detections that belong to the ground truth.
+
+    Args:
+        coco_gt: ground truth, complete for COCO's evaluation.
+        detections: COCO results.
+        names: of the category ids.
+        iou, max_dets: see :func:`evaluate_predictions`.
+        thresholds: gives the score thresholds of the classes with these names; by default those of
+            the best F1.
+        called: what remarks call detections and ground truth.
+
+    Raises:
+        ValueError: a score is NaN, or ``iou`` or ``max_dets`` out of range.
+    """
+    predictions, annotations = called
+    ids = sorted(names)
     tables = make_tables(coco_gt, detections, ids, [names[i] for i in ids])
     labels = _present(tables)
     present = {ids[k]: names[ids[k]] for k in labels.tolist()}
     metrics, accuracy = score_boxes(coco_gt, detections, present, max_dets)
-    analysis = analyse(tables, metrics, accuracy, iou, max_dets, labels)
+    chosen = None if thresholds is None else thresholds(tables.names)
+    analysis = analyse(tables, metrics, accuracy, iou, max_dets, labels, chosen)
     remarks = []
     if not tables.num_objects.any():
         remarks.append(f"{annotations} has no objects to find: AP and AR are set to 0")

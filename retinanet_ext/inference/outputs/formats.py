@@ -6,9 +6,11 @@ import csv
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import compress
 from typing import Any, TextIO
 
 from ...files import written_whole
+from ..score_thresh import ScoreThresh, reaches
 from .coco_ids import CocoIds
 from .folder import ResultsFolder
 from .lines import read_lines
@@ -25,7 +27,7 @@ COLUMNS = (
 
 
 def write_formats(
-    folder: ResultsFolder, formats: Iterable[str], ids: CocoIds, score_thresh: float
+    folder: ResultsFolder, formats: Iterable[str], ids: CocoIds, score_thresh: ScoreThresh
 ) -> list[str]:
     """Write the files and return their paths.
 
@@ -33,7 +35,7 @@ def write_formats(
         folder: its lines are read.
         formats: of :data:`FORMATS`.
         ids: for coco.
-        score_thresh: detections have at least this score.
+        score_thresh: detections have at least this score, of all classes or of each, (K,).
     """
     written = []
     for name in formats:
@@ -50,9 +52,11 @@ def write_formats(
     return written
 
 
-def _records(folder: ResultsFolder, score_thresh: float) -> Iterator[dict[str, Any]]:
+def _records(folder: ResultsFolder, score_thresh: ScoreThresh) -> Iterator[dict[str, Any]]:
     for record in read_lines(folder.predictions):
-        kept = [x for x in record["detections"] if x["score"] >= score_thresh]
+        found = record["detections"]
+        scores, classes = ([x[name] for x in found] for name in ("score", "class_id"))
+        kept = list(compress(found, reaches(scores, classes, score_thresh)))
         yield {**record, "detections": kept}
 
 
@@ -69,7 +73,7 @@ def _write_csv(path: str, records: Iterable[dict[str, Any]]) -> None:
                 writer.writerow([*start, *[""] * 7])
 
 
-def _write_coco(folder: ResultsFolder, path: str, ids: CocoIds, score_thresh: float) -> None:
+def _write_coco(folder: ResultsFolder, path: str, ids: CocoIds, score_thresh: ScoreThresh) -> None:
     def images() -> Iterator[dict[str, Any]]:
         for number, record in enumerate(read_lines(folder.predictions), start=1):
             image_id = ids.image_id(record["file"], number)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from ..prediction import DRAWN_FROM, Prediction
+from ..score_thresh import ScoreThresh
 from .folder import CROPS, DRAWN, LABELS
 
 __all__ = ["PictureFiles"]
@@ -23,20 +24,26 @@ class PictureFiles:
     Attributes:
         folder: of the results.
         draw, crops, yolo: which.
-        score_thresh: detections have at least this score; by default
-            :data:`~retinanet_ext.inference.prediction.DRAWN_FROM` in drawings and crops.
+        score_thresh: detections have at least this score, of all classes or of each, (K,); by
+            default :data:`~retinanet_ext.inference.prediction.DRAWN_FROM` in drawings and crops.
+        labels: whether drawings name classes and scores.
     """
 
     folder: str
     draw: bool = False
     crops: bool = False
     yolo: bool = False
-    score_thresh: float | None = None
+    score_thresh: ScoreThresh | None = None
+    labels: bool = True
 
     @property
-    def drawn_from(self) -> float:
+    def drawn_from(self) -> ScoreThresh:
         """Lowest score in drawings and crops."""
         return DRAWN_FROM if self.score_thresh is None else self.score_thresh
+
+    def drawn(self, prediction: Prediction) -> Image.Image:
+        """The picture with its detections."""
+        return prediction.draw(self.drawn_from, labels=self.labels)
 
     def write(self, prediction: Prediction, stem: str) -> Image.Image | None:
         """Write the files; return the drawn picture, if there is one.
@@ -46,12 +53,14 @@ class PictureFiles:
             stem: relative path of its files, without suffix.
         """
         if self.yolo:
-            self._write_labels(prediction.above(self.score_thresh or 0.0), stem)
+            self._write_labels(
+                prediction.above(0.0 if self.score_thresh is None else self.score_thresh), stem
+            )
         if self.crops:
             self._write_crops(prediction.above(self.drawn_from), stem)
         if not self.draw:
             return None
-        drawn = prediction.draw(self.drawn_from)
+        drawn = self.drawn(prediction)
         _save(drawn, os.path.join(self.folder, DRAWN, f"{stem}.jpg"))
         return drawn
 

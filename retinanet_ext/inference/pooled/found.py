@@ -18,7 +18,7 @@ from .tiles import Tile
 
 __all__ = ["Found", "settle_seams"]
 
-EDGE = 2.0
+EDGE = 4.0
 """A box ends at a tile's edge if it is nearer than so many pixels, of picture and network input."""
 COVERED = 0.6
 """Share of a cut box that a whole one has to cover to take its place."""

@@ -16,44 +16,51 @@ from torch import Tensor, nn
 from ...errors import InputError
 from ...losses.box import iou_box_loss, order_corners, smooth_l1_box_loss
 from ...losses.precision import at_least_float32
-from ...registry import BOX_LOSS_REGISTRY, node_of
+from ...protocols import BoxCoder
+from ...registry import BOX_CODER_REGISTRY, BOX_LOSS_REGISTRY, node_of
+from ..coders import decode_boxes, encode_boxes, needs_strides
 
 # Least size of an object in sizes of its anchor, as deltas see it.
 _MIN_LOG_SIZE = math.log(1e-4)
 
 
 class _BoxLoss(nn.Module):
-    """Base of the box losses: holds the transform between deltas and boxes."""
+    """Base of the box losses: holds the coder, the transform between deltas and boxes."""
 
     config_keys: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, box2box_transform: Box2BoxTransform):
+    def __init__(self, box2box_transform: BoxCoder):
         super().__init__()
         self.box2box_transform = box2box_transform
+        self.needs_strides = needs_strides(box2box_transform)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, node: CfgNode | None = None) -> dict[str, Any]:
-        return {"box2box_transform": Box2BoxTransform(node_of(cfg, node).BBOX_REG_WEIGHTS)}
+        return {"box2box_transform": BOX_CODER_REGISTRY.build(cfg, node=node)}
 
 
 class _DeltaLoss(_BoxLoss):
-    """Smooth L1 between predicted and wanted deltas."""
+    """Smooth L1 between predicted and wanted deltas, or whatever the coder makes of a box."""
 
     beta: float
 
-    def forward(self, deltas: Tensor, anchors: Tensor, gt_boxes: Tensor) -> Tensor:
+    def forward(
+        self, deltas: Tensor, anchors: Tensor, gt_boxes: Tensor, strides: Tensor | None = None
+    ) -> Tensor:
         """Sum over P positives; all (P, 4), anchors and boxes in absolute XYXY pixels.
 
-        Inverted boxes are what lies between their corners.
+        Inverted boxes are what lies between their corners. ``strides`` (P,) are for the coder.
         """
         gt_boxes = order_corners(at_least_float32(gt_boxes))
-        target_deltas = self.box2box_transform.get_deltas(anchors, gt_boxes)
-        # A box without area asks for log(0).
-        dx, dy, dw, dh = target_deltas.unbind(dim=1)
-        _, _, weight_w, weight_h = self.box2box_transform.weights
-        dw = dw.clamp(min=weight_w * _MIN_LOG_SIZE)
-        dh = dh.clamp(min=weight_h * _MIN_LOG_SIZE)
-        return smooth_l1_box_loss(deltas, torch.stack([dx, dy, dw, dh], dim=1), self.beta)
+        wanted = encode_boxes(self.box2box_transform, anchors, gt_boxes, strides)
+        if isinstance(self.box2box_transform, Box2BoxTransform):
+            # A box without area asks for log(0).
+            dx, dy, dw, dh = wanted.unbind(dim=1)
+            _, _, weight_w, weight_h = self.box2box_transform.weights
+            dw = dw.clamp(min=weight_w * _MIN_LOG_SIZE)
+            dh = dh.clamp(min=weight_h * _MIN_LOG_SIZE)
+            wanted = torch.stack([dx, dy, dw, dh], dim=1)
+        return smooth_l1_box_loss(deltas, wanted, self.beta)
 
 
 @BOX_LOSS_REGISTRY.register()
@@ -61,7 +68,7 @@ class SmoothL1(_DeltaLoss):
     """Smooth L1 between predicted and wanted deltas; beta 0 is L1."""
 
     @configurable
-    def __init__(self, *, box2box_transform: Box2BoxTransform, beta: float = 0.0):
+    def __init__(self, *, box2box_transform: BoxCoder, beta: float = 0.0):
         super().__init__(box2box_transform)
         if not beta >= 0:
             raise InputError(f"MODEL.RETINANET.SMOOTH_L1_LOSS_BETA must be >= 0, got {beta}")
@@ -80,7 +87,7 @@ class L1(_DeltaLoss):
     beta = 0.0
 
     @configurable
-    def __init__(self, *, box2box_transform: Box2BoxTransform):
+    def __init__(self, *, box2box_transform: BoxCoder):
         super().__init__(box2box_transform)
 
 
@@ -88,12 +95,18 @@ class _IoULoss(_BoxLoss):
     kind = ""
 
     @configurable
-    def __init__(self, *, box2box_transform: Box2BoxTransform):
+    def __init__(self, *, box2box_transform: BoxCoder):
         super().__init__(box2box_transform)
 
-    def forward(self, deltas: Tensor, anchors: Tensor, gt_boxes: Tensor) -> Tensor:
-        """Sum over P positives; all (P, 4), anchors and boxes in absolute XYXY pixels."""
-        boxes = self.box2box_transform.apply_deltas(at_least_float32(deltas), anchors)
+    def forward(
+        self, deltas: Tensor, anchors: Tensor, gt_boxes: Tensor, strides: Tensor | None = None
+    ) -> Tensor:
+        """Sum over P positives; all (P, 4), anchors and boxes in absolute XYXY pixels.
+
+        ``strides`` (P,) are for the coder.
+        """
+        coder, deltas = self.box2box_transform, at_least_float32(deltas)
+        boxes = decode_boxes(coder, deltas, anchors, strides)
         return iou_box_loss(boxes, gt_boxes, self.kind)
 
 
@@ -142,6 +155,7 @@ class WeightedBoxLoss(nn.Module):
         self.box_loss = box_loss
         self.weight = weight
         self.uses_weights = getattr(box_loss, "uses_weights", False)
+        self.needs_strides = getattr(box_loss, "needs_strides", False)
 
     def forward(
         self, deltas: Tensor, anchors: Tensor, gt_boxes: Tensor, **wanted: Tensor

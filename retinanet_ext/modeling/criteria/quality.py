@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.modeling.box_regression import Box2BoxTransform
 from torch import Tensor, nn
 
 from ...losses.box import BOX_IOU_LOSSES, order_corners
@@ -21,8 +20,10 @@ from ...losses.quality import (
     sigmoid_quality_focal_loss,
     sigmoid_varifocal_loss,
 )
+from ...protocols import BoxCoder
 from ...registry import CLS_LOSS_REGISTRY, node_of
 from ...structures import DenseTargets
+from ..coders import decode_boxes
 
 
 @CLS_LOSS_REGISTRY.register()
@@ -102,7 +103,11 @@ class VarifocalLoss(nn.Module):
 
 @torch.no_grad()
 def box_quality(
-    deltas: Tensor, anchors: Tensor, gt_boxes: Tensor, box2box_transform: Box2BoxTransform
+    deltas: Tensor,
+    anchors: Tensor,
+    gt_boxes: Tensor,
+    box2box_transform: BoxCoder,
+    strides: Tensor | None = None,
 ) -> Tensor:
     """IoU (P,) in [0, 1] of P predicted boxes with their ground truth; it has no gradient.
 
@@ -112,8 +117,9 @@ def box_quality(
     Args:
         deltas: (P, 4), predicted.
         anchors, gt_boxes: (P, 4), absolute XYXY pixels.
-        box2box_transform: decodes the deltas.
+        box2box_transform: decodes the deltas, an entry of BOX_CODER_REGISTRY.
+        strides: (P,) of the anchors, for a coder that needs them.
     """
-    boxes = box2box_transform.apply_deltas(at_least_float32(deltas), anchors)
+    boxes = decode_boxes(box2box_transform, at_least_float32(deltas), anchors, strides)
     loss = BOX_IOU_LOSSES["iou"](order_corners(boxes), order_corners(gt_boxes.to(boxes.dtype)))
     return (1 - loss).nan_to_num(nan=0.0).clamp(0, 1)

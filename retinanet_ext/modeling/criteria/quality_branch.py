@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from detectron2.modeling.box_regression import Box2BoxTransform
 from torch import Tensor
 
 from ...errors import InputError
 from ...losses.precision import at_least_float32
+from ...protocols import BoxCoder
 from ...structures import HeadOutputs
 from .quality import box_quality
 
@@ -52,7 +52,8 @@ def quality_branch_loss(
     deltas: Tensor,
     anchors: Tensor,
     gt_boxes: Tensor,
-    box2box_transform: Box2BoxTransform,
+    box2box_transform: BoxCoder,
+    strides: Tensor | None = None,
 ) -> Tensor:
     """Sum of the binary cross entropy between sigmoid(logits) and the quality, which is a constant.
 
@@ -61,11 +62,12 @@ def quality_branch_loss(
         logits: (P,), of the quality branch.
         deltas: (P, 4), predicted; only "iou" reads them.
         anchors, gt_boxes: (P, 4), absolute XYXY pixels.
-        box2box_transform: decodes the deltas.
+        box2box_transform: decodes the deltas, an entry of BOX_CODER_REGISTRY.
+        strides: (P,) of the anchors, for a coder that needs them.
     """
     logits = at_least_float32(logits)
     if kind == "iou":
-        target = box_quality(deltas, anchors, gt_boxes, box2box_transform)
+        target = box_quality(deltas, anchors, gt_boxes, box2box_transform, strides)
     else:
         target = centerness(anchors, gt_boxes)
     return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="sum")

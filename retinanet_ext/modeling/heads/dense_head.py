@@ -1,7 +1,8 @@
 """What dense heads have in common, with Detectron2's parameter names so that its weights load.
 
-Letters: N images, C channels, L levels, A anchors per location (Ai where levels differ), K classes,
-Hi x Wi locations of level i, B deltas per anchor: 4, or 4K with a box regressor per class.
+Letters: N images, C channels, L levels, A anchors per location (Ai where levels differ), K
+classes, Hi x Wi locations of level i, B deltas per anchor: 4 or what the box coder takes, times K
+with a box regressor per class.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
 from ...errors import ConfigError, InputError, did_you_mean
-from ...registry import node_of
+from ...registry import BOX_CODER_REGISTRY, node_of
 from ...structures import HeadOutputs
+from ..coders import num_box_outputs
 from ..speedups.hooked import is_hooked
 from .towers import build_tower, few_values_warning
 
@@ -56,6 +58,7 @@ class DenseHead(nn.Module):
         prior_prob: float = 0.01,
         cls_agnostic_bbox_reg: bool = True,
         predicts_quality: bool = False,
+        box_outputs: int = 4,
     ):
         """
         Args:
@@ -68,9 +71,10 @@ class DenseHead(nn.Module):
             prior_prob: pi, the probability of an object that a fresh head gives every anchor
                 (Sec. 3.3), so that background does not swamp the first iterations.
             cls_agnostic_bbox_reg: one box per anchor (Sec. 4, "Box Regression Subnet"); False: one
-                for each class, so B = 4K.
+                for each class, so K times as many.
             predicts_quality: ``quality_pred`` beside ``bbox_pred``, one logit per anchor that says
                 how good its box is; see :mod:`.quality_branch`.
+            box_outputs: how many numbers a box takes, see BOX_CODER_REGISTRY.
 
         Raises:
             ValueError: if pi is outside of (0, 1), the levels' channels differ, or the numbers of
@@ -93,7 +97,7 @@ class DenseHead(nn.Module):
             partial(build_tower, channels[0], conv_dims, norm, len(channels), norm_per_level)
         )
         out_channels = [channels[0], *conv_dims][-1]
-        deltas_per_anchor = 4 if cls_agnostic_bbox_reg else 4 * num_classes
+        deltas_per_anchor = box_outputs * (1 if cls_agnostic_bbox_reg else num_classes)
         self.cls_score = nn.Conv2d(out_channels, max(counts) * num_classes, 3, padding=1)
         self.bbox_pred = nn.Conv2d(out_channels, max(counts) * deltas_per_anchor, 3, padding=1)
         self.quality_pred = None
@@ -126,7 +130,7 @@ class DenseHead(nn.Module):
         own = vars(cls).get("freezable_parts")
         parts = () if own is None else ("backbone", "fpn", "head", *own)
         for name in node.FREEZE if parts else ():
-            if name not in parts:
+            if name not in parts and "." not in name:  # the trainer looks for others in the model
                 raise ConfigError(
                     f"MODEL.RETINANET.FREEZE holds '{name}', which is no part of a model with the "
                     f"head {cls.__name__}.{did_you_mean(str(name), parts)} Known: "
@@ -148,7 +152,7 @@ class DenseHead(nn.Module):
         node: CfgNode | None = None,
     ) -> dict[str, Any]:
         cls.check_config(cfg, node)
-        node = node_of(cfg, node)
+        section, node = node, node_of(cfg, node)
         return {
             "input_shape": input_shape,
             "num_classes": node.NUM_CLASSES,
@@ -159,6 +163,7 @@ class DenseHead(nn.Module):
             "prior_prob": node.PRIOR_PROB,
             "cls_agnostic_bbox_reg": node.CLS_AGNOSTIC_BBOX_REG,
             "predicts_quality": node.QUALITY_BRANCH != "",
+            "box_outputs": num_box_outputs(BOX_CODER_REGISTRY.build(cfg, node=section)),
         }
 
     def build_towers(self, make_tower: partial[nn.Sequential]) -> None:

@@ -11,6 +11,7 @@ from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import InputError
@@ -88,6 +89,22 @@ def select_candidates(
     chosen = torch.cat(best)
     image_indices, entry = _divmod(entry[chosen], image_size)
     return Candidates(scores[chosen], image_indices, *_divmod(entry, num_classes))
+
+
+def joint_logits(logits: list[Tensor], quality: list[Tensor]) -> list[Tensor]:
+    """Logits of sqrt(p * q), p of a class and q of the box, in the layout of ``logits``.
+
+    Args:
+        logits: L tensors (N, A*K, Hi, Wi).
+        quality: L tensors (N, A, Hi, Wi), logits too.
+    """
+    joint = []
+    for of_classes, of_boxes in zip(logits, quality, strict=True):
+        of_boxes = at_least_float32(of_boxes)
+        of_classes = at_least_float32(of_classes).unflatten(1, (of_boxes.shape[1], -1))
+        log_score = (F.logsigmoid(of_classes) + F.logsigmoid(of_boxes)[:, :, None]) / 2
+        joint.append((log_score - (-torch.expm1(log_score)).log()).flatten(1, 2))
+    return joint
 
 
 def refuse_trace(what: str) -> None:

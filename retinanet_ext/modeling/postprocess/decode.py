@@ -11,14 +11,15 @@ from itertools import pairwise
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from ...errors import InputError
-from ...registry import node_of
+from ...protocols import BoxCoder
+from ...registry import BOX_CODER_REGISTRY, node_of
 from ...structures import HeadOutputs
-from .candidates import refuse_trace, select_candidates
+from ..coders import decode_boxes, num_box_outputs
+from .candidates import Candidates, joint_logits, refuse_trace, select_candidates
 from .gather import gather_deltas, gather_quality
 from .nms import top_batched_nms
 from .soft_nms import check_soft_nms_arguments, soft_nms
@@ -46,13 +47,14 @@ class DenseDecoder:
 
     Where the head predicts the quality of its boxes, a detection's score is sqrt(p * q): p of its
     class, q of its box. ``score_thresh`` and ``topk_candidates`` look at p, so that the choice of
-    candidates costs nothing more; NMS and ``max_detections`` rank by the score.
+    candidates costs nothing more, or with ``candidates_by`` "score" at sqrt(p * q), as FCOS does;
+    NMS and ``max_detections`` rank by the score.
     """
 
     def __init__(
         self,
         *,
-        box2box_transform: Box2BoxTransform,
+        box2box_transform: BoxCoder,
         num_classes: int,
         score_thresh: float = 0.05,
         topk_candidates: int = 1000,
@@ -62,11 +64,13 @@ class DenseDecoder:
         soft_nms_method: str = "gaussian",
         soft_nms_sigma: float = 0.5,
         cls_agnostic_bbox_reg: bool = True,
+        candidates_by: str = "class",
         clip_before_nms: bool = False,
     ):
         """
         Args:
-            box2box_transform: turns deltas and anchors into boxes.
+            box2box_transform: turns deltas and anchors into boxes; an entry of
+                BOX_CODER_REGISTRY.
             num_classes: K.
             score_thresh: scores must be greater, in [0, 1].
             topk_candidates: at most so many per level before NMS.
@@ -76,6 +80,8 @@ class DenseDecoder:
             nms_kind: one of NMS_KINDS.
             clip_before_nms: cut boxes to the image before NMS, which then sees smaller ones.
             soft_nms_method, soft_nms_sigma: ``method`` and ``sigma`` of :func:`soft_nms`.
+            cls_agnostic_bbox_reg: one box for all classes of an anchor; False: one for each.
+            candidates_by: "class" or "score", see the class.
 
         Raises:
             ValueError: names the config key of a setting that is out of range.
@@ -99,6 +105,7 @@ class DenseDecoder:
         self.soft_nms_method = soft_nms_method
         self.soft_nms_sigma = soft_nms_sigma
         self.cls_agnostic_bbox_reg = cls_agnostic_bbox_reg
+        self.candidates_by = candidates_by
         self.clip_before_nms = clip_before_nms
 
     @classmethod
@@ -109,9 +116,9 @@ class DenseDecoder:
             cfg: the config; of it, ``TEST.DETECTIONS_PER_IMAGE`` is read.
             node: the section that all else is read from. Default: ``MODEL.RETINANET``.
         """
-        node = node_of(cfg, node)
+        section, node = node, node_of(cfg, node)
         return cls(
-            box2box_transform=Box2BoxTransform(weights=node.BBOX_REG_WEIGHTS),
+            box2box_transform=BOX_CODER_REGISTRY.build(cfg, node=section),
             num_classes=node.NUM_CLASSES,
             score_thresh=node.SCORE_THRESH_TEST,
             topk_candidates=node.TOPK_CANDIDATES_TEST,
@@ -121,6 +128,7 @@ class DenseDecoder:
             soft_nms_method=node.SOFT_NMS_METHOD,
             soft_nms_sigma=node.SOFT_NMS_SIGMA,
             cls_agnostic_bbox_reg=node.CLS_AGNOSTIC_BBOX_REG,
+            candidates_by=node.CANDIDATES_BY,
             clip_before_nms=node.CLIP_BEFORE_NMS,
         )
 
@@ -130,6 +138,7 @@ class DenseDecoder:
         anchors: list[Boxes],
         outputs: HeadOutputs,
         image_sizes: list[tuple[int, int]],
+        strides: Tensor | None = None,
     ) -> list[Instances]:
         """Detections of N images, best first.
 
@@ -138,13 +147,14 @@ class DenseDecoder:
             outputs: whole logits and deltas of the head. Of those with a name of their own only
                 ``quality`` is read.
             image_sizes: (height, width) of each image in pixels, without padding.
+            strides: (R,) of the anchors in pixels, for a box coder that needs them.
 
         Returns:
             N Instances with ``pred_boxes`` (absolute XYXY pixels, clipped only where
             ``clip_before_nms``), ``scores`` and ``pred_classes``. Boxes and scores that are not
             finite are left out.
         """
-        return [self.suppress(x) for x in self.candidates(anchors, outputs, image_sizes)]
+        return [self.suppress(x) for x in self.candidates(anchors, outputs, image_sizes, strides)]
 
     @torch.no_grad()
     def candidates(
@@ -152,6 +162,7 @@ class DenseDecoder:
         anchors: list[Boxes],
         outputs: HeadOutputs,
         image_sizes: list[tuple[int, int]],
+        strides: Tensor | None = None,
     ) -> list[Instances]:
         """What the detections are chosen from, before NMS; arguments and fields as of a call.
 
@@ -160,30 +171,15 @@ class DenseDecoder:
         """
         if not image_sizes:
             return []
-        logits, deltas, quality = outputs.logits, outputs.deltas, outputs.named.get("quality")
-        if logits is None or deltas is None:
-            raise ValueError("detections need the head's logits and deltas as a whole")
-        found = select_candidates(logits, self.num_classes, self.score_thresh, self.topk_candidates)
-        classes = None if self.cls_agnostic_bbox_reg else found.classes
-        boxes = self.box2box_transform.apply_deltas(
-            gather_deltas(
-                deltas, found.image_indices, found.anchor_indices, classes, self.num_classes
-            ),
-            Boxes.cat(anchors).tensor.index_select(0, found.anchor_indices),
-        )
-        scores, finite = found.scores, boxes.isfinite().all(dim=1)
-        if quality is not None:
-            quality_probs = gather_quality(
-                quality, found.image_indices, found.anchor_indices
-            ).sigmoid()
-            scores = (scores * quality_probs).sqrt()
-            finite &= scores.isfinite()
+        found, boxes = self.choose(anchors, outputs, strides)
+        scores = found.scores
+        finite = boxes.isfinite().all(dim=1) & scores.isfinite()
         if torch.jit.is_tracing():  # a trace would keep the numbers of its example
             of_images = [finite & (found.image_indices == i) for i in range(len(image_sizes))]
             return [
                 Instances(
                     size,
-                    pred_boxes=Boxes(self._clipped(boxes[mine], size)),
+                    pred_boxes=Boxes(self.clipped(boxes[mine], size)),
                     scores=scores[mine],
                     pred_classes=found.classes[mine],
                 )
@@ -196,11 +192,11 @@ class DenseDecoder:
         fields = (x[kept].split(sizes) for x in (boxes, scores, found.classes))
         per_image = zip(image_sizes, *fields, strict=True)
         return [
-            Instances(size, pred_boxes=Boxes(self._clipped(b, size)), scores=s, pred_classes=c)
+            Instances(size, pred_boxes=Boxes(self.clipped(b, size)), scores=s, pred_classes=c)
             for size, b, s, c in per_image
         ]
 
-    def _clipped(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    def clipped(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
         """(T, 4) boxes, cut to an image of (height, width) if that is wanted."""
         if not self.clip_before_nms:
             return boxes
@@ -209,11 +205,60 @@ class DenseDecoder:
         return torch.stack([x.clamp(min=0).clamp(max=limit) for x, limit in sides], dim=1)
 
     @torch.no_grad()
+    def choose(
+        self, anchors: list[Boxes], outputs: HeadOutputs, strides: Tensor | None = None
+    ) -> tuple[Candidates, Tensor]:
+        """The candidates of all images in one table, with the scores that NMS ranks by.
+
+        Arguments as of a call.
+
+        Returns:
+            The T candidates and their boxes (T, 4); boxes and scores may be not finite.
+        """
+        logits, deltas, quality = outputs.logits, outputs.deltas, outputs.named.get("quality")
+        if logits is None or deltas is None:
+            raise ValueError("detections need the head's logits and deltas as a whole")
+        if quality is not None and self.candidates_by == "score":
+            logits, quality = joint_logits(logits, quality), None
+        found = select_candidates(logits, self.num_classes, self.score_thresh, self.topk_candidates)
+        images, rows = found.image_indices, found.anchor_indices
+        classes = None if self.cls_agnostic_bbox_reg else found.classes
+        coder = self.box2box_transform
+        boxes = decode_boxes(
+            coder,
+            gather_deltas(deltas, images, rows, classes, self.num_classes, num_box_outputs(coder)),
+            Boxes.cat(anchors).tensor.index_select(0, rows),
+            None if strides is None else strides.index_select(0, rows),
+        )
+        if quality is not None:
+            quality_probs = gather_quality(quality, images, rows).sigmoid()
+            found = found._replace(scores=(found.scores * quality_probs).sqrt())
+        return found, boxes
+
+    @torch.no_grad()
     def suppress(self, candidates: Instances) -> Instances:
         """NMS and the limit on detections: those of an image, best first.
 
         Args:
             candidates: of :meth:`candidates`, or several of them put together.
+        """
+        keep, scores = self.keep(candidates)
+        return Instances(
+            candidates.image_size,
+            pred_boxes=Boxes(candidates.pred_boxes.tensor[keep]),
+            scores=scores,
+            pred_classes=candidates.pred_classes[keep],
+        )
+
+    @torch.no_grad()
+    def keep(self, candidates: Instances) -> tuple[Tensor, Tensor]:
+        """Which candidates become detections, best first, and their scores then.
+
+        Args:
+            candidates: as of :meth:`suppress`.
+
+        Returns:
+            Indices and scores, (at most max_detections,) each.
         """
         boxes, scores = candidates.pred_boxes.tensor, candidates.scores
         classes = candidates.pred_classes
@@ -233,9 +278,4 @@ class DenseDecoder:
             groups = classes if self.nms_kind == "per_class" else torch.zeros_like(classes)
             keep = top_batched_nms(boxes, scores, groups, self.nms_thresh, self.max_detections)
             kept_scores = scores[keep]
-        return Instances(
-            candidates.image_size,
-            pred_boxes=Boxes(boxes[keep]),
-            scores=kept_scores,
-            pred_classes=classes[keep],
-        )
+        return keep, kept_scores

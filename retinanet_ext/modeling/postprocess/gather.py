@@ -1,7 +1,8 @@
 """Out of maps of all levels, what the head says of some pairs of an image and an anchor.
 
 Letters: N images, L levels, A anchors per location (levels may differ in it), K classes, R anchors
-over all levels, Hi x Wi locations of level i, P pairs of an image and an anchor.
+over all levels, Hi x Wi locations of level i, P pairs of an image and an anchor, B
+numbers per box: 4 unless a box coder says otherwise.
 """
 
 from __future__ import annotations
@@ -19,30 +20,33 @@ def gather_deltas(
     anchor_indices: Tensor,
     classes: Tensor | None = None,
     num_classes: int = 1,
+    box_outputs: int = 4,
 ) -> Tensor:
-    """Deltas (P, 4), at least float32, of P pairs of an image and an anchor.
+    """Deltas (P, B), at least float32, of P pairs of an image and an anchor.
 
     Gradients flow to the deltas. Nothing is read back from the device.
 
     Args:
-        deltas: L tensors (N, A*4, Hi, Wi) of any memory format; with ``classes``, L tensors
-            (N, A*K*4, Hi, Wi), channels in the order (A, K, 4).
+        deltas: L tensors (N, A*B, Hi, Wi) of any memory format; with ``classes``, L tensors
+            (N, A*K*B, Hi, Wi), channels in the order (A, K, B).
         image_indices: (P,) int64 in [0, N).
         anchor_indices: (P,) int64 in [0, R); over the levels in order and, within a level, over
             (Hi, Wi, A) with A fastest. Values are undefined for indices beyond R.
         classes: (P,) int64 in [0, K), whose regressor is meant; None: there is one for all.
         num_classes: K; only read with ``classes``.
+        box_outputs: B, how many numbers a box takes.
     """
     if classes is None and (torch.jit.is_tracing() or deltas[0].device.type != "cpu"):
-        return gather_from_whole(deltas, image_indices, anchor_indices, 4)
+        return gather_from_whole(deltas, image_indices, anchor_indices, box_outputs)
     if torch.jit.is_tracing():
-        rows = gather_from_whole(deltas, image_indices, anchor_indices, 4 * num_classes)
-        return pick_class(rows, classes, num_classes)
-    coordinates = torch.arange(4, device=anchor_indices.device)
+        per_anchor = box_outputs * num_classes
+        rows = gather_from_whole(deltas, image_indices, anchor_indices, per_anchor)
+        return pick_class(rows, classes, num_classes, box_outputs)
+    numbers = torch.arange(box_outputs, device=anchor_indices.device)
     if classes is None:
-        return _gather(deltas, image_indices, anchor_indices, 4, coordinates)
-    coordinates = coordinates + 4 * classes[:, None]
-    return _gather(deltas, image_indices, anchor_indices, 4 * num_classes, coordinates)
+        return _gather(deltas, image_indices, anchor_indices, box_outputs, numbers)
+    numbers = numbers + box_outputs * classes[:, None]
+    return _gather(deltas, image_indices, anchor_indices, box_outputs * num_classes, numbers)
 
 
 def gather_quality(quality: list[Tensor], image_indices: Tensor, anchor_indices: Tensor) -> Tensor:
@@ -98,15 +102,18 @@ def gather_from_whole(
     return at_least_float32(rows)
 
 
-def pick_class(rows: Tensor, classes: Tensor | None, num_classes: int) -> Tensor:
-    """Deltas (P, 4), at least float32, out of those of P anchors.
+def pick_class(
+    rows: Tensor, classes: Tensor | None, num_classes: int, box_outputs: int = 4
+) -> Tensor:
+    """Deltas (P, B), at least float32, out of those of P anchors.
 
     Args:
-        rows: (P, 4), or with ``classes`` (P, K*4).
+        rows: (P, B), or with ``classes`` (P, K*B).
         classes: (P,) int64 in [0, K), whose regressor is meant; None: there is one for all.
         num_classes: K; only read with ``classes``.
+        box_outputs: B, how many numbers a box takes.
     """
     if classes is not None:
         index = torch.arange(rows.shape[0], device=rows.device)
-        rows = rows.view(-1, num_classes, 4)[index, classes]
+        rows = rows.view(-1, num_classes, box_outputs)[index, classes]
     return at_least_float32(rows)

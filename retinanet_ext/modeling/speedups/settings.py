@@ -36,8 +36,9 @@ class Speedups:
             format: "all", "backbone" or "none".
         compile: run backbone and head through :func:`torch.compile`, again for each input size.
         compile_mode: of :func:`torch.compile`; "reduce-overhead" uses CUDA graphs.
-        autocast: "" or the dtype in which backbone and head run, on CPU or CUDA; losses and boxes
-            are computed in float32 all the same. This one is not exact.
+        autocast: "", "bfloat16" or "float16", in which backbone and head run, on CPU or CUDA;
+            losses and boxes are computed in float32 all the same. This one is not exact, and
+            float16 is only for inference.
     """
 
     fold_frozen_bn: bool = True
@@ -52,14 +53,18 @@ class Speedups:
         for name, known in (
             ("channels_last", ("all", "backbone", "none")),
             ("compile_mode", ("default", "reduce-overhead", "max-autotune")),
-            ("autocast", ("", "bfloat16")),
+            ("autocast", ("", "bfloat16", "float16")),
         ):
             if getattr(self, name) not in known:
                 raise InputError(f"{name} is {getattr(self, name)!r}; set it to one of {known}")
 
     @classmethod
     def from_cfg(cls, cfg: CfgNode) -> Speedups:
-        """Read MODEL.SPEEDUPS; CHANNELS_LAST "auto" is :func:`best_channels_last`."""
+        """Read MODEL.SPEEDUPS; CHANNELS_LAST "auto" is :func:`best_channels_last`.
+
+        AUTOCAST "auto" is float32 here, in training and evaluation. Who only wants detections sets
+        it to :func:`best_autocast`.
+        """
         node = cfg.MODEL.SPEEDUPS
         best = best_channels_last(torch.device(cfg.MODEL.DEVICE))
         return cls(
@@ -69,7 +74,7 @@ class Speedups:
             channels_last=best if node.CHANNELS_LAST == "auto" else node.CHANNELS_LAST,
             compile=node.COMPILE,
             compile_mode=node.COMPILE_MODE,
-            autocast=node.AUTOCAST,
+            autocast="" if node.AUTOCAST == "auto" else node.AUTOCAST,
         )
 
     def apply(self, backbone: nn.Module, head: nn.Module) -> None:
@@ -110,6 +115,14 @@ class Speedups:
         mixed = self.autocast or torch.is_autocast_enabled(features.device.type)
         return self.sparse_box_subnet and on_cpu and not self.compile and not mixed
 
+    def check_training(self) -> None:
+        """Raise InputError where gradients would be lost."""
+        if self.autocast == "float16":
+            raise InputError(
+                "MODEL.SPEEDUPS.AUTOCAST is 'float16', in which small gradients become 0; set it "
+                "to bfloat16, or use SOLVER.AMP, which scales them"
+            )
+
     def precision(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
         """The context that backbone and head run in."""
         if not self.autocast:
@@ -128,6 +141,20 @@ def best_channels_last(device: torch.device) -> str:
     if device.type != "cuda" or not torch.cuda.is_available():
         return "none"
     return "all" if torch.cuda.get_device_capability(device) >= (8, 0) else "none"
+
+
+def best_autocast(device: torch.device) -> str:
+    """The fastest ``autocast`` for inference: "bfloat16" where it is computed in hardware, else "".
+
+    On a CPU that is AVX512_BF16 or AMX, on a GPU Ampere or later.
+    """
+    if device.type == "cuda" and torch.cuda.is_available():
+        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else ""
+    if device.type != "cpu":
+        return ""
+    ask: Any = getattr(torch.cpu, "get_capabilities", dict)  # newer PyTorch
+    abilities = ask()
+    return "bfloat16" if abilities.get("avx512_bf16") or abilities.get("amx_bf16") else ""
 
 
 class FastConv2d(nn.Conv2d):

@@ -14,12 +14,11 @@ from .common import (
     ANCHORS,
     Converted,
     count_classes,
-    describe_network,
     network_config,
     permute_anchors,
     renamed,
-    trunk_name,
 )
+from .network import describe_network, trunk_name
 
 __all__ = ["from_mmdet", "to_mmdet"]
 

@@ -11,12 +11,11 @@ from torch import Tensor
 from ..reading import WeightsError
 from .common import (
     Converted,
-    describe_network,
     network_config,
     permute_anchors,
     renamed,
-    trunk_name,
 )
+from .network import describe_network, trunk_name
 from .torchvision import COCO_NAMES, MEAN, STD
 
 __all__ = ["from_odtk"]

@@ -14,10 +14,12 @@ from ...errors import InputError
 from ...files import write_text, written_whole
 from ..foreign import read_foreign
 from ..reading import CLASSES_KEY, WeightsError, read_weights, save_weights
-from .common import Converted, describe_network, renamed
+from .common import Converted, renamed
+from .into_torchvision import to_torchvision
 from .mmdet import from_mmdet, to_mmdet
+from .network import describe_network
 from .odtk import from_odtk
-from .torchvision import from_torchvision, to_torchvision
+from .torchvision import from_torchvision
 
 __all__ = ["SOURCES", "TARGETS", "convert", "detect_source", "read_source", "write_target"]
 

@@ -10,21 +10,25 @@ import torch
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from torch import Tensor
 
-from ...errors import InputError
 from ..reading import WeightsError
 from .common import (
     ANCHORS,
     Converted,
-    Network,
-    count_classes,
-    describe_network,
     network_config,
     permute_anchors,
     renamed,
-    trunk_name,
 )
+from .network import describe_network, trunk_name
 
-__all__ = ["CELL_ANCHORS", "from_torchvision", "name_in_torchvision", "to_torchvision"]
+__all__ = [
+    "CELL_ANCHORS",
+    "COCO_IDS",
+    "COCO_NAMES",
+    "COCO_ROWS",
+    "ORDER",
+    "from_torchvision",
+    "name_of_step",
+]
 
 COCO_IDS = [x["id"] for x in COCO_CATEGORIES if x["isthing"]]
 COCO_NAMES = [x["name"] for x in COCO_CATEGORIES if x["isthing"]]
@@ -33,9 +37,6 @@ COCO_ROWS = 91
 
 # Ours has the sizes outside and the ratios inside, torchvision the other way round.
 ORDER = [ratio * 3 + size for size in range(3) for ratio in range(3)]
-NOTHING = -100.0
-"""Logit of a class that no box ever has."""
-
 MEAN = [0.485, 0.456, 0.406]
 STD = [0.229, 0.224, 0.225]
 
@@ -57,7 +58,7 @@ def _cell_anchors() -> list[list[list[float]]]:
 CELL_ANCHORS = _cell_anchors()
 
 
-def name_in_torchvision(name: str) -> str:
+def _plain_name(name: str) -> str:
     """From Detectron2's name, with the numbers of a head that has norms every third layer."""
     if name.startswith("backbone.bottom_up."):
         return f"backbone.body.{trunk_name(name.removeprefix('backbone.bottom_up.'))}"
@@ -70,13 +71,13 @@ def name_in_torchvision(name: str) -> str:
     return name.replace("head.bbox_pred.", "head.regression_head.bbox_reg.")
 
 
-def _name_of(step: int) -> Any:
-    """The whole of :func:`name_in_torchvision` for a head of so many layers per convolution."""
+def name_of_step(step: int) -> Any:
+    """The whole of :func:`_plain_name` for a head of so many layers per convolution."""
 
     def name_of(name: str) -> str:
         found = re.match(r"head\.(cls|bbox)_subnet\.(\d+)\.(.*)", name)
         if not found:
-            return name_in_torchvision(name)
+            return _plain_name(name)
         head = {"cls": "classification_head", "bbox": "regression_head"}[found[1]]
         conv, layer = divmod(int(found[2]), step)
         return f"head.{head}.conv.{conv}.{layer}.{found[3]}"
@@ -121,7 +122,7 @@ def from_torchvision(
     weights = _modern(weights)
     counted = any(name.endswith("num_batches_tracked") for name in weights)
     has_norm = "head.classification_head.conv.0.1.weight" in weights
-    name_of = _name_of(3 if has_norm else 2)
+    name_of = name_of_step(3 if has_norm else 2)
     network = describe_network(weights, name_of)
     model, notes = renamed(weights, network, name_of)
     config = network_config(model, network)
@@ -178,98 +179,3 @@ def _choose_rows(
         model[name] = value[:, rows].flatten(0, 1).contiguous()
     config["MODEL.RETINANET.NUM_CLASSES"] = len(rows)
     return classes
-
-
-def to_torchvision(
-    model: Mapping[str, Tensor], config: Mapping[str, Any], classes: Sequence[str]
-) -> tuple[dict[str, Tensor], list[str]]:
-    """torchvision's state dict of a detector.
-
-    Args:
-        model: by Detectron2's names.
-        config: of it, by full names of the keys.
-        classes: names, if known.
-
-    Returns:
-        The state dict, and notes: how to build the network that it is for, what is not exact.
-
-    Raises:
-        InputError: torchvision has no such network; names the key.
-    """
-    if config["MODEL.RESNETS.STRIDE_IN_1X1"] and config["MODEL.RESNETS.DEPTH"] >= 50:
-        raise InputError(
-            "MODEL.RESNETS.STRIDE_IN_1X1 is True, as in Detectron2's own weights, but "
-            "torchvision's ResNet halves the map in its 3x3 convolutions: other numbers"
-        )
-    if not config["MODEL.FPN.TOP_BLOCK_RELU"]:
-        raise InputError("MODEL.FPN.TOP_BLOCK_RELU is False, but torchvision has a ReLU before P7")
-    model = dict(model)
-    num_classes = count_classes(model)
-    network = describe_network(model, lambda name: name)
-    notes = _how_to_build(config, network)
-    _add_rows(model, num_classes, is_coco(classes, num_classes), notes)
-    rows = count_classes(model)
-    inverse = [ORDER.index(i) for i in range(ANCHORS)]
-    permute_anchors(model, inverse, rows)
-    if config["INPUT.FORMAT"] == "BGR":
-        stem = "backbone.bottom_up.stem.conv1.weight"
-        model[stem] = model[stem].flip(1).contiguous()
-    name_of = _name_of(3 if network.has_norm else 2)
-    found = {}
-    for name in network.names():
-        if name not in model:
-            continue
-        if network.has_norm and network.may_lack(name) and name.endswith(".bias"):
-            if model[name].any():
-                raise InputError(
-                    f"{name} is not 0, but torchvision has no bias before a norm; train with one "
-                    "that stays 0, or without MODEL.RETINANET.NORM"
-                )
-            continue
-        found[name_of(name)] = model[name]
-    return found, notes
-
-
-def is_coco(classes: Sequence[str], num_classes: int) -> bool:
-    """Whether the classes are COCO's, as far as is known."""
-    return list(classes) == COCO_NAMES or (not classes and num_classes == len(COCO_NAMES))
-
-
-def _add_rows(model: dict[str, Tensor], num_classes: int, coco: bool, notes: list[str]) -> None:
-    """Put the classes where torchvision has them, with rows that say no between, in place."""
-    rows = COCO_IDS if coco else list(range(1, num_classes + 1))
-    total = COCO_ROWS if coco else num_classes + 1
-    for part, filler in (("weight", 0.0), ("bias", NOTHING)):
-        name = f"head.cls_score.{part}"
-        value = model[name].unflatten(0, (ANCHORS, num_classes))
-        wide = value.new_full((ANCHORS, total, *value.shape[2:]), filler)
-        wide[:, rows] = value
-        model[name] = wide.flatten(0, 1)
-    notes.append(
-        f"{total - num_classes} classes that no box ever has are added, as torchvision counts "
-        f"{'COCO category ids' if coco else 'the background as class 0'}: num_classes={total}"
-    )
-
-
-def _how_to_build(config: Mapping[str, Any], network: Network) -> list[str]:
-    depth = config["MODEL.RESNETS.DEPTH"]
-    p5, norm = config["MODEL.FPN.TOP_BLOCK_IN"] == "p5", network.has_norm
-    mean, std = config["MODEL.PIXEL_MEAN"], config["MODEL.PIXEL_STD"]
-    if config["INPUT.FORMAT"] == "BGR":
-        mean, std = mean[::-1], std[::-1]
-    notes = [
-        f"build it with image_mean={[round(x / 255, 6) for x in mean]}, "
-        f"image_std={[round(x / 255, 6) for x in std]} and batch norms of "
-        f"eps={config['MODEL.RESNETS.NORM_EPS']}"
-    ]
-    if depth == 50 and p5 != norm:
-        notes.append(f"its builder is retinanet_resnet50_fpn{'_v2' if norm else ''}")
-    else:
-        source = 256 if p5 else 2048 if network.bottleneck else 512
-        notes.append(
-            f"no builder of torchvision makes it: put resnet{depth} with extra_blocks="
-            f"LastLevelP6P7({source}, 256) under its RetinaNet"
-        )
-    if config["MODEL.ANCHOR_GENERATOR.CELL_ANCHORS"] != CELL_ANCHORS:
-        notes.append("torchvision rounds anchors to whole pixels: boxes move by up to half a pixel")
-    return notes

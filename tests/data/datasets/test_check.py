@@ -132,7 +132,7 @@ def test_other_architectures_have_their_own_keys():
     add_dataset("pets_train")
     with pytest.raises(ValueError, match="NUM_CLASSES is 80"):
         check_num_classes(make_cfg(test=(), num_classes=80))
-    check_num_classes(make_cfg(test=(), num_classes=80, arch="GeneralizedRCNN"))
+    check_num_classes(make_cfg(test=(), num_classes=80, arch="ProposalNetwork"))
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_train_and_test_must_have_the_same_classes(classes, words):
     add_dataset("pets_train")
     add_dataset("pets_val", classes)
     with pytest.raises(ValueError, match=f"'pets_train' and 'pets_val'.*{words}"):
-        check_num_classes(make_cfg(arch="GeneralizedRCNN"))
+        check_num_classes(make_cfg(arch="ProposalNetwork"))
 
 
 def test_test_datasets_are_checked_without_training_datasets():
@@ -205,9 +205,9 @@ def test_ids_are_checked_without_class_names_too():
 def test_other_architectures_are_checked_against_the_class_names():
     add_dataset("pets_train", dicts=[record(3)])
     with pytest.raises(ValueError, match="category_id is 3"):
-        check_datasets(make_cfg(test=(), num_classes=80, arch="GeneralizedRCNN"))
+        check_datasets(make_cfg(test=(), num_classes=80, arch="ProposalNetwork"))
     add_dataset("bare", classes=None, dicts=[record(3)])
-    check_datasets(make_cfg(train=("bare",), test=(), arch="GeneralizedRCNN"))
+    check_datasets(make_cfg(train=("bare",), test=(), arch="ProposalNetwork"))
 
 
 def test_test_datasets_are_not_loaded_where_a_json_holds_them(tmp_path):

@@ -8,7 +8,7 @@ import torch
 from detectron2.modeling import build_model
 from torch import nn
 
-from retinanet_ext import validate_cfg
+from retinanet_ext import ConfigError, get_cfg, load_config_file, validate_cfg
 from retinanet_ext.engine.optim.freeze import freezable_parts, freeze
 from retinanet_ext.engine.trainer import RetinaNetTrainer
 
@@ -136,3 +136,17 @@ def test_nothing_is_frozen_by_default(cfg):
     model = build_model(cfg)
     freeze(model, cfg.MODEL.RETINANET.FREEZE)
     assert all(p.requires_grad for p in model.parameters())
+
+
+def test_a_model_without_a_head_is_frozen_by_the_names_of_its_parts():
+    cfg = get_cfg()
+    load_config_file(cfg, "configs/quickstart_faster_rcnn.yaml")
+    cfg.MODEL.DEVICE = "cpu"
+    model = build_model(cfg)
+    freeze(model, ["backbone", "roi_heads.box_head"])
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained and not any(x.startswith("backbone.bottom_up") for x in trained)
+    assert not any(x.startswith("roi_heads.box_head") for x in trained)
+    assert any(x.startswith("roi_heads.box_predictor") for x in trained)
+    with pytest.raises(ConfigError, match=r"'heads'.*roi_heads"):
+        freeze(model, ["heads"])

@@ -17,7 +17,7 @@ NAMES += ["caf\u00e9 \U0001f431"]
 
 def rows(names=NAMES) -> list[ClassRow]:
     return [
-        ClassRow(name, NAN, 50, 40, 10 * k, 7, 1 / (3 + 1e4 * k), 1 / 3, NAN, 0.5)
+        ClassRow(name, NAN, 50, 40, 60, 10 * k, 7, 1 / (3 + 1e4 * k), 1 / 3, NAN, 0.5)
         for k, name in enumerate(names)
     ]
 

@@ -16,6 +16,9 @@ from torchvision.ops import box_iou
 from retinanet_ext.inference.build import build_detector, describe_detector
 from retinanet_ext.inference.detector import PlainDetector
 from retinanet_ext.inference.pooled.detector import PooledDetector
+from retinanet_ext.inference.pooled.found import Found
+from retinanet_ext.inference.pooled.merge import Merger
+from retinanet_ext.inference.pooled.tiles import Tile
 from retinanet_ext.inference.pooled.views import views_of
 from tests.helpers.parity import assert_same_boxes, spread_predictions
 from tests.helpers.tiny import tiny_cfg
@@ -247,3 +250,29 @@ def test_what_the_network_computes_is_told(model):
         "tiles of 96 x 96 px that overlap by 38 x 38 px and the whole picture, 4 views of each; a "
         "picture of 384 x 384 px goes through the network 148 times"
     )
+
+
+def found_in(view: int, boxes: list[list[float]], scores: list[float]) -> Found:
+    candidates = Instances(
+        (100, 100),
+        pred_boxes=Boxes(torch.tensor(boxes)),
+        scores=torch.tensor(scores),
+        pred_classes=torch.zeros(len(boxes), dtype=torch.int64),
+    )
+    return Found.of(candidates, 0.5, False, Tile(0, 0, 100, 100), -1, view, 1.0)
+
+
+@pytest.mark.parametrize("kind", ["nms", "soft"])
+def test_boxes_of_an_object_in_several_views_are_averaged_by_score(model, kind):
+    decoder = copy.copy(model.decoder)
+    decoder.nms_thresh = 0.5
+    first = found_in(0, [[10, 10, 50, 50], [10, 10, 50, 46], [60, 60, 90, 90]], [0.6, 0.5, 0.4])
+    second = found_in(1, [[12, 10, 52, 50], [62, 60, 70, 90]], [0.3, 0.2])
+    merged = Merger(decoder, kind, 0.5, 2, average=0.8)([first, second])
+    top = merged.pred_boxes.tensor[merged.scores.argmax()]
+    # Of the first view's worse guess nothing is seen; the other object is seen once at its place.
+    torch.testing.assert_close(top, torch.tensor([10 + 2 / 3, 10, 50 + 2 / 3, 50]))
+    assert [60, 60, 90, 90] in merged.pred_boxes.tensor.tolist()
+    plain = Merger(decoder, kind, 0.5, 2)([first, second])
+    assert plain.scores.tolist() == merged.scores.tolist()
+    assert [10, 10, 50, 50] in plain.pred_boxes.tensor.tolist()

@@ -11,12 +11,12 @@ from torchvision.models.detection import retinanet_resnet50_fpn, retinanet_resne
 
 from retinanet_ext.errors import InputError
 from retinanet_ext.weights.convert.common import Converted
+from retinanet_ext.weights.convert.into_torchvision import to_torchvision
 from retinanet_ext.weights.convert.torchvision import (
     COCO_IDS,
     COCO_NAMES,
     ORDER,
     from_torchvision,
-    to_torchvision,
 )
 from retinanet_ext.weights.reading import WeightsError
 

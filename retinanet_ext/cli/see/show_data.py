@@ -17,19 +17,19 @@ from detectron2.modeling import build_anchor_generator, build_backbone
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
-from ..config import validate_cfg
-from ..data.augment import build_train_mapper
-from ..data.datasets.by_path import register_extra_datasets
-from ..data.datasets.command_line import NAMES, name_datasets
-from ..data.loading.bad_images import LoadOrFail
-from ..errors import InputError, count
-from ..modeling.assigners.debug import describe_assignment
-from ..registry import ASSIGNER_REGISTRY
-from ..structures import RETINANET_ARCHITECTURES
-from ..visualization.draw_sample import draw_sample
-from ..visualization.palette import DISTINCT
-from ..visualization.sheet import contact_sheet, tile_caption, tile_heights
-from .common import add_training_set, check_registered, config_options, load_cfg, positive_int
+from ...config import validate_cfg
+from ...data.augment import build_train_mapper
+from ...data.datasets.by_path import register_extra_datasets
+from ...data.datasets.command_line import NAMES, name_datasets
+from ...data.loading.bad_images import LoadOrFail
+from ...errors import InputError, count
+from ...modeling.assigners.debug import describe_assignment
+from ...registry import ASSIGNER_REGISTRY
+from ...structures import RETINANET_ARCHITECTURES
+from ...visualization.draw_sample import draw_sample
+from ...visualization.palette import DISTINCT
+from ...visualization.sheet import contact_sheet, tile_caption, tile_heights
+from ..common import add_training_set, check_registered, config_options, load_cfg, positive_int
 from .pictures import check_picture, each_readable, pick_images
 
 __all__ = ["AnchorMaker", "add_parser", "run"]

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from ..data.loading.bad_images import BadImageError
-from ..errors import InputError
-from .outputs import check_writable
+from ...data.loading.bad_images import BadImageError
+from ...errors import InputError
+from ..outputs import check_writable
 
 __all__ = ["check_picture", "each_readable", "pick_images"]
 

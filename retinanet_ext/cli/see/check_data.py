@@ -13,11 +13,11 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.layers import ShapeSpec
 
-from ..anchor_tools.levels import anchor_levels, levels_of
-from ..boxes import AnchorLevel
-from ..data.datasets.command_line import has_own_val, split_flag
-from ..data.datasets.entries import extra_entries
-from ..data.doctor import (
+from ...anchor_tools.levels import anchor_levels, levels_of
+from ...boxes import AnchorLevel
+from ...data.datasets.command_line import has_own_val, split_flag
+from ...data.datasets.entries import extra_entries
+from ...data.doctor import (
     DatasetTable,
     InputSize,
     LoadedTable,
@@ -32,11 +32,11 @@ from ..data.doctor import (
     why_refused,
     write_json,
 )
-from ..data.formats.places import tail
-from ..data.formats.plain_text import read_json
-from ..errors import ExistsError, InputError
-from .common import config_options, load_cfg
-from .outputs import check_free, check_writable
+from ...data.formats.places import tail
+from ...data.formats.plain_text import read_json
+from ...errors import ExistsError, InputError
+from ..common import config_options, load_cfg
+from ..outputs import check_free, check_writable
 
 __all__ = ["add_parser", "run"]
 

@@ -13,15 +13,15 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from PIL import Image
 
-from ..config import validate_cfg
-from ..data.datasets.by_path import register_extra_datasets
-from ..errors import InputError, MissingFileError, count
-from ..inference import Prediction, Predictor
-from ..inference.class_names import class_names_of
-from ..structures import RETINANET_ARCHITECTURES
-from ..visualization.sheet import contact_sheet, tile_caption, tile_heights
-from .common import check_registered, config_options, load_cfg, positive_int, share
-from .options.given_images import list_images
+from ...config import validate_cfg
+from ...data.datasets.by_path import register_extra_datasets
+from ...errors import InputError, MissingFileError, count
+from ...inference import Prediction, Predictor
+from ...inference.class_names import class_names_of
+from ...structures import detection_node, detection_section
+from ...visualization.sheet import contact_sheet, tile_caption, tile_heights
+from ..common import check_registered, config_options, load_cfg, positive_int, share
+from ..options.given_images import list_images
 from .pictures import check_picture, each_readable, pick_images
 
 __all__ = ["add_parser", "run"]
@@ -100,9 +100,9 @@ def _load_cfg(args: argparse.Namespace) -> CfgNode:
             f"model_final.pth to its OUTPUT_DIR, here '{cfg.OUTPUT_DIR}'"
         )
     cfg.MODEL.WEIGHTS = args.weights
-    cfg.MODEL.RETINANET.SCORE_THRESH_TEST = min(
-        cfg.MODEL.RETINANET.SCORE_THRESH_TEST, args.score_thresh, LOWEST_SCORE
-    )
+    node = detection_node(cfg)
+    if node is not None:
+        node.SCORE_THRESH_TEST = min(node.SCORE_THRESH_TEST, args.score_thresh, LOWEST_SCORE)
     validate_cfg(cfg)
     return cfg
 
@@ -120,11 +120,11 @@ def _load_dataset(cfg: CfgNode, name: str) -> tuple[list[dict], list[str]]:
 
 
 def _check_classes(cfg: CfgNode, dataset: str, class_names: list[str]) -> None:
-    num_classes = cfg.MODEL.RETINANET.NUM_CLASSES
-    if cfg.MODEL.META_ARCHITECTURE in RETINANET_ARCHITECTURES and num_classes != len(class_names):
+    node = detection_node(cfg)
+    if node is not None and len(class_names) != node.NUM_CLASSES:
         raise InputError(
-            f"MODEL.RETINANET.NUM_CLASSES is {num_classes} but dataset '{dataset}' has "
-            f"{count(len(class_names), 'class', 'classes')}; take the dataset the model was "
+            f"{detection_section(cfg)}.NUM_CLASSES is {node.NUM_CLASSES} but dataset '{dataset}' "
+            f"has {count(len(class_names), 'class', 'classes')}; take the dataset the model was "
             "trained for, or its config"
         )
 

@@ -1,0 +1,1 @@
+"""Proposal generators for two-stage detectors."""

@@ -1,0 +1,1 @@
+"""The content of a report: everything that is computed before the page is written."""

@@ -1,0 +1,1 @@
+"""From the content of a report to one html file."""
