@@ -134,7 +134,7 @@ def test_the_three_commands_need_no_config(folder):
     assert "Nothing found." in run("Check")
     trained = run("Train")
     assert "validation: cells/val.json, 2 pictures" in trained
-    assert "yours: SOLVER.IMS_PER_BATCH 2" in trained
+    assert re.search(r"^batch +SOLVER.IMS_PER_BATCH 2.* yours$", trained, re.MULTILINE)
     assert (folder / "output" / "cells" / "recipe.yaml").is_file()
     (line,) = [x for x in trained.splitlines() if x.startswith("use it: ")]
     (words,) = COMMANDS["Use"]
