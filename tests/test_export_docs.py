@@ -15,7 +15,7 @@ from PIL import Image
 
 from retinanet_ext.cli import _build_parser, main
 from retinanet_ext.export.folder import GOLDEN, PARITY, STANDALONE
-from retinanet_ext.export.module import HEADS
+from retinanet_ext.export.graph.module import HEADS
 from retinanet_ext.inference.exported.sidecar import NAME, SUFFIXES
 from tests.helpers.exported import require_onnx
 from tests.helpers.predicting import write_photos

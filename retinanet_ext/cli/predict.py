@@ -144,8 +144,8 @@ def _model_and_sources(args: argparse.Namespace) -> tuple[str, list[str]]:
     model = words[0]
     if os.path.isfile(model) and not is_export(model):
         raise InputError(
-            f"MODEL is '{model}', a file; give the OUTPUT_DIR of a training, an exported file, or "
-            "--config-file and --weights"
+            f"MODEL is '{model}', a file; give the OUTPUT_DIR of a training, or an exported file, "
+            "or --config-file and --weights"
         )
     return model, words[1:]
 

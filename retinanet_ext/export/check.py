@@ -10,7 +10,7 @@ from detectron2.modeling.box_regression import Box2BoxTransform
 from ..errors import InputError
 from ..modeling import RetinaNetExt
 from ..modeling.postprocess.decode import DenseDecoder
-from .nms import MOST_GROUPS
+from .graph.nms import MOST_GROUPS
 from .options import ExportOptions
 
 __all__ = ["check_config", "check_model"]
@@ -63,6 +63,11 @@ def check_model(model: Any) -> None:
     if type(coder) is not Box2BoxTransform:
         raise InputError(
             f"MODEL.RETINANET.BOX_CODER gives {type(coder).__name__}, and only deltas are exported"
+        )
+    if model.decoder.clip_before_nms:
+        raise InputError(
+            "MODEL.RETINANET.CLIP_BEFORE_NMS is True, which the exported file does not know; pass "
+            "--opts MODEL.RETINANET.CLIP_BEFORE_NMS False"
         )
     if model.decoder.candidates_by != "class":
         raise InputError(

@@ -16,9 +16,17 @@ from ..files import dump_json, write_text
 from ..inference.exported import standalone
 from ..inference.exported.sidecar import FORMAT, NAME, SUFFIXES, VERSION, file_digest
 from .files import InputShape
-from .module import ExportableRetinaNet
+from .graph.module import ExportableRetinaNet
 
-__all__ = ["GOLDEN", "PARITY", "make_folder", "make_meta", "write_meta", "write_standalone"]
+__all__ = [
+    "GOLDEN",
+    "PARITY",
+    "make_folder",
+    "make_meta",
+    "weights_size",
+    "write_meta",
+    "write_standalone",
+]
 
 PARITY, GOLDEN = "parity.json", "golden.npz"
 STANDALONE = ("preprocess.py", "decode.py", "run_onnxruntime.py")
@@ -141,6 +149,11 @@ def write_meta(folder: str, meta: dict[str, Any]) -> None:
     path = os.path.join(folder, meta["model"]["file"])
     whole = {**meta, "model": {**meta["model"], "sha256": file_digest(path)}}
     write_text(os.path.join(folder, NAME), dump_json(whole, indent=1) + "\n")
+
+
+def weights_size(path: str) -> int:
+    """Bytes of an exported file; of OpenVINO's two, of the one with the weights."""
+    return os.path.getsize(path.removesuffix(".xml") + ".bin" if path.endswith(".xml") else path)
 
 
 def write_standalone(folder: str, format: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +15,8 @@ from ..inference import Predictor
 from ..inference.exported import Sidecar, cfg_of_export
 from ..inference.exported.model import build_exported
 from ..inference.exported.sidecar import digest_of
-from .files import sign_onnx
-from .folder import write_meta
+from .files import sign_onnx, to_openvino
+from .folder import weights_size, write_meta
 from .options import ExportOptions
 from .quantize import METHODS, check_calibration, needs_seven_bits, quantize_onnx
 from .verify import Check
@@ -33,8 +35,10 @@ Measure = Callable[[nn.Module], float]
 
 def check_int8(options: ExportOptions, measure: Measure | None) -> None:
     """Raise InputError for options that do not go with ``--precision int8``."""
-    if options.format != "onnx":
-        raise InputError(f"--precision int8 is made for --format onnx, not for {options.format}")
+    if options.format not in ("onnx", "openvino"):
+        raise InputError(
+            f"--precision int8 is made for --format onnx and openvino, not for {options.format}"
+        )
     if options.head != "raw":
         raise InputError(
             f"--precision int8 goes with --head raw: boxes and scores of 8 bits, as of "
@@ -69,27 +73,27 @@ def make_int8(
     """
     folder = options.output
     path = Sidecar.read(folder).path
-    float32 = f"{path}.float32"
-    os.replace(path, float32)
+    source, size = f"{path}.onnx", weights_size(path)
+    if options.format == "onnx":
+        os.replace(path, source)
     before = 0.0 if measure is None else measure(predictor.model)
     tried: list[tuple[float, str]] = []
-    try:
-        for method in METHODS:
-            _make(meta, folder, float32, path, options, method)
-            if measure is None:
-                return []
-            after = measure(build_exported(cfg_of_export(folder)).eval())
-            say(f"AP {before:.2f} in float32, {after:.2f} in int8 ({method})")
-            tried.append((before - after, method))
-            if before - after <= WELL_ENOUGH:
-                break
-        drop, method = min(tried)
-        if method != tried[-1][1]:
-            _make(meta, folder, float32, path, options, method)
-    finally:
-        size = os.path.getsize(float32)
-        os.remove(float32)
-    say(f"{path}: {os.path.getsize(path) / 1e6:.1f} MB, {os.path.getsize(path) / size:.2f} times")
+    for method in METHODS:
+        _make(meta, folder, source, path, options, method)
+        if measure is None:
+            break
+        after = measure(build_exported(cfg_of_export(folder)).eval())
+        say(f"AP {before:.2f} in float32, {after:.2f} in int8 ({method})")
+        tried.append((before - after, method))
+        if before - after <= WELL_ENOUGH:
+            break
+    if tried and min(tried) != tried[-1]:
+        _make(meta, folder, source, path, options, min(tried)[1])
+    smaller = weights_size(path)
+    say(f"{path}: {smaller / 1e6:.1f} MB, {smaller / size:.2f} of that of float32")
+    if not tried:
+        return []
+    drop, method = min(tried)
     detail = f"{before:.2f} in float32, {before - drop:.2f} in int8, by {method}"
     return [Check("AP", LARGEST_DROP, drop, detail)]
 
@@ -97,19 +101,25 @@ def make_int8(
 def _make(
     meta: dict[str, Any],
     folder: str,
-    float32: str,
+    source: str,
     path: str,
     options: ExportOptions,
     method: str,
 ) -> None:
-    kept = quantize_onnx(float32, path, options.calibrate, meta, method)
-    meta["model"]["precision"] = "int8"
-    meta["model"]["quantized"] = {
-        "by": "onnxruntime.quantization, QDQ, per channel",
-        "pictures": len(options.calibrate),
-        "range": method,
-        "seven_bits": needs_seven_bits(),
-        "in_float32": kept,
-    }
-    sign_onnx(path, digest_of(meta))
+    with tempfile.TemporaryDirectory() as scratch:
+        quantized = os.path.join(scratch, "model.onnx")
+        kept = quantize_onnx(source, quantized, options.calibrate, meta, method)
+        meta["model"]["precision"] = "int8"
+        meta["model"]["quantized"] = {
+            "by": "onnxruntime.quantization, QDQ, per channel",
+            "pictures": len(options.calibrate),
+            "range": method,
+            "seven_bits": needs_seven_bits(),
+            "in_float32": kept,
+        }
+        if options.format == "openvino":
+            to_openvino(quantized, path, digest_of(meta))
+        else:
+            sign_onnx(quantized, digest_of(meta))
+            shutil.move(quantized, path)
     write_meta(folder, meta)

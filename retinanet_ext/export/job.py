@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 from detectron2.config import CfgNode
-from PIL import Image
 
-from ..errors import InputError
+from ..inference import Predictor
 from ..inference.exported.engines import require
 from ..inference.exported.sidecar import SUFFIXES, digest_of
 from .check import check_config, check_model
 from .files import InputShape, write_file
-from .folder import make_folder, make_meta, write_meta, write_standalone
+from .folder import make_folder, make_meta, weights_size, write_meta, write_standalone
+from .graph.module import ExportableRetinaNet
 from .int8 import Measure, check_int8, make_int8
-from .module import ExportableRetinaNet
 from .options import ExportOptions, check_options
+from .pictures import enough_pictures
 from .reference import plain_predictor
 from .verify import Check, reject, renew_golden, verify, write_parity
 
 __all__ = ["export"]
-
-FEWEST_PICTURES = 3
 
 
 def export(
@@ -54,6 +52,7 @@ def export(
     check_config(cfg, options)
     if options.precision == "int8":
         check_int8(options, measure)
+        require("onnxruntime", "onnx")
     for package, extra in NEEDS[options.format]:
         require(package, extra)
     predictor = plain_predictor(cfg)
@@ -71,20 +70,41 @@ def export(
         **({"opset": options.opset} if options.format == "onnx" else {}),
     }
     meta = make_meta(module, model, predictor.cfg, predictor.class_names, shape, of_model)
-    start, path = time.perf_counter(), os.path.join(options.output, file)
-    write_file(
-        module, path, options.format, shape, digest_of(meta), options.opset, options.exporter
-    )
-    write_meta(options.output, meta)
-    write_standalone(options.output, options.format)
-    size = os.path.getsize(path) / 1e6
-    say(f"{path}: {size:.1f} MB, written in {time.perf_counter() - start:.0f} s")
+    path = os.path.join(options.output, file)
+    try:
+        start = time.perf_counter()
+        write_file(
+            module, path, options.format, shape, digest_of(meta), options.opset, options.exporter
+        )
+        write_meta(options.output, meta)
+        write_standalone(options.output, options.format)
+        size = weights_size(path) / 1e6
+        say(f"{path}: {size:.1f} MB, written in {time.perf_counter() - start:.0f} s")
+        return _verified(meta, options, predictor, say, measure)
+    finally:
+        with contextlib.suppress(FileNotFoundError):  # what another format was made of
+            os.remove(f"{path}.onnx")
+
+
+def _verified(
+    meta: dict[str, Any],
+    options: ExportOptions,
+    predictor: Predictor,
+    say: Callable[[str], None],
+    measure: Measure | None,
+) -> list[Check]:
+    """Compare the file with PyTorch, make it one of 8 bits if that is wanted, or reject it."""
     with tempfile.TemporaryDirectory() as scratch:
-        pictures = _pictures(options.pictures, scratch)
+        pictures = enough_pictures(options.pictures, scratch)
         checks = verify(options.output, predictor, pictures)
     if not all(x.passed for x in checks):
         reject(options.output, checks)
     say(_summary(checks))
+    if options.head != "raw" and not any(x.boxes for x in checks):
+        say(
+            "nothing was found in these pictures, so no box was compared; pass --verify with "
+            "pictures of objects"
+        )
     if options.precision != "int8":
         return checks
     of_ap = make_int8(meta, options, predictor, measure, say)
@@ -129,21 +149,6 @@ def _shape(
             f"they fit into {height} x {width} px: expect another AP"
         )
     return InputShape(channels, options.batch, height, width)
-
-
-def _pictures(given: Sequence[str], scratch: str) -> list[str]:
-    """The given files, and made-up ones until there are enough."""
-    missing = [x for x in given if not os.path.isfile(x)]
-    if missing:
-        raise InputError(f"--verify names '{missing[0]}', and there is no such file")
-    paths, random = list(given), np.random.default_rng(0)
-    for i in range(FEWEST_PICTURES - len(paths)):
-        coarse = random.integers(0, 256, (9, 12, 3), dtype=np.uint8)
-        size = ((480, 360), (300, 400), (410, 410))[i]
-        picture = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
-        paths.append(os.path.join(scratch, f"made_up_{i}.png"))
-        picture.save(paths[-1])
-    return paths
 
 
 def _summary(checks: Sequence[Check]) -> str:

@@ -21,6 +21,7 @@ import numpy as np
 from ..errors import InputError
 from ..inference.exported.engines import require
 from ..inference.exported.standalone import preprocess
+from .pictures import read
 
 __all__ = ["FEWEST_PICTURES", "METHODS", "check_calibration", "needs_seven_bits", "quantize_onnx"]
 
@@ -109,7 +110,7 @@ class _Reader:
     @staticmethod
     def _all(pictures: Sequence[str], meta: Mapping[str, Any]) -> Iterator[dict[str, np.ndarray]]:
         for path in pictures:
-            small = preprocess.resize(preprocess.read(path, meta), meta)
+            small = preprocess.resize(read(path, meta), meta)
             count = meta["input"]["batch"] or 1
             yield {meta["input"]["name"]: preprocess.batch([small] * count, meta)}
 

@@ -15,12 +15,13 @@ import numpy as np
 
 from ..errors import UserError
 from ..files import dump_json, write_text
-from ..inference import Predictor
+from ..inference import Picture, Predictor
 from ..inference.exported import Sidecar
 from ..inference.exported.engines import Engine, open_engine
 from ..inference.exported.standalone import preprocess
 from .compare import PIXELS, SCORE, compare_sets
 from .folder import GOLDEN, PARITY
+from .pictures import read
 from .reference import Reference, instances_of
 
 __all__ = ["Check", "ExportRejected", "reject", "renew_golden", "verify", "write_parity"]
@@ -45,13 +46,15 @@ class Check:
     Attributes:
         what: was compared.
         limit, value: the largest difference that is allowed, and the one that was found.
-        detail: sizes and counts.
+        detail: of what.
+        boxes: that were looked at, of both sides.
     """
 
     what: str
     limit: float
     value: float
     detail: str = ""
+    boxes: int = 0
 
     @property
     def passed(self) -> bool:
@@ -77,8 +80,7 @@ def verify(folder: str, predictor: Predictor, pictures: Sequence[str]) -> list[C
     checks += [
         check for images in inputs for check in _output_checks(sidecar, engine, reference, images)
     ]
-    meta_input = sidecar.meta["input"]
-    if meta_input["height"] is None and meta_input["width"] is None:
+    if sidecar.meta["input"]["height"] is None:  # else pictures are of other sizes
         checks += _detection_checks(folder, predictor, pictures)
     _write_golden(folder, engine, min(inputs, key=lambda x: x.size))
     write_parity(folder, engine.name, pictures, checks)
@@ -111,9 +113,9 @@ def _sidecar_checks(
     names_differ = sum(a != b for a, b in zip(meta["classes"], predictor.class_names, strict=False))
     names_differ += abs(len(meta["classes"]) - len(predictor.class_names))
     yield Check("class names in model.json", 0, names_differ)
-    fixed = meta["input"]["height"] is not None and meta["input"]["width"] is not None
+    fixed = meta["input"]["height"] is not None
     for path in pictures:
-        ours = preprocess.resize(preprocess.read(path, meta), meta)
+        ours = preprocess.resize(read(path, meta), meta)
         if not fixed:  # else pictures are made small enough for the file
             theirs = _prepared(predictor, path)
             apart = _difference(ours, theirs)
@@ -137,8 +139,6 @@ def _difference(got: np.ndarray, expected: np.ndarray) -> float:
 
 def _prepared(predictor: Predictor, path: str) -> np.ndarray:
     """The detector's own input of a file, (H, W, C) uint8."""
-    from ..inference import Picture
-
     detector: Any = predictor.detector
     pixels = predictor.read(Picture(path))
     return detector.prepare(pixels)["image"].numpy().transpose(1, 2, 0)
@@ -147,11 +147,10 @@ def _prepared(predictor: Predictor, path: str) -> np.ndarray:
 def _inputs(sidecar: Sidecar, pictures: Sequence[str]) -> Iterable[np.ndarray]:
     """Batches of pictures at several sizes; of one where the file takes no other."""
     meta = sidecar.meta
-    fixed = meta["input"]["height"] is not None and meta["input"]["width"] is not None
-    read = [preprocess.read(path, meta) for path in pictures]
+    read_ones = [read(path, meta) for path in pictures]
     for i, scale in enumerate(SCALES):
         resized = []
-        for pixels in read:
+        for pixels in read_ones:
             height, width = preprocess.resized_size(pixels.shape[0], pixels.shape[1], meta)
             sides = [max(1, round(side * scale)) for side in (height, width)]
             own = {
@@ -163,8 +162,6 @@ def _inputs(sidecar: Sidecar, pictures: Sequence[str]) -> Iterable[np.ndarray]:
         for size in [meta["input"]["batch"]] if meta["input"]["batch"] else BATCHES:
             several = [resized[(i + j) % len(resized)] for j in range(size)]
             yield preprocess.batch([one] if size == 1 else several, meta)
-        if fixed and not i:
-            continue
 
 
 def _output_checks(
@@ -218,8 +215,8 @@ def _set_checks(
     what: str, expected: Any, got: Any, where: str, edge: float, most: int
 ) -> Iterable[Check]:
     found = compare_sets(expected, got, edge, most)
-    detail = f"{where}, {found.count} boxes of both sides"
-    yield Check(f"{what} without a counterpart", found.allowed, found.missing, detail)
+    missing = f"{what} without a counterpart"
+    yield Check(missing, found.allowed, found.missing, where, found.count)
     yield Check(f"boxes of {what} in px", PIXELS, found.pixels, where)
     yield Check(f"scores of {what}", SCORE, found.score, where)
 

@@ -175,7 +175,7 @@ class RawHeads:
         finite = (chosen.isfinite().all(dim=1) & found.scores.isfinite()).nonzero().flatten()
         candidates = Instances(
             size,
-            pred_boxes=Boxes(chosen[finite]),
+            pred_boxes=Boxes(decoder.clipped(chosen[finite], size)),
             scores=found.scores[finite],
             pred_classes=found.classes[finite],
         )

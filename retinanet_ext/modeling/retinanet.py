@@ -27,13 +27,14 @@ from ..registry import ASSIGNER_REGISTRY, CLS_LOSS_REGISTRY, register_once, requ
 from ..structures import DenseTargets, HeadOutputs
 from .assigners.ignore_regions import ignore_anchors
 from .check_config import check_retinanet
-from .coders import num_box_outputs, strides_of_anchors
+from .coders import num_box_outputs
 from .criteria.box import build_box_loss
 from .criteria.normalizer import LossNormalizer, build_loss_normalizer
 from .criteria.quality_branch import check_named_quality
 from .detectron2_arguments import complete_parts
 from .detectron2_names import Detectron2Names, check_targets, refuse_instances
 from .heads.build import build_dense_head
+from .inference_steps import InferenceSteps
 from .input_check import check_training_inputs
 from .loss_terms import Positives, box_term, classification_term, named_terms, quality_term
 from .postprocess.decode import DenseDecoder
@@ -44,7 +45,7 @@ from .visualize import visualize_periodically
 
 
 @register_once(META_ARCH_REGISTRY)
-class RetinaNetExt(Detectron2Names, DenseDetector):
+class RetinaNetExt(InferenceSteps, Detectron2Names, DenseDetector):
     """RetinaNet whose parts come from registries; takes and gives what Detectron2's RetinaNet does.
 
     Parameter names, losses and detections equal Detectron2's for the same config and weights. The
@@ -271,55 +272,3 @@ class RetinaNetExt(Detectron2Names, DenseDetector):
             )
         losses |= named_terms(self.head, outputs, targets, anchors)
         return {name: loss / normalizer for name, loss in losses.items()}
-
-    def forward_inference(
-        self,
-        images: ImageList,
-        features: list[Tensor],
-        predictions: HeadOutputs | tuple[list[Tensor], list[Tensor]],
-    ) -> list[Instances]:
-        """Detections of N images in pixels of the network's input."""
-        anchors = self.anchor_generator(features)
-        with self._float32():
-            outputs, strides = self._checked(predictions), self._strides(anchors)
-            return self.decoder(anchors, outputs, images.image_sizes, **strides)
-
-    def _strides(self, anchors: list[Boxes]) -> dict[str, Tensor]:
-        """``strides`` (R,) of the anchors, or nothing where the box coder needs none."""
-        coder = getattr(self.decoder, "box2box_transform", None)  # a decoder of one's own may not
-        strides = strides_of_anchors(coder, anchors, self.anchor_generator)
-        return {} if strides is None else {"strides": strides}
-
-    @torch.no_grad()
-    def candidates(self, batched_inputs: list[dict[str, Any]]) -> list[Instances]:
-        """What :meth:`forward` chooses its detections from, before NMS, of N images.
-
-        For detections out of several views of one image, which are suppressed together.
-
-        Args:
-            batched_inputs: as of :meth:`forward`; ``height`` and ``width`` are not read.
-
-        Returns:
-            N Instances in pixels of the network's input, see :meth:`DenseDecoder.candidates`.
-        """
-        images, anchors, outputs = self.raw_outputs(batched_inputs)
-        with self._float32():
-            sizes = images.image_sizes
-            return self.decoder.candidates(anchors, outputs, sizes, **self._strides(anchors))
-
-    @torch.no_grad()
-    def raw_outputs(
-        self, batched_inputs: list[dict[str, Any]]
-    ) -> tuple[ImageList, list[Boxes], HeadOutputs]:
-        """What :meth:`forward_inference` makes detections of: images, anchors, the head's outputs.
-
-        Args:
-            batched_inputs: as of :meth:`candidates`.
-        """
-        self.speedups.begin_step()
-        with self.speedups.precision(self.device):
-            images = self.preprocess_image(batched_inputs)
-            maps = self.backbone(images.tensor)
-            features = [maps[name] for name in self.head_in_features]
-            outputs = self._checked(self.head(features))
-        return images, self.anchor_generator(features), outputs

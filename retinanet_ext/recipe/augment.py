@@ -31,7 +31,12 @@ MEANINGS = {
 
 
 def why_no_flip(class_names: Sequence[str]) -> str:
-    """Why a mirrored picture may show another class, or none; "" where nothing says so."""
+    """Why a mirrored picture may show another class, or none; "" where nothing says so.
+
+    Of a single class, no other can be shown.
+    """
+    if len(class_names) == 1:
+        return ""
     words = [re.sub(r"[\W_]+", " ", re.sub(r"([a-z])([A-Z])", r"\1 \2", x)) for x in class_names]
     for meaning, pattern in MEANINGS.items():
         for name, word in zip(class_names, words, strict=True):

@@ -11,7 +11,7 @@ import torch
 from detectron2.config import CfgNode
 
 from ..config import validate_cfg
-from ..errors import InputError
+from ..errors import InputError, count
 from .anchors import choose_anchors
 from .augment import choose_augmentation, choose_flips
 from .choice import Choice
@@ -195,11 +195,11 @@ def _take_plan(draft: Draft, data: DataFacts, plan: Plan, reason: str) -> None:
     epochs = plan.iterations * batch / data.images
     keys = plan.keys()
     evaluations = {"TEST.EVAL_PERIOD": keys.pop("TEST.EVAL_PERIOD")}
-    value = f"{plan.iterations} iterations, {epochs:.1f} epochs of {data.images} pictures"
+    value = f"{count(plan.iterations, 'iteration')}, {epochs:.1f} times {data.images} pictures"
     draft.take(Choice("length", value, reason, keys))
     if data.val_images:
-        times = f"{plan.evaluations} times, each {plan.period} iterations"
-        reason = f"{data.val_images} pictures"
+        times = f"{count(plan.evaluations, 'time')}, each {count(plan.period, 'iteration')}"
+        reason = count(data.val_images, "picture")
         draft.take(Choice("evaluation", times, reason, evaluations))
     else:
         reason = "there is no picture to validate on"

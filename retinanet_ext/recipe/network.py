@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..errors import count
 from .choice import Choice
 from .facts import COCO_NAME, COCO_WEIGHTS, IMAGENET_WEIGHTS, Machine
 
@@ -115,14 +116,14 @@ def batch_norm(backbone: str, weights: str, per_device: int) -> Choice:
     lite = "efficientnet_lite" in backbone
     norm = "MODEL.EFFICIENTNET_LITE.NORM" if lite else "MODEL.RESNETS.NORM"
     freeze = "MODEL.BACKBONE.FREEZE_AT"
+    at_once = count(per_device, "picture") + " at once"
     if not weights and per_device < 4:
-        reason = f"random weights, and {per_device} pictures are too few for statistics"
+        reason = f"random weights, and {at_once} is too little for statistics"
         return Choice("norm", "group norm, learned", reason, {norm: "GN", freeze: 0})
     if not weights:
-        reason = f"random weights, {per_device} pictures at once"
+        reason = f"random weights, {at_once}"
         return Choice("norm", "batch norm, learned", reason, {norm: "BN", freeze: 0})
     if per_device < 16:
-        reason = f"pretrained weights, and {per_device} pictures are few for statistics"
+        reason = f"pretrained weights, and {at_once} is little for statistics"
         return Choice("norm", "batch norm, frozen", reason, {norm: "FrozenBN", freeze: 2})
-    reason = f"{per_device} pictures at once"
-    return Choice("norm", "batch norm, learned", reason, {norm: "BN", freeze: 2})
+    return Choice("norm", "batch norm, learned", at_once, {norm: "BN", freeze: 2})

@@ -24,6 +24,7 @@ from tests.helpers.tiny import CLASSES, write_config
 pytestmark = pytest.mark.usefixtures("clean_catalogs")
 
 QUICK = ("--exporter", "torchscript")
+ALONE = ("DATALOADER.NUM_WORKERS", "0")
 
 
 def export(*words: object, expected: int = 0) -> None:
@@ -84,6 +85,7 @@ def test_a_file_that_differs_ends_with_1_and_another_name(run, monkeypatch, caps
         (("nowhere",), "'nowhere' is no folder"),
         (("run", "--opset", "11"), "--opset is 11"),
         (("run", "--verify", "no.jpg", "--output", "out"), "--verify names 'no.jpg'"),
+        (("run", "--verify", "run/config.yaml", "--output", "out"), "cannot be read as a picture"),
         (("run", "--opts", "MODEL.RETINANET.NMS_KIND", "soft"), "--head decoded or raw"),
         (("run", "--opts", "INPUT.FORMAT", "YUV-BT.601"), "BGR, RGB, L are exported"),
         (("run", "--output", "run/config.yaml"), "a file; name a folder"),
@@ -116,6 +118,25 @@ def test_missing_packages_are_named_before_anything_is_computed(run, capsys, mon
     export("run", expected=2)
     assert "pip install 'retinanet_ext[onnx]'" in capsys.readouterr().err
     assert not (run / "export").exists()
+
+
+def test_a_comparison_of_no_box_is_no_secret(run, capsys):
+    require_onnx()
+    opts = ["--opts", "MODEL.RETINANET.SCORE_THRESH_TEST", "0.9999"]
+    export("run", *QUICK, "--output", "out", *opts)
+    assert "so no box was compared" in capsys.readouterr().out
+
+
+def test_a_part_without_onnx_is_named(run, capsys, monkeypatch):
+    require_onnx()
+
+    class Odd(job.ExportableRetinaNet):
+        def _padded(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.special.bessel_j0(super()._padded(images))
+
+    monkeypatch.setattr(job, "ExportableRetinaNet", Odd)
+    export("run", *QUICK, "--output", "out", expected=2)
+    assert "PyTorch cannot make ONNX of this model" in capsys.readouterr().err
 
 
 def test_an_old_torch_needs_the_old_exporter(run, capsys, monkeypatch):
@@ -176,10 +197,10 @@ def test_evaluate_gives_the_ap_of_the_run(exports, tiny_root, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     folder = exports.copy(tmp_path, head)
     words = ["--data-root", str(tiny_root)]
-    assert main(["evaluate", "--model", str(folder), *words]) == 0
+    assert main(["evaluate", "--model", str(folder), *words, *ALONE]) == 0
     config = ["--config-file", str(exports.run / "config.yaml")]
     weights = ["MODEL.WEIGHTS", str(exports.run / "model_final.pth"), "OUTPUT_DIR", "of_run"]
-    assert main(["evaluate", *config, *words, *weights]) == 0
+    assert main(["evaluate", *config, *words, *weights, *ALONE]) == 0
     ours, theirs = (
         json.loads((place / "inference" / "coco_instances_results.json").read_text())
         for place in (folder / "evaluation", tmp_path / "of_run")

@@ -168,7 +168,7 @@ def test_the_size_of_batches_may_be_left_open(run, photos):
 def test_what_tiles_do_is_said_and_that_none_was_cut(run, photos, capsys):
     predict(run, "photos", "--tile", "512")
     out, err = capsys.readouterr()
-    assert "tiles of 512 x 512 px" in out and "goes through the network 26 times" in out
+    assert "tiles of 512 x 512 px" in out and "goes through the network 37 times" in out
     assert "no picture was larger" in err
     Image.new("RGB", (300, 200)).save("photos/large.png")
     predict(run, "photos", "--tile", "256", "--overwrite")

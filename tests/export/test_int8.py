@@ -143,7 +143,10 @@ def test_a_drop_of_more_than_two_points_is_refused_unless_forced(exports, calibr
     ("options", "says"),
     [
         ({"head": "nms"}, "goes with --head raw"),
-        ({"format": "torchscript", "head": "raw"}, "--format onnx, not for torchscript"),
+        (
+            {"format": "torchscript", "head": "raw"},
+            "onnx and openvino, not for torchscript",
+        ),
         ({"head": "raw", "calibrate": ["a.png"] * 15}, "gives 15 pictures, and 16 are the fewest"),
         ({"head": "raw", "calibrate": ["a.png"] * 16}, "no test set here"),
     ],

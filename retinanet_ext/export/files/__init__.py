@@ -1,8 +1,8 @@
-"""An :class:`~retinanet_ext.export.module.ExportableRetinaNet` as a file, by format."""
+"""An :class:`~retinanet_ext.export.graph.module.ExportableRetinaNet` as a file, by format."""
 
 from __future__ import annotations
 
 from .shape import InputShape
-from .write import sign_onnx, write_file
+from .write import sign_onnx, to_openvino, write_file
 
-__all__ = ["InputShape", "sign_onnx", "write_file"]
+__all__ = ["InputShape", "sign_onnx", "to_openvino", "write_file"]

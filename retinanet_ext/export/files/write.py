@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -13,13 +12,13 @@ from typing import Any
 import torch
 
 from ...compat import any_size
-from ...errors import InputError
+from ...errors import InputError, one_line
 from ...inference.exported.engines import SIDECAR_KEY, require
-from ..module import ExportableRetinaNet
-from ..nms import nms_by_onnx_node, nms_by_onnx_symbol, nms_by_torchvision, onnx_translations
+from ..graph.module import ExportableRetinaNet
+from ..graph.nms import nms_by_onnx_node, nms_by_onnx_symbol, nms_by_torchvision, onnx_translations
 from .shape import InputShape
 
-__all__ = ["EXPORTERS", "sign_onnx", "write_file"]
+__all__ = ["EXPORTERS", "sign_onnx", "to_openvino", "write_file"]
 
 EXPORTERS = ("dynamo", "torchscript")
 """How PyTorch makes ONNX of a module: from its program, or from a trace of it."""
@@ -38,7 +37,8 @@ def write_file(
 
     Args:
         module: in evaluation mode.
-        path: of the file.
+        path: of the file. For OpenVINO, the ONNX file that it is made of stays beside it, with
+            ``.onnx`` at the end of its name.
         format: one of :data:`~retinanet_ext.inference.exported.sidecar.SUFFIXES`.
         shape: of the input.
         digest: of the ``model.json`` that goes with it; is put into the file.
@@ -56,8 +56,7 @@ def write_file(
             _write_onnx(module, onnx_path, shape, opset, exporter)
             sign_onnx(onnx_path, digest)
             if format == "openvino":
-                _to_openvino(onnx_path, path, digest)
-                os.remove(onnx_path)
+                to_openvino(onnx_path, path, digest)
             return
         module.nms = nms_by_torchvision
         kept = {SIDECAR_KEY: digest}
@@ -88,7 +87,10 @@ def _write_onnx(
         for name in module.output_names:
             last = 3 if module.head == "raw" else 0
             axes[name] = {k: f"{name}_{x}" if k else x for k, x in dynamic.items() if k <= last}
-        torch.onnx.export(module, (shape.tensor(),), path, dynamo=False, dynamic_axes=axes, **names)
+        with _explained(exporter):
+            torch.onnx.export(
+                module, (shape.tensor(),), path, dynamo=False, dynamic_axes=axes, **names
+            )
         return
     require("onnxscript", "onnx")
     if tuple(int(x) for x in torch.__version__.split(".")[:2]) < (2, 6):
@@ -97,18 +99,32 @@ def _write_onnx(
             "--exporter torchscript"
         )
     module.nms = nms_by_onnx_node
-    torch.onnx.export(
-        module,
-        (shape.tensor(),),
-        path,
-        dynamo=True,
-        dynamic_shapes=(shape.axes(torch.export.Dim.DYNAMIC),),
-        external_data=False,  # one file
-        verify=False,  # done by us, at more sizes
-        verbose=False,
-        custom_translation_table=onnx_translations(),
-        **names,
-    )
+    with _explained(exporter):
+        torch.onnx.export(
+            module,
+            (shape.tensor(),),
+            path,
+            dynamo=True,
+            dynamic_shapes=(shape.axes(torch.export.Dim.DYNAMIC),),
+            external_data=False,  # one file
+            verify=False,  # done by us, at more sizes
+            verbose=False,
+            custom_translation_table=onnx_translations(),
+            **names,
+        )
+
+
+@contextlib.contextmanager
+def _explained(exporter: str) -> Iterator[None]:
+    """Turn what PyTorch says of a part that it has no ONNX for into an InputError."""
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError) as error:  # its errors have few names
+        other = next(x for x in EXPORTERS if x != exporter)
+        raise InputError(
+            f"PyTorch cannot make ONNX of this model ({one_line(error)[:200]}); try --exporter "
+            f"{other}, or --format torch-export"
+        ) from error
 
 
 def sign_onnx(path: str, digest: str) -> None:
@@ -143,7 +159,8 @@ def _nodes(model: Any) -> Iterator[Any]:
         yield from function.node
 
 
-def _to_openvino(onnx_path: str, path: str, digest: str) -> None:
+def to_openvino(onnx_path: str, path: str, digest: str) -> None:
+    """Write an ONNX file as OpenVINO's two, signed."""
     openvino = require("openvino", "openvino")
     model = openvino.convert_model(onnx_path)
     model.set_rt_info(digest, SIDECAR_KEY)

@@ -179,7 +179,7 @@ class DenseDecoder:
             return [
                 Instances(
                     size,
-                    pred_boxes=Boxes(self._clipped(boxes[mine], size)),
+                    pred_boxes=Boxes(self.clipped(boxes[mine], size)),
                     scores=scores[mine],
                     pred_classes=found.classes[mine],
                 )
@@ -192,11 +192,11 @@ class DenseDecoder:
         fields = (x[kept].split(sizes) for x in (boxes, scores, found.classes))
         per_image = zip(image_sizes, *fields, strict=True)
         return [
-            Instances(size, pred_boxes=Boxes(self._clipped(b, size)), scores=s, pred_classes=c)
+            Instances(size, pred_boxes=Boxes(self.clipped(b, size)), scores=s, pred_classes=c)
             for size, b, s, c in per_image
         ]
 
-    def _clipped(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    def clipped(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
         """(T, 4) boxes, cut to an image of (height, width) if that is wanted."""
         if not self.clip_before_nms:
             return boxes

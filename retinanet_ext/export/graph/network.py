@@ -10,7 +10,7 @@ from detectron2.layers import Conv2d as NormConv2d
 from detectron2.layers import FrozenBatchNorm2d
 from torch import Tensor, nn
 
-from ..modeling.speedups.settings import FastConv2d, FastNormConv2d
+from ...modeling.speedups.settings import FastConv2d, FastNormConv2d
 
 __all__ = ["plain_copy"]
 

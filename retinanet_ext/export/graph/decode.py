@@ -11,12 +11,13 @@ candidates per level, T = L*k candidates, D detections.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..modeling.postprocess.decode import DenseDecoder
+from ...modeling.postprocess.decode import DenseDecoder
 from .nms import Nms
 
 __all__ = ["StaticDecoder"]
@@ -42,7 +43,7 @@ class StaticDecoder(nn.Module):
             offset: of the first anchor's centre, in strides.
         """
         super().__init__()
-        transform = decoder.box2box_transform
+        transform: Any = decoder.box2box_transform  # Box2BoxTransform: others are refused
         self.num_classes = decoder.num_classes
         self.score_thresh, self.nms_thresh = decoder.score_thresh, decoder.nms_thresh
         self.topk, self.most = decoder.topk_candidates, decoder.max_detections

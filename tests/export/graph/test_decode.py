@@ -10,8 +10,8 @@ from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.structures import Boxes, Instances
 
 from retinanet_ext.export.compare import compare_sets
-from retinanet_ext.export.decode import StaticDecoder
-from retinanet_ext.export.nms import (
+from retinanet_ext.export.graph.decode import StaticDecoder
+from retinanet_ext.export.graph.nms import (
     nms_by_onnx_node,
     nms_by_onnx_symbol,
     nms_by_torchvision,

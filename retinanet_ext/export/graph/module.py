@@ -7,7 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..structures import HeadOutputs
+from ...structures import HeadOutputs
 from .decode import StaticDecoder
 from .network import plain_copy
 from .nms import Nms, nms_by_torchvision

@@ -9,8 +9,8 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from retinanet_ext.export.compare import compare_sets
-from retinanet_ext.export.module import ExportableRetinaNet
-from retinanet_ext.export.network import plain_copy
+from retinanet_ext.export.graph.module import ExportableRetinaNet
+from retinanet_ext.export.graph.network import plain_copy
 from retinanet_ext.export.reference import instances_of
 from retinanet_ext.modeling.speedups.settings import FastConv2d, FastNormConv2d
 from tests.helpers.parity import spread_predictions
