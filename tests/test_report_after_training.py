@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,8 @@ from retinanet_ext.cli import run_report
 from retinanet_ext.data.datasets.register import register_builtin_datasets
 from tests.helpers.reports import Page
 from tests.helpers.tiny import restored_loggers, write_config
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -63,3 +68,15 @@ def test_without_the_key_there_is_none(words, place):
     train_net.run([*words, "TEST.REPORT", "False"])
     assert (place / "coco_instances_results.json").is_file()
     assert not (place / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_writes_it(words, place):
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "train_net.py"), *words[:-1], "2"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("report: ") == 1
+    assert "training" in Page(place / "report.html").ids()

@@ -65,7 +65,7 @@ def _table(rows: Mapping[str, Mapping[str, Any]], names: list[str]) -> str:
 def _row(name: str, row: Mapping[str, Any]) -> list[Cell]:
     mark = ' <span class="tag">uncertain</span>' if row["uncertain"] and row["n"] else ""
     cells: list[Cell] = [
-        (short(name, 40) + mark, name[:200]),
+        (short(name, 28) + mark, name[:200]),
         (number(row["n"]), row["n"]),
     ]
     cells += [(points(row[key]), _known(row[key])) for key in ("AP", "AP50", "AP75", "AR")]

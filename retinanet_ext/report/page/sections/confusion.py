@@ -12,8 +12,9 @@ __all__ = ["confusion"]
 
 OTHER = ' class="other"'
 CAPTION = (
-    "Rows: what it is. Columns: what it is detected as. Stronger: a larger share of the row; blue "
-    "is right, red is wrong."
+    "Rows: what it is; a row adds up to the objects of the class, and the last one are detections "
+    "where there is no object. Columns: what it is detected as. Stronger: a larger share of the "
+    "row; blue is right, red is wrong."
 )
 STRONG = 0.5  # share of a row from which a cell is so dark that its number is written in white
 
@@ -24,8 +25,7 @@ def confusion(content: Mapping[str, Any]) -> str:
     pairs = content["most_confused"]
     lead = (
         f"What objects are detected as, at an IoU of {settings['iou']:g}. Detections count from "
-        f"{settings['threshold']}. A row adds up to the objects of a class; the last row are "
-        "detections where there is no object."
+        f"{settings['threshold']}."
     )
     parts = []
     if pairs:
