@@ -49,7 +49,7 @@ def test_every_command_that_loads_a_config_has_the_same_options(command):
     words = ["--config-file", "c.yaml", "--data-root", "d", "--device", "cpu", "--import", "a"]
     words += ["--import", "b", "--allow-unsafe-yaml", "--debug"]
     # The other words of these are a model and sources.
-    pairs_follow = "--opts" if command[0] in ("predict", "report", "serve") else "--"
+    pairs_follow = "--opts" if command[0] in ("export", "predict", "report", "serve") else "--"
     words += [*NEEDED.get(command[0], []), pairs_follow, "SEED", "1"]
     args = _build_parser(command[0]).parse_args([*command, *words])
     assert (args.config_file, args.data_root, args.device) == ("c.yaml", "d", "cpu")
