@@ -18,7 +18,8 @@ else:
 - ``node``: ``from_config(cfg, node=None)`` reads ``node`` instead of ``cfg.MODEL.RETINANET``, so
   that two heads of one model need no second config: ``FocalLoss(cfg, node=cfg.MODEL.SECOND)``.
 - ``needs_class_counts``, of a classification loss: True, or a class method of ``node`` for it.
-  ``CLASS_COUNTS`` is then filled from the training data when training starts.
+  ``CLASS_COUNTS`` is then filled from the training data when training starts, with the objects of
+  each class, or with ``counts_images`` True with the images that hold some.
 - ``freezable_parts``, of a head: what ``FREEZE`` can name beside "backbone", "fpn" and "head".
 """
 

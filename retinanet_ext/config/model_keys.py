@@ -109,6 +109,10 @@ retinanet.add("CLASS_ALPHA", [])
 retinanet.add("CLASS_COUNTS", [])
 # beta of the effective number, in [0, 1): 0 weighs all classes alike, near 1 is "inverse".
 retinanet.add("CLASS_BALANCE_BETA", 0.999)
+# FederatedFocal (arXiv 2103.07461): classes in the loss of a step, those of the batch and others,
+# drawn by their number of images, CLASS_COUNTS, to this power.
+retinanet.add("FEDERATED_CLASSES", 50)
+retinanet.add("FEDERATED_POWER", 0.5, at_least=0, meaning="a number of at least 0")
 # QualityFocalLoss: exponent of |IoU - score| (arXiv 2006.04388, beta; 0 or at least 1).
 retinanet.add("QUALITY_FOCAL_BETA", 2.0)
 # VarifocalLoss: weight of negatives, and exponent of their score (arXiv 2008.13367).

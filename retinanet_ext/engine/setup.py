@@ -257,7 +257,8 @@ def fill_class_counts(cfg: CfgNode) -> None:
     reads_node = "MODEL.RETINANET" in getattr(architecture, "config_sections", ())
     if not reads_node or node.CLASS_COUNTS:
         return
-    needs = getattr(CLS_LOSS_REGISTRY.get(node.CLS_LOSS), "needs_class_counts", False)
+    entry = CLS_LOSS_REGISTRY.get(node.CLS_LOSS)
+    needs = getattr(entry, "needs_class_counts", False)
     if not (needs(node) if callable(needs) else needs):
         return
     if not cfg.DATASETS.TRAIN:
@@ -265,4 +266,7 @@ def fill_class_counts(cfg: CfgNode) -> None:
             f"DATASETS.TRAIN is empty, so {node.CLS_LOSS} has no objects to count; name a "
             "dataset, or set MODEL.RETINANET.CLASS_COUNTS"
         )
-    node.CLASS_COUNTS = on_main_process(lambda: count_classes(cfg.DATASETS.TRAIN, node.NUM_CLASSES))
+    images = getattr(entry, "counts_images", False)
+    node.CLASS_COUNTS = on_main_process(
+        lambda: count_classes(cfg.DATASETS.TRAIN, node.NUM_CLASSES, images)
+    )

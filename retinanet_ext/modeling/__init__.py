@@ -14,6 +14,7 @@ from .backbones.efficientnet_lite import (
 from .criteria.box import L1, CIoU, DIoU, GIoU, IoU, SmoothL1, WeightedBoxLoss
 from .criteria.class_balanced import ClassBalancedFocal
 from .criteria.classification import BCE, BalancedBCE, FocalLoss, FocalLossStar
+from .criteria.federated import FederatedFocal
 from .criteria.normalizer import LossNormalizer, build_loss_normalizer
 from .criteria.ohem import OHEM
 from .criteria.quality import QualityFocalLoss, VarifocalLoss, box_quality
@@ -37,6 +38,7 @@ __all__ = [
     "DenseHead",
     "DenseRPN",
     "EfficientNetLite",
+    "FederatedFocal",
     "FocalLoss",
     "FocalLossStar",
     "GIoU",
