@@ -6,7 +6,6 @@ import json
 import os
 import shlex
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -104,17 +103,10 @@ def last_words(output_dir: str) -> list[str]:
             f"best model: {os.path.join(output_dir, 'model_best.pth')}, AP {ap:.1f}, "
             f"AP50 {ap50:.1f} after {iteration + 1} iterations"
         )
-    lines += [f"report: {path}" for path in _reports(output_dir)]
     which = " --weights best" if best else ""
     words = f"retinanet-ext predict {shlex.quote(output_dir)} PICTURES{which} --output found"
     lines.append(f"use it: {words}")
     return lines
-
-
-def _reports(output_dir: str) -> list[str]:
-    """Beside the detections of each set, where there are reports."""
-    folder = Path(output_dir, "inference")
-    return [str(path) for path in sorted(folder.rglob("report.html"))]
 
 
 def _best(path: str) -> tuple[int, dict[str, Any]] | None:
