@@ -13,7 +13,7 @@ __all__ = ["MINUTES", "Pace", "Plan", "choose_average", "plan_epochs", "plan_sec
 
 MINUTES = {"cpu": 15.0, "mps": 15.0, "cuda": 60.0}
 EVALUATIONS = 10
-MOST_EVALUATING = 0.15  # share of the time that evaluations may take, but for the last two
+MOST_EVALUATING = 0.1  # share of the time that evaluations may take, but for the last two
 RESERVE = 0.97  # of the time left, against what is a little slower than measured
 LEAST_ITERATIONS = 20
 
@@ -67,7 +67,7 @@ class Plan:
 def plan_seconds(budget: float, pace: Pace) -> Plan:
     """As many iterations as fit between start and end, with an evaluation each tenth.
 
-    Where ten evaluations would take more than 15 % of the time there are fewer, but two.
+    Where ten evaluations would take more than 10 % of the time there are fewer, but two.
 
     Args:
         budget: seconds of the whole command.

@@ -10,13 +10,14 @@ from .facts import DataFacts
 __all__ = ["SHORTS", "choose_size", "smaller"]
 
 # Short sides of pictures, px: what a CPU may choose from, and a GPU.
-SHORTS = (192, 224, 256, 320, 384, 448, 512, 576, 640)
+SHORTS = (192, 224, 256, 320, 384, 448, 480, 512, 576, 640)
 GPU_SHORTS = (*SHORTS[3:], 736, 800, 896, 1024)
 LEAST = {"fast": 256, "balanced": 384, "accurate": 448}
 MOST = {"fast": 384, "balanced": 512, "accurate": 640}
 GPU_LEAST = {"fast": 448, "balanced": 640, "accurate": 800}
 GPU_MOST = {"fast": 640, "balanced": 800, "accurate": 1024}
 SMALL_OBJECT = 24.0  # px that nine of ten objects should have: three cells of the finest level
+NEARLY = 0.97  # of it is as good, rather than the next larger size
 ENLARGED = 1.25  # beyond this, the files have nothing more to show
 # Of the short side in training: smaller pictures are faster, but not where small objects would be
 # lost in them.
@@ -30,13 +31,13 @@ def choose_size(data: DataFacts, device: str, preset: str) -> Choice:
     least = (GPU_LEAST if on_gpu else LEAST)[preset]
     limit = (GPU_MOST if on_gpu else MOST)[preset]
     tenth = tenth_side(data)
-    wanted = SMALL_OBJECT / tenth
+    wanted = NEARLY * SMALL_OBJECT / tenth
     of_files = max(shorts[0], data.short * ENLARGED)
     most = max(shorts[0], min(limit, of_files))
     allowed = [x for x in shorts if x <= most]
     short = next((x for x in allowed if x >= max(wanted, min(least, most))), allowed[-1])
     reached = tenth * short
-    if reached < SMALL_OBJECT * 0.99:
+    if reached < SMALL_OBJECT * NEARLY:
         why = "the pictures are no larger" if of_files <= limit else f"the limit of '{preset}'"
         reason = f"nine of ten objects have {reached:.0f} px or more, wanted {SMALL_OBJECT:.0f}: "
         return _choice(short, data, reason + why)

@@ -39,7 +39,7 @@ def test_evaluations_are_ten_or_as_many_as_the_time_allows(seed: int):
     pace = some_pace(random.Random(seed))
     plan = plan_seconds(1800, pace)
     assert 2 <= plan.evaluations <= 10
-    assert plan.evaluations <= 2 or plan.evaluations * pace.evaluation < 0.16 * 1800
+    assert plan.evaluations <= 2 or plan.evaluations * pace.evaluation < 0.11 * 1800
     cheap = plan_seconds(1800, Pace(step=pace.step, evaluation=1.0))
     assert cheap.evaluations == 10
 
