@@ -39,6 +39,7 @@ __all__ = [
     "nnpack_convolution",
     "norm_of_all",
     "replace_entry",
+    "tensor_maker",
     "version_of",
     "with_globals",
 ]
@@ -117,6 +118,11 @@ def has_hooks(module: nn.Module) -> bool:
 def replace_entry(registry: Any, name: str, entry: Any) -> None:
     """Put another object under a name of one of fvcore's registries, which only ever add."""
     registry._obj_map[name] = entry
+
+
+def tensor_maker(name: str) -> Any:
+    """The function of that name by which a pickle makes a tensor or parameter again."""
+    return getattr(torch._utils, name)
 
 
 def with_globals(function: Any, **names: Any) -> Any:

@@ -129,6 +129,7 @@ def test_components_lists_each_entry_of_our_registries():
 def test_the_key_of_the_readable_loss_is_shown():
     (key, value) = re.findall(r"`(\S+LOSS_KERNEL) (\w+)` computes", README.read_text())[0]
     cfg = get_cfg()
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNetExt"
     cfg.merge_from_list([key, value])
     validate_cfg(cfg)
     assert FocalLoss(cfg).kernel == value

@@ -141,7 +141,7 @@ def test_debug_shows_where_a_mistake_was_found(command_line, capsys):
     assert errors.splitlines()[-1].startswith("error: unknown config key 'SOLVER.BASE_LRR'")
 
 
-@pytest.mark.parametrize("arguments", [[], ["--resume", "OUTPUT_DIR", "x"], ["--train", "x.json"]])
+@pytest.mark.parametrize("arguments", [[], ["--resume", "OUTPUT_DIR", "x"], ["--val", "x.json"]])
 def test_without_a_config_the_configs_are_named_and_nothing_is_built(
     arguments, monkeypatch, capsys
 ):

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..compat import tensor_maker
 from .reading import WeightsError, read_safetensors, read_torch, refuse_absurd
 
 __all__ = ["read_foreign"]
@@ -61,7 +62,7 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) in _CONTAINERS:
             return _CONTAINERS[module, name]
         if (module, name) in _TENSOR_MAKERS:
-            return getattr(torch._utils, name)
+            return tensor_maker(name)
         is_storage = module == "torch" and name.endswith("Storage")
         is_dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
         return getattr(torch, name) if is_storage or is_dtype else _Nothing

@@ -31,7 +31,7 @@ NEEDED = {
     "show-data": ["--output", "o.png"],
 }
 LOADING = [
-    *([name] for name in COMMANDS if name not in ("anchors", "replay-step")),
+    *([x] for x in COMMANDS if x not in ("anchors", "convert", "replay-step", "weights")),
     ["anchors", "show"],
     ["anchors", "optimise"],
 ]

@@ -203,7 +203,9 @@ def test_a_users_loss_has_its_classes_counted_if_it_says_so(own_parts: None, mon
         needs_class_counts = True
 
     CLS_LOSS_REGISTRY.register(Counting)
-    monkeypatch.setattr("retinanet_ext.engine.setup.count_classes", lambda names, k: [3] * k)
+    monkeypatch.setattr(
+        "retinanet_ext.engine.setup.count_classes", lambda names, k, images: [3] * k
+    )
     cfg = base_cfg()
     cfg.MODEL.RETINANET.NUM_CLASSES = 2
     cfg.DATASETS.TRAIN = ("somewhere",)

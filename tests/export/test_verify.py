@@ -102,8 +102,7 @@ def test_false_anchors_of_raw_outputs_are_found(exports, predictor, tmp_path):
 
 @HEADS
 def test_other_weights_are_found(exports, predictor, tmp_path, head):
-    import onnx
-
+    onnx = pytest.importorskip("onnx", reason="needs onnx, of the extra of that name")
     folder = exports.copy(tmp_path, head)
     model = onnx.load(str(folder / "model.onnx"))
     largest = max(model.graph.initializer, key=lambda x: len(x.raw_data))

@@ -21,7 +21,10 @@ K = 3
 NUM_ANCHORS = 2
 SHAPES = ((3, 4), (2, 2), (1, 1))
 # Keys of MODEL.RETINANET without which a loss cannot be built.
-NEEDED: dict[str, dict[str, Any]] = {"ClassBalancedFocal": {"CLASS_COUNTS": [100, 10, 1000]}}
+NEEDED: dict[str, dict[str, Any]] = {
+    "ClassBalancedFocal": {"CLASS_COUNTS": [100, 10, 1000]},
+    "FederatedFocal": {"CLASS_COUNTS": [100, 10, 1000]},
+}
 OHEM_FORMS: list[dict[str, Any]] = [
     {"OHEM_BATCH": 16, "OHEM_NMS_THRESH": 1.0},
     {"OHEM_BATCH": 16, "OHEM_NMS_THRESH": 0.5},
