@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import multiprocessing
 import os
 import random
@@ -71,6 +72,17 @@ def cuda_tests_device() -> torch.device:
     import torch
 
     return torch.device(os.environ.get(CUDA_TESTS_ON) or "cuda")
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Handlers that a command in this process sets up are not those of the next test."""
+    loggers = [logging.getLogger(name) for name in ("retinanet_ext", "detectron2", "fvcore")]
+    before = [(log.handlers[:], log.level, log.propagate) for log in loggers]
+    yield
+    for log, (handlers, level, propagate) in zip(loggers, before, strict=True):
+        log.handlers[:], log.propagate = handlers, propagate
+        log.setLevel(level)
 
 
 @pytest.fixture

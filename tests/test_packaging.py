@@ -122,6 +122,7 @@ def test_the_metadata_says_what_is_needed(wheel: Path):
         "fast-eval",
         "onnx",
         "openvino",
+        "pretrained",
         "safetensors",
     }
     needed = [x for x in values["Requires-Dist"] if "extra ==" not in x]

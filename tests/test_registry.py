@@ -10,6 +10,7 @@ from detectron2.modeling import ANCHOR_GENERATOR_REGISTRY, META_ARCH_REGISTRY
 import retinanet_ext.modeling.anchors
 import retinanet_ext.modeling.heads.build
 import retinanet_ext.modeling.retinanet
+from retinanet_ext.compat import replace_entry
 from retinanet_ext.registry import (
     ASSIGNER_REGISTRY,
     BOX_LOSS_REGISTRY,
@@ -44,11 +45,19 @@ def test_import_registers_the_components(registry, names: list[str]):
     ids=lambda module: module.__name__,
 )
 def test_reload_registers_the_new_class(module):
-    importlib.reload(module)
-    for registry in (META_ARCH_REGISTRY, ANCHOR_GENERATOR_REGISTRY, DENSE_HEAD_REGISTRY):
-        for name, entry in registry:
-            if entry.__module__ == module.__name__:
-                assert entry is getattr(module, name)
+    registries = (META_ARCH_REGISTRY, ANCHOR_GENERATOR_REGISTRY, DENSE_HEAD_REGISTRY)
+    before, entries = dict(vars(module)), [dict(registry) for registry in registries]
+    try:
+        importlib.reload(module)
+        for registry in registries:
+            for name, entry in registry:
+                if entry.__module__ == module.__name__:
+                    assert entry is getattr(module, name) is not before[name]
+    finally:  # other tests have imported the old classes
+        vars(module).update(before)
+        for registry, old in zip(registries, entries, strict=True):
+            for name, entry in old.items():
+                replace_entry(registry, name, entry)
 
 
 def test_unknown_name_lists_choices_and_suggests():

@@ -117,7 +117,7 @@ def batch_norm(backbone: str, weights: str, per_device: int) -> Choice:
     norm = "MODEL.EFFICIENTNET_LITE.NORM" if lite else "MODEL.RESNETS.NORM"
     freeze = "MODEL.BACKBONE.FREEZE_AT"
     at_once = count(per_device, "picture") + " at once"
-    if not weights and per_device < 4:
+    if not weights and per_device < 4 and not lite:  # which has no group norm
         reason = f"random weights, and {at_once} is too little for statistics"
         return Choice("norm", "group norm, learned", reason, {norm: "GN", freeze: 0})
     if not weights:
