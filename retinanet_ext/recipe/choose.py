@@ -19,7 +19,7 @@ from .draft import Draft
 from .facts import DataFacts, Machine
 from .length import MINUTES, Pace, Plan, choose_average, plan_epochs, plan_seconds
 from .network import batch_norm, choose_network
-from .pictures import choose_size, smaller
+from .pictures import choose_size, size_of, smaller
 from .steps import choose_batch, choose_optimizer
 
 __all__ = ["PRESETS", "Wishes", "choose_recipe"]
@@ -65,7 +65,7 @@ def choose_recipe(
     """
     cfg, preset = draft.cfg, wishes.preset
     draft.take(choose_network(machine, preset))
-    draft.take(choose_size(data, machine.device, preset))
+    draft.take(_size(draft, choose_size(data, machine.device, preset), data))
     _take_steps(draft, data, machine)
     draft.take(choose_flips(data.class_names))
     draft.take(choose_augmentation(data, cfg.INPUT.MIN_SIZE_TEST, preset))
@@ -79,6 +79,18 @@ def choose_recipe(
     draft.take(choose_average(cfg.SOLVER.MAX_ITER, bool(data.val_images)))
     draft.show_rest()
     validate_cfg(cfg)
+
+
+def _size(draft: Draft, found: Choice, data: DataFacts) -> Choice:
+    """``found``, or what follows from the sizes that the user has set."""
+    node = draft.cfg.INPUT
+    own = {x: f"INPUT.{x}" in draft.given for x in ("MIN_SIZE_TEST", "MIN_SIZE_TRAIN")}
+    if not any(own.values()):
+        return found
+    short = node.MIN_SIZE_TEST if own["MIN_SIZE_TEST"] else found.keys["INPUT.MIN_SIZE_TEST"]
+    if own["MIN_SIZE_TRAIN"]:
+        return size_of(short, data, "the long sides follow", list(node.MIN_SIZE_TRAIN))
+    return size_of(short, data, "the others follow")
 
 
 def _take_steps(draft: Draft, data: DataFacts, machine: Machine) -> None:
@@ -153,7 +165,7 @@ def _fit_into(
         plan = plan_seconds(budget, pace)
         epochs = plan.iterations * draft.cfg.SOLVER.IMS_PER_BATCH / data.images
         again = smaller(draft.cfg.INPUT.MIN_SIZE_TEST, data, epochs)
-        is_free = "INPUT.MIN_SIZE_TEST" not in draft.given
+        is_free = not draft.given & {"INPUT.MIN_SIZE_TEST", "INPUT.MIN_SIZE_TRAIN"}
         if epochs >= FEWEST_EPOCHS or again is None or not is_free or machine.device == "cuda":
             break
         draft.take(again)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from .choice import Choice
 from .facts import DataFacts
 
-__all__ = ["SHORTS", "choose_size", "smaller"]
+__all__ = ["SHORTS", "choose_size", "size_of", "smaller", "tenth_side"]
 
 # Short sides of pictures, px: what a CPU may choose from, and a GPU.
 SHORTS = (192, 224, 256, 320, 384, 448, 480, 512, 576, 640)
@@ -40,8 +41,8 @@ def choose_size(data: DataFacts, device: str, preset: str) -> Choice:
     if reached < SMALL_OBJECT * NEARLY:
         why = "the pictures are no larger" if of_files <= limit else f"the limit of '{preset}'"
         reason = f"nine of ten objects have {reached:.0f} px or more, wanted {SMALL_OBJECT:.0f}: "
-        return _choice(short, data, reason + why)
-    return _choice(short, data, f"nine of ten objects have {reached:.0f} px or more then")
+        return size_of(short, data, reason + why)
+    return size_of(short, data, f"nine of ten objects have {reached:.0f} px or more then")
 
 
 def _jitter(short: int, data: DataFacts) -> tuple[float, ...]:
@@ -59,23 +60,33 @@ def smaller(short: int, data: DataFacts, epochs: float) -> Choice | None:
     below = [x for x in SHORTS if 256 <= x < short]
     if not below:
         return None
-    return _choice(
+    return size_of(
         below[-1], data, f"smaller, since at {short} px there was time for {epochs:.1f} epochs"
     )
 
 
-def _choice(short: int, data: DataFacts, reason: str) -> Choice:
-    """Training sees pictures a little smaller, too; the longer side is cut for odd ones only."""
-    jitter = _jitter(short, data)
-    train = sorted({round(x * short / 32) * 32 for x in jitter if x != 1.0} | {short})
+def size_of(short: int, data: DataFacts, reason: str, train: Sequence[int] | None = None) -> Choice:
+    """The keys of a size, of which the user may have set the most important ones.
+
+    The longer side is cut for odd pictures only.
+
+    Args:
+        short: short side of an evaluated picture.
+        data: shapes and objects count.
+        reason: why.
+        train: short sides in training, around ``short`` by default.
+    """
+    if train is None:
+        jitter = _jitter(short, data)
+        train = sorted({round(x * short / 32) * 32 for x in jitter if x != 1.0} | {short})
     aspect = min(data.aspect, 2.0)
-    long, long_train = (math.ceil(round(x * aspect) / 32) * 32 for x in (short, train[-1]))
+    long, long_train = (math.ceil(round(x * aspect) / 32) * 32 for x in (short, max(train)))
     return Choice(
         "input size",
-        f"short side {short} px, in training {train[0]} to {train[-1]}",
+        f"short side {short} px, in training {min(train)} to {max(train)}",
         reason,
         {
-            "INPUT.MIN_SIZE_TRAIN": train,
+            "INPUT.MIN_SIZE_TRAIN": list(train),
             "INPUT.MAX_SIZE_TRAIN": long_train,
             "INPUT.MIN_SIZE_TEST": short,
             "INPUT.MAX_SIZE_TEST": long,
