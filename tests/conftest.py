@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 import multiprocessing
 import os
 import random
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.helpers.loggers import kept_loggers
 
 if TYPE_CHECKING:
     import torch
@@ -77,12 +78,8 @@ def cuda_tests_device() -> torch.device:
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
     """Handlers that a command in this process sets up are not those of the next test."""
-    loggers = [logging.getLogger(name) for name in ("retinanet_ext", "detectron2", "fvcore")]
-    before = [(log.handlers[:], log.level, log.propagate) for log in loggers]
-    yield
-    for log, (handlers, level, propagate) in zip(loggers, before, strict=True):
-        log.handlers[:], log.propagate = handlers, propagate
-        log.setLevel(level)
+    with kept_loggers():
+        yield
 
 
 @pytest.fixture

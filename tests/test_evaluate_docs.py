@@ -14,16 +14,13 @@ from retinanet_ext.cli import main
 from retinanet_ext.evaluation.analysis.thresholds import read_thresholds
 from tests.helpers.coco_results import as_results
 from tests.helpers.coco_scenes import CLASSES, noisy_predictions, random_ground_truth
+from tests.helpers.docs import blocks
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "evaluate.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-
-
-COMMANDS = [shlex.split(block.replace("\\\n", " ")) for block in blocks("sh")]
+COMMANDS = [shlex.split(block.replace("\\\n", " ")) for block in blocks(PAGE, "sh")]
 
 
 @pytest.fixture
@@ -58,13 +55,13 @@ def test_the_keys_of_the_json_are_those_of_the_page(folder):
 
 
 def test_the_format_of_the_page_is_accepted(folder):
-    (text,) = blocks("json")
+    (text,) = blocks(PAGE, "json")
     (folder / "found.json").write_text(text)
     assert main(COMMANDS[0][1:]) == 0
 
 
 def test_the_python_of_the_page_runs(folder, capsys):
-    (code,) = blocks("python")
+    (code,) = blocks(PAGE, "python")
     exec(code, {})
     assert "Interval(value=" in capsys.readouterr().out
 

@@ -17,6 +17,7 @@ from retinanet_ext.cli import _build_parser, main
 from retinanet_ext.export.folder import GOLDEN, PARITY, STANDALONE
 from retinanet_ext.export.graph.module import HEADS
 from retinanet_ext.inference.exported.sidecar import NAME, SUFFIXES
+from tests.helpers.docs import blocks
 from tests.helpers.exported import require_onnx
 from tests.helpers.predicting import write_photos
 from tests.helpers.run_folder import write_run
@@ -26,10 +27,6 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "export.md").read_text()
 QUICK = ["--exporter", "torchscript"]
 """For all exports but the first, which is made as the page says: seconds in place of a minute."""
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
@@ -78,7 +75,7 @@ def run_lines(script: str, capsys: pytest.CaptureFixture[str]) -> str:
 def test_the_commands_and_the_lines_of_python_work(folder, capsys, clean_catalogs):
     require_onnx()
     pytest.importorskip("onnxscript", reason="needs onnxscript, of the extra onnx")
-    said = run_lines("".join(blocks("sh")), capsys)
+    said = run_lines("".join(blocks(PAGE, "sh")), capsys)
     made = folder / "output/cells/export"
     assert {path.name for path in made.iterdir()} == {
         "onnx-nms",
@@ -94,7 +91,7 @@ def test_the_commands_and_the_lines_of_python_work(folder, capsys, clean_catalog
     assert "share of equal values" in said and "bbox/AP" in said
     assert re.search(r"AP \S+ in float32, \S+ in int8", said)
     assert len((folder / "found/predictions.jsonl").read_text().splitlines()) == 16
-    (script,) = blocks("python")
+    (script,) = blocks(PAGE, "python")
     found = run_python("-c", script)
     assert "RBC" in found or "WBC" in found or "Platelets" in found
 

@@ -14,15 +14,12 @@ from PIL import Image
 
 from retinanet_ext.cli import _build_parser, main
 from retinanet_ext.inference.outputs import Clip
+from tests.helpers.docs import blocks
 from tests.helpers.predicting import write_photos
 from tests.helpers.run_folder import write_run
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "predict.md").read_text()
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
@@ -60,7 +57,7 @@ def test_the_commands_of_the_page_work(folder):
         clip.add(Image.open("photo.jpg").convert("RGB"))
     clip.close()
     program = f"retinanet-ext() {{ '{sys.executable}' -W ignore -m retinanet_ext \"$@\"; }}\n"
-    script = program + "set -e -o pipefail\n" + "".join(blocks("sh"))
+    script = program + "set -e -o pipefail\n" + "".join(blocks(PAGE, "sh"))
     said = run(script, "bash", "-c")
     numbers = {x: len(lines(x)) for x in ("found", *(f"found_{i}" for i in range(1, 8)))}
     assert list(numbers.values()) == [4, 6, 5, 2, 5, 5, 30, 4]
@@ -75,13 +72,13 @@ def test_the_commands_of_the_page_work(folder):
 
 @pytest.mark.slow
 def test_the_lines_of_python_work(folder):
-    (script,) = blocks("python")
+    (script,) = blocks(PAGE, "python")
     assert "photos/a.png" in run(script, sys.executable, "-W", "ignore", "-c")
     assert Path("drawn.png").is_file()
 
 
 def test_the_example_of_a_line_has_the_keys_of_a_line(folder):
-    (example,) = blocks("json")
+    (example,) = blocks(PAGE, "json")
     words = ["predict", "output/cells", "photo.jpg", "--output", "out"]
     assert main(words) == 0
     (written,) = lines("out")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from retinanet_ext.cli import _build_parser, main
+from tests.helpers.docs import blocks
 from tests.helpers.evaluated_run import write_evaluated_run
 from tests.helpers.reports import Page
 
@@ -18,11 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "report.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-
-
-COMMANDS = [shlex.split(block.replace("\\\n", " ")) for block in blocks("sh")]
+COMMANDS = [shlex.split(block.replace("\\\n", " ")) for block in blocks(PAGE, "sh")]
 
 
 @pytest.fixture
@@ -77,7 +74,7 @@ def test_every_option_that_the_page_names_is_there_and_every_one_of_a_report_is_
 
 
 def test_the_python_of_the_page_runs(folder, capsys):
-    (code,) = blocks("python")
+    (code,) = blocks(PAGE, "python")
     exec(code, {})
     assert float(capsys.readouterr().out.split()[0]) >= 0 and Path("page.html").is_file()
 

@@ -13,18 +13,15 @@ from retinanet_ext.cli import main
 from retinanet_ext.config import flatten
 from retinanet_ext.weights.convert.mmdet import from_mmdet
 from retinanet_ext.weights.pretrained import find_pretrained
+from tests.helpers.docs import blocks
 from tests.weights.convert.test_mmdet_and_odtk import mmdet_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "weights.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-
-
 def commands() -> list[list[str]]:
-    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    lines = [line for block in blocks(PAGE, "sh") for line in block.splitlines()]
     return [line.split()[1:] for line in lines if line.startswith("retinanet-ext ")]
 
 
@@ -47,7 +44,7 @@ def test_the_commands_of_the_page_work(folder: Path):
 
 
 def test_the_config_of_the_page_is_one(tmp_path: Path):
-    (block,) = blocks("yaml")
+    (block,) = blocks(PAGE, "yaml")
     text = block.replace('"configs/', f'"{ROOT}/configs/')
     (tmp_path / "lite0.yaml").write_text(text)
     cfg = get_cfg()

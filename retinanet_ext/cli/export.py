@@ -22,7 +22,7 @@ from .options.export import (
     calibration_pictures,
     test_pictures,
 )
-from .options.model import add_trailing_opts, load_model_cfg
+from .options.model import add_trailing_opts, check_one_model, load_model_cfg
 
 __all__ = ["add_parser", "run"]
 
@@ -123,12 +123,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_model(args: argparse.Namespace) -> None:
-    if bool(args.model) == bool(args.config_file):
-        what = "both" if args.model else "neither"
-        raise InputError(
-            f"{what} of MODEL and --config-file are given; give the OUTPUT_DIR of a training, or "
-            "a config file and --weights"
-        )
+    check_one_model(args)
     if args.model and is_export(args.model):
         raise InputError(f"MODEL is '{args.model}', an export; give the run that it was made of")
     if args.config_file and not (args.weights and args.output):

@@ -22,7 +22,8 @@ from ..serve import DetectionServer, Limits, listen
 from ..serve.server import LOWEST_SCORE
 from ..structures import detection_node
 from .common import check_device, config_options
-from .options.model import add_trailing_opts, load_model_cfg
+from .options.model import add_trailing_opts, check_one_model, load_model_cfg
+from .options.numbers import number_above_0
 from .options.tiles import add_tile_options, apply_tile_options
 
 __all__ = ["add_parser", "run"]
@@ -64,14 +65,14 @@ def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--max-mb",
-        type=_positive,
+        type=number_above_0(1e12, "a number above 0"),
         default=20.0,
         metavar="MB",
         help="largest file that is taken (default: 20)",
     )
     parser.add_argument(
         "--max-pixels",
-        type=_positive,
+        type=number_above_0(1e12, "a number above 0"),
         default=50e6,
         metavar="N",
         help="largest picture that is taken, width times height (default: 50e6)",
@@ -115,12 +116,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_model(args: argparse.Namespace) -> None:
-    if bool(args.model) == bool(args.config_file):
-        what = "both" if args.model else "neither"
-        raise InputError(
-            f"{what} of MODEL and --config-file are given; give the OUTPUT_DIR of a training, or "
-            "a config file and --weights"
-        )
+    check_one_model(args)
     if args.config_file and not args.weights:
         raise InputError("--config-file needs --weights, the model's checkpoint")
     check_device(args.device)
@@ -181,14 +177,4 @@ def _port(text: str) -> int:
         value = -1
     if not 0 <= value <= 65535:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0 to 65535")
-    return value
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e12:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0")
     return value

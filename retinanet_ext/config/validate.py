@@ -102,9 +102,11 @@ def _check_model(cfg: CfgNode, values: dict[str, Any], defaults: dict[str, Any])
     name = cfg.MODEL.META_ARCHITECTURE
     architecture = _named("MODEL.META_ARCHITECTURE", name, META_ARCH_REGISTRY)
     sections = architectures_sections(META_ARCH_REGISTRY)
-    unread = sections - set(getattr(architecture, "config_sections", ()))
+    parts = [architecture]
     if name not in RETINANET_ARCHITECTURES:
-        unread -= _sections_of_proposals(cfg)
+        generators = dict(PROPOSAL_GENERATOR_REGISTRY)
+        parts.insert(0, generators.get(cfg.MODEL.PROPOSAL_GENERATOR.NAME))
+    unread = sections - architectures_sections(("", part) for part in parts)
     if name in RETINANET_ARCHITECTURES or not unread:
         check_two_stage_keys(values, defaults)
         check_keys_of_other_tasks(values, defaults)
@@ -126,19 +128,10 @@ def _check_model(cfg: CfgNode, values: dict[str, Any], defaults: dict[str, Any])
             warnings += registry.check(cfg)
         elif check := getattr(registry.get(values[chooser]), "check_config", None):
             warnings += check(cfg) or ()
-    if name not in RETINANET_ARCHITECTURES:
-        generator = dict(PROPOSAL_GENERATOR_REGISTRY).get(cfg.MODEL.PROPOSAL_GENERATOR.NAME)
-        if check := getattr(generator, "check_config", None):
+    for part in parts:
+        if check := getattr(part, "check_config", None):
             warnings += check(cfg) or ()
-    if check := getattr(architecture, "check_config", None):
-        warnings += check(cfg) or ()
     return warnings
-
-
-def _sections_of_proposals(cfg: CfgNode) -> set[str]:
-    """Sections that the proposal generator of a two-stage model reads."""
-    generator = dict(PROPOSAL_GENERATOR_REGISTRY).get(cfg.MODEL.PROPOSAL_GENERATOR.NAME)
-    return set(getattr(generator, "config_sections", ()))
 
 
 def _named(key: str, name: str, registry: Registry) -> Any:

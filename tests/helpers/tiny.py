@@ -17,6 +17,7 @@ from detectron2.config import CfgNode
 from PIL import Image, ImageDraw
 
 from retinanet_ext import get_cfg, load_config_file
+from tests.helpers.loggers import kept_loggers
 
 IMAGE_SIZE = 64
 CLASSES = ("Platelets", "RBC", "WBC")
@@ -142,11 +143,9 @@ def tiny_cfg(
 @contextmanager
 def restored_loggers() -> Iterator[None]:
     """Undo what Detectron2's ``setup_logger`` does to loggers: it also hides them from caplog."""
-    loggers = [logging.getLogger(name) for name in ("retinanet_ext", "detectron2", "fvcore")]
-    before = [(log.handlers[:], log.level, log.propagate) for log in loggers]
-    for log in loggers:
-        log.setLevel(logging.INFO)  # the trainer then sees logging as set up and leaves it alone
-    yield
-    for log, (handlers, level, propagate) in zip(loggers, before, strict=True):
-        log.handlers[:], log.propagate = handlers, propagate
-        log.setLevel(level)
+    with kept_loggers() as loggers:
+        for log in loggers:
+            log.setLevel(
+                logging.INFO
+            )  # the trainer then sees logging as set up and leaves it alone
+        yield

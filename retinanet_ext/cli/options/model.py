@@ -14,7 +14,7 @@ from ...inference.exported import cfg_of_export, is_export
 from ...inference.run_folder import cfg_of_run
 from ..common import check_device, load_cfg, pairs
 
-__all__ = ["add_trailing_opts", "load_model_cfg"]
+__all__ = ["add_trailing_opts", "check_one_model", "load_model_cfg"]
 
 
 def add_trailing_opts(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +26,16 @@ def add_trailing_opts(parser: argparse.ArgumentParser) -> None:
         metavar="KEY VALUE",
         help="config keys and their values, the last words of the command",
     )
+
+
+def check_one_model(args: argparse.Namespace) -> None:
+    """Raise InputError unless either MODEL or ``--config-file`` is given."""
+    if bool(args.model) == bool(args.config_file):
+        what = "both" if args.model else "neither"
+        raise InputError(
+            f"{what} of MODEL and --config-file are given; give the OUTPUT_DIR of a training, or "
+            "a config file and --weights"
+        )
 
 
 def load_model_cfg(args: argparse.Namespace, model: str) -> CfgNode:

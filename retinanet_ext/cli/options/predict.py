@@ -11,6 +11,7 @@ from ...inference.reading import default_workers
 from ..common import config_options, positive_int
 from .detections import add_detection_options, names
 from .model import add_trailing_opts
+from .numbers import number_above_0
 from .tiles import add_tile_options
 
 __all__ = ["add_options"]
@@ -86,7 +87,10 @@ def _add_video(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--start", metavar="TIME", help="90, 1:30 or 0:01:30")
     group.add_argument("--end", metavar="TIME", help="likewise")
     group.add_argument(
-        "--fps", type=_positive, metavar="F", help="of --video-out (default: the video's)"
+        "--fps",
+        type=number_above_0(1000, "a number between 0 and 1000"),
+        metavar="F",
+        help="of --video-out (default: the video's)",
     )
 
 
@@ -123,16 +127,6 @@ def _formats(text: str) -> list[str]:
         if name not in FORMATS:
             raise argparse.ArgumentTypeError(f"'{name}' is none of {', '.join(FORMATS)}")
     return found
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1000:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number between 0 and 1000")
-    return value
 
 
 def _batch_size(text: str) -> int | None:

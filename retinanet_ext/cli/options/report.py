@@ -9,6 +9,7 @@ from ...errors import InputError
 from ...evaluation.analysis.thresholds import Thresholds, read_thresholds
 from ...report import ReportOptions
 from ..common import positive_int
+from .numbers import number_above_0
 
 __all__ = ["add_report_options", "report_options"]
 
@@ -58,7 +59,7 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-mb",
-        type=_megabytes,
+        type=number_above_0(10_000, "a number of megabytes above 0"),
         default=DEFAULTS.max_mb,
         metavar="MB",
         help=f"size of the page, for which pictures are left out (default: {DEFAULTS.max_mb:g})",
@@ -113,14 +114,3 @@ def _draws(text: str) -> int:
     if not text.isdecimal() or int(text) > 1_000_000:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0 to 1000000")
     return int(text)
-
-
-def _megabytes(text: str) -> float:
-    """Type of an option."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 10_000:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of megabytes above 0")
-    return value

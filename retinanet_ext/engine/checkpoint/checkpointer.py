@@ -242,9 +242,10 @@ class SafeCheckpointer(DetectionCheckpointer, _SafeFiles):
             self._require_trunk(fresh)
         if not self._resuming:
             self._log_start(fresh, transfer)
-            # The console has it in one line; fvcore would warn of each tensor.
-            logger.info("not in %s: %s", self._source, ", ".join(incompatible.missing_keys))
-            incompatible.missing_keys.clear()
+            if incompatible.missing_keys:
+                # The console has it in one line; fvcore would warn of each tensor.
+                logger.info("not in %s: %s", self._source, ", ".join(incompatible.missing_keys))
+                incompatible.missing_keys.clear()
         return incompatible
 
     def _match_classes(self, checkpoint: dict[str, Any]) -> ClassTransfer | None:

@@ -73,9 +73,8 @@ class FederatedFocal(FocalLoss):
         self.num_sampled = num_sampled
         # A class without images is drawn as one of a single image: it may be among the negatives.
         weights = None if counts is None else torch.tensor(counts).double().clamp(min=1) ** power
-        self.weights: Tensor | None
-        # A setting, not a weight: it stays out of checkpoints, and on the host, where one draws.
-        self.__dict__["weights"] = weights
+        # No buffer: a setting, not a weight, that stays out of checkpoints and on the host.
+        self.weights: Tensor | None = weights
 
     @classmethod
     def from_config(cls, cfg: CfgNode, node: CfgNode | None = None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from .common import (
     renamed,
 )
 from .network import describe_network, trunk_name
-from .torchvision import COCO_NAMES, MEAN, STD
+from .torchvision import COCO_NAMES, PIXELS
 
 __all__ = ["from_odtk"]
 
@@ -101,9 +101,7 @@ def from_odtk(weights: Mapping[str, Tensor], classes: Sequence[str] = (), **_: A
         "MODEL.ANCHOR_GENERATOR.CELL_ANCHORS": CELL_ANCHORS,
         "MODEL.ANCHOR_GENERATOR.OCTAVE_BASE_SIZES": [],
         "MODEL.RETINANET.CLIP_BEFORE_NMS": True,
-        "MODEL.PIXEL_MEAN": [255 * x for x in MEAN],
-        "MODEL.PIXEL_STD": [255 * x for x in STD],
-        "INPUT.FORMAT": "RGB",
+        **PIXELS,
     }
     notes += [
         "a box's right and lower side are one more than ODTK's, which counts x2 - x1 + 1 pixels: "

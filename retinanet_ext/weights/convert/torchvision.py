@@ -39,6 +39,11 @@ COCO_ROWS = 91
 ORDER = [ratio * 3 + size for size in range(3) for ratio in range(3)]
 MEAN = [0.485, 0.456, 0.406]
 STD = [0.229, 0.224, 0.225]
+PIXELS: dict[str, Any] = {
+    "MODEL.PIXEL_MEAN": [255 * x for x in MEAN],
+    "MODEL.PIXEL_STD": [255 * x for x in STD],
+    "INPUT.FORMAT": "RGB",
+}
 
 
 def _cell_anchors() -> list[list[list[float]]]:
@@ -147,9 +152,7 @@ def from_torchvision(
         "MODEL.ANCHOR_GENERATOR.CELL_ANCHORS": CELL_ANCHORS,
         "MODEL.ANCHOR_GENERATOR.OCTAVE_BASE_SIZES": [],
         "MODEL.RETINANET.CLIP_BEFORE_NMS": True,
-        "MODEL.PIXEL_MEAN": [255 * x for x in MEAN],
-        "MODEL.PIXEL_STD": [255 * x for x in STD],
-        "INPUT.FORMAT": "RGB",
+        **PIXELS,
         "TEST.DETECTIONS_PER_IMAGE": 300,
     }
     return Converted(model, config, names, notes)
