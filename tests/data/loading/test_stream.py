@@ -15,7 +15,8 @@ from torch.utils.data import IterableDataset
 from retinanet_ext.data.augment import build_train_mapper
 from retinanet_ext.data.datasets.register import register_coco_dataset
 from retinanet_ext.data.loading.bad_images import LoadOrSkip
-from retinanet_ext.data.loading.stream import TrainStream, build_train_stream
+from retinanet_ext.data.loading.build_stream import build_train_stream
+from retinanet_ext.data.loading.stream import TrainStream
 from tests.helpers.tiny import tiny_cfg, write_dataset
 
 NUM_IMAGES = 23
@@ -137,7 +138,7 @@ def test_samplers_that_take_the_seed_of_the_config_give_the_same_order(cfg, monk
         return build(of_samplers, **arguments)
 
     monkeypatch.setattr(
-        "retinanet_ext.data.loading.stream.build_detection_train_loader", build_as_later
+        "retinanet_ext.data.loading.build_stream.build_detection_train_loader", build_as_later
     )
     for of_config in (7, -1):
         cfg.SEED = of_config
