@@ -71,9 +71,10 @@ def drawn_detections(
     if canvas.size != (width, height):
         canvas = canvas.resize((width, height), Image.Resampling.LANCZOS)
     surest_first = np.argsort(-np.asarray(scores, dtype=float), kind="stable").tolist()
-    for i in reversed(surest_first if masks is not None else []):
-        tint = Image.fromarray(masks[i].astype(np.uint8) * TINT).resize(canvas.size)
-        canvas.paste(class_color(int(classes[i])), mask=tint)
+    if masks is not None:
+        for i in reversed(surest_first):
+            tint = Image.fromarray(masks[i].astype(np.uint8) * TINT).resize(canvas.size)
+            canvas.paste(class_color(int(classes[i])), mask=tint)
     pen = ImageDraw.Draw(canvas, "RGBA")
     for box in pixel_boxes(() if gt_boxes is None else gt_boxes, scale, width, height):
         draw_dashed_box(pen, box)
