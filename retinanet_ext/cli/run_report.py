@@ -92,6 +92,11 @@ def report_on(
         UserError: what is missing or wrong.
         OSError: a file cannot be read or written.
     """
+    if cfg.MODEL.META_ARCHITECTURE == "ProposalNetwork":
+        raise MissingFileError(
+            f"'{cfg.OUTPUT_DIR}' is of a ProposalNetwork, which gives no detections to report on; "
+            "the recall of its proposals is in evaluations.json"
+        )
     predictions = predictions_of(cfg.OUTPUT_DIR, dataset)
     subject = subject_of_dataset(dataset, predictions)
     look, why_not = None, ""

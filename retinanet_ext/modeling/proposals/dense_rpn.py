@@ -10,14 +10,12 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.config import get_cfg as get_detectron2_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY, build_anchor_generator
 from detectron2.modeling.proposal_generator.proposal_utils import find_top_rpn_proposals
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
-from ...errors import InputError
 from ...losses.precision import at_least_float32
 from ...protocols import Assigner, BoxCoder, BoxLoss, ClassificationLoss
 from ...registry import (
@@ -36,28 +34,7 @@ from ..heads.build import build_dense_head
 from ..loss_terms import Positives, box_term, classification_term, named_terms, quality_term
 from ..postprocess.candidates import joint_logits
 from ..postprocess.gather import gather_from_whole
-
-# Keys of MODEL.RETINANET that are about the detections of a RetinaNet, and what stands for them.
-_KEYS_OF_DETECTIONS = {
-    "NUM_CLASSES": "MODEL.ROI_HEADS.NUM_CLASSES",
-    "IN_FEATURES": "MODEL.RPN.IN_FEATURES",
-    "SCORE_THRESH_TEST": "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
-    "TOPK_CANDIDATES_TEST": "MODEL.RPN.PRE_NMS_TOPK_TEST",
-    "NMS_THRESH_TEST": "MODEL.RPN.NMS_THRESH",
-}
-# Keys of MODEL.RPN that are about Detectron2's own RPN, and what stands for them.
-_KEYS_OF_RPN = {
-    "HEAD_NAME": "MODEL.RETINANET.HEAD",
-    "IOU_THRESHOLDS": "MODEL.RETINANET.IOU_THRESHOLDS",
-    "IOU_LABELS": "MODEL.RETINANET.IOU_LABELS",
-    "BATCH_SIZE_PER_IMAGE": "MODEL.RETINANET.CLS_LOSS",
-    "POSITIVE_FRACTION": "MODEL.RETINANET.CLS_LOSS",
-    "BBOX_REG_LOSS_TYPE": "MODEL.RETINANET.BBOX_REG_LOSS_TYPE",
-    "BBOX_REG_WEIGHTS": "MODEL.RETINANET.BBOX_REG_WEIGHTS",
-    "SMOOTH_L1_BETA": "MODEL.RETINANET.SMOOTH_L1_LOSS_BETA",
-    "BOUNDARY_THRESH": "MODEL.RETINANET.ASSIGNER",
-    "CONV_DIMS": "MODEL.RETINANET.NUM_CONVS",
-}
+from .dense_rpn_keys import check_keys, node_of_one_class
 
 
 @register_once(PROPOSAL_GENERATOR_REGISTRY)
@@ -125,7 +102,7 @@ class DenseRPN(nn.Module):
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         require_keys(cfg, "MODEL.RETINANET.HEAD")
         cls.check_config(cfg)
-        rpn, node = cfg.MODEL.RPN, _one_class(cfg)
+        rpn, node = cfg.MODEL.RPN, node_of_one_class(cfg)
         shapes = [input_shape[name] for name in rpn.IN_FEATURES]
         anchor_generator = build_anchor_generator(cfg, shapes)
         return {
@@ -149,20 +126,7 @@ class DenseRPN(nn.Module):
     @classmethod
     def check_config(cls, cfg: CfgNode) -> None:
         """Raise InputError for a changed key of either section that nobody reads."""
-        known = get_detectron2_cfg().MODEL
-        for section, keys in (("RETINANET", _KEYS_OF_DETECTIONS), ("RPN", _KEYS_OF_RPN)):
-            for key, meant in keys.items():
-                value, default = cfg.MODEL[section][key], known[section][key]
-                if value != default:
-                    raise InputError(
-                        f"MODEL.{section}.{key} is {value!r}, but the proposal generator DenseRPN "
-                        f"does not read it; set {meant} instead"
-                    )
-        if not cfg.MODEL.RETINANET.CLS_AGNOSTIC_BBOX_REG:
-            raise InputError(
-                "MODEL.RETINANET.CLS_AGNOSTIC_BBOX_REG is False, but the proposals of DenseRPN "
-                "have one class; set it to True"
-            )
+        check_keys(cfg)
 
     def forward(
         self,
@@ -257,14 +221,6 @@ class DenseRPN(nn.Module):
             self.min_box_size,
             self.training,
         )
-
-
-def _one_class(cfg: CfgNode) -> CfgNode:
-    """MODEL.RETINANET for one class, on the levels of MODEL.RPN."""
-    node = cfg.MODEL.RETINANET.clone()
-    node.defrost()
-    node.NUM_CLASSES, node.IN_FEATURES = 1, list(cfg.MODEL.RPN.IN_FEATURES)
-    return node
 
 
 def _objects(gt: Instances) -> Instances:
