@@ -23,10 +23,9 @@ class CenterNetHead(nn.Module):
             width: channels of the 3x3 convolutions.
         """
         super().__init__()
-        self.heat = _branch(in_channels, width, num_classes)
+        self.heat = _branch(in_channels, width, num_classes, INITIAL_BIAS)
         self.size = _branch(in_channels, width, 2)
         self.offset = _branch(in_channels, width, 2)
-        nn.init.constant_(self.heat[-1].bias, INITIAL_BIAS)
 
     def forward(self, features: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of the heat (N, K, H, W), sizes and offsets (N, 2, H, W) in cells.
@@ -38,11 +37,10 @@ class CenterNetHead(nn.Module):
         return self.heat(x), self.size(x), self.offset(x)
 
 
-def _branch(in_channels: int, width: int, outputs: int) -> nn.Sequential:
-    branch = nn.Sequential(
-        nn.Conv2d(in_channels, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, outputs, 1)
-    )
-    for layer in (branch[0], branch[2]):
-        nn.init.normal_(layer.weight, std=0.001 if layer is branch[2] else 0.01)
-        nn.init.zeros_(layer.bias)
-    return branch
+def _branch(in_channels: int, width: int, outputs: int, bias: float = 0.0) -> nn.Sequential:
+    hidden, last = nn.Conv2d(in_channels, width, 3, padding=1), nn.Conv2d(width, outputs, 1)
+    for conv, std, constant in ((hidden, 0.01, 0.0), (last, 0.001, bias)):
+        nn.init.normal_(conv.weight, std=std)
+        assert conv.bias is not None
+        nn.init.constant_(conv.bias, constant)
+    return nn.Sequential(hidden, nn.ReLU(), last)
