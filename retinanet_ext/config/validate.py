@@ -107,11 +107,11 @@ def _check_model(cfg: CfgNode, values: dict[str, Any], defaults: dict[str, Any])
         generators = dict(PROPOSAL_GENERATOR_REGISTRY)
         parts.insert(0, generators.get(cfg.MODEL.PROPOSAL_GENERATOR.NAME))
     unread = sections - architectures_sections(("", part) for part in parts)
-    if name in RETINANET_ARCHITECTURES or "MODEL.RETINANET" not in unread:
+    own = architectures_sections((x, META_ARCH_REGISTRY.get(x)) for x in ("RetinaNetExt",))
+    if name in RETINANET_ARCHITECTURES or not unread & own:
         check_two_stage_keys(values, defaults)
         check_keys_of_other_tasks(values, defaults)
     if name in RETINANET_ARCHITECTURES:
-        own = architectures_sections((x, META_ARCH_REGISTRY.get(x)) for x in ("RetinaNetExt",))
         check_added_keys(values, defaults, unread & own)
         check_sections_of_others(values, defaults, unread - own, name)
     elif architecture.__module__.startswith("detectron2."):

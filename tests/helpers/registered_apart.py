@@ -20,19 +20,20 @@ class Apart:
     """A module that was imported, and whose entries and config keys were taken out again."""
 
     def __init__(self, module: str):
-        tables = self._tables()
-        before = [dict(table) for table in tables]
+        registries = (META_ARCH_REGISTRY, BACKBONE_REGISTRY, *COMPONENT_REGISTRIES)
+        self._tables: list[dict[str, Any]] = [KEYS, *(x._obj_map for x in registries)]
+        before = [dict(table) for table in self._tables]
         importlib.import_module(module)
         self._added = [
             {name: entry for name, entry in table.items() if name not in old}
-            for table, old in zip(tables, before, strict=True)
+            for table, old in zip(self._tables, before, strict=True)
         ]
         self._take_out()
 
     @contextmanager
     def registered(self) -> Iterator[None]:
         """Within the block, all of it is registered."""
-        for table, added in zip(self._tables(), self._added, strict=True):
+        for table, added in zip(self._tables, self._added, strict=True):
             table.update(added)
         try:
             yield
@@ -40,11 +41,6 @@ class Apart:
             self._take_out()
 
     def _take_out(self) -> None:
-        for table, added in zip(self._tables(), self._added, strict=True):
+        for table, added in zip(self._tables, self._added, strict=True):
             for name in added:
                 table.pop(name, None)
-
-    @staticmethod
-    def _tables() -> list[dict[str, Any]]:
-        registries = (META_ARCH_REGISTRY, BACKBONE_REGISTRY, *COMPONENT_REGISTRIES)
-        return [KEYS, *(registry._obj_map for registry in registries)]
