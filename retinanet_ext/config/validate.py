@@ -107,7 +107,7 @@ def _check_model(cfg: CfgNode, values: dict[str, Any], defaults: dict[str, Any])
         generators = dict(PROPOSAL_GENERATOR_REGISTRY)
         parts.insert(0, generators.get(cfg.MODEL.PROPOSAL_GENERATOR.NAME))
     unread = sections - architectures_sections(("", part) for part in parts)
-    own = architectures_sections((x, META_ARCH_REGISTRY.get(x)) for x in ("RetinaNetExt",))
+    own = architectures_sections(x for x in META_ARCH_REGISTRY if x[0] == "RetinaNetExt")
     if name in RETINANET_ARCHITECTURES or not unread & own:
         check_two_stage_keys(values, defaults)
         check_keys_of_other_tasks(values, defaults)
