@@ -248,6 +248,7 @@ entry, False where absent, say what else it wants or can do:
 - ``multi_label``: counts ``targets.extra``, further true classes of positive anchors. Others call
   ``targets.require_one_class``.
 - ``uses_weights``: counts ``targets.weights``; others are refused targets that have them.
+- ``uses_heat``: reads ``targets.heat`` where there is one, as of a detector of centre points.
 - ``from_features(features, conv, targets)``: a method that gives the same sum for logits
   ``[conv(x) for x in features]`` without making them as a whole. It is not inherited: a subclass
   opts in again with ``from_features = Parent.from_features``, or gets the logits.

@@ -39,6 +39,8 @@ class DenseTargets:
             predict, -1 where the label is not a class; None where the assigner does not say.
         weights: (N, R) float, what each anchor counts in the losses; None: 1. This package's own
             losses know no weights and refuse them, see :meth:`require_no_weights`.
+        heat: (N, R, K) float in [0, 1]: 1 at the classes of positive anchors, and how near to an
+            object others are; None where there is none. Read by losses with ``uses_heat``.
     """
 
     labels: Tensor
@@ -47,6 +49,7 @@ class DenseTargets:
     extra: Tensor | None = None
     matched_idxs: Tensor | None = None
     weights: Tensor | None = None
+    heat: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.labels.dim() != 2:
@@ -66,6 +69,9 @@ class DenseTargets:
                     f"{name} must be (N, R) as labels, {tuple(self.labels.shape)}, got "
                     f"{tuple(value.shape)}"
                 )
+        expected = (*self.labels.shape, self.num_classes)
+        if self.heat is not None and self.heat.shape != expected:
+            raise ValueError(f"heat must be (N, R, K) = {expected}, got {tuple(self.heat.shape)}")
 
     def require_one_class(self, loss: str) -> None:
         """Raise ValueError if there is ``extra``: for a loss that knows one class per anchor."""

@@ -204,6 +204,7 @@ MAY_IMPORT = {
     "losses/elementwise": {"losses/precision"},
     "losses/focal": {"losses/kernels", "losses/layout", "losses/precision"},
     "losses/fvcore": {"losses/focal", "losses/kernels", "losses/precision"},
+    "losses/heatmap": {"losses/focal", "losses/precision"},
     "losses/kernels": {"losses/layout", "losses/precision"},
     "losses/multi_label": {"losses/elementwise"},
     "losses/quality": {"losses/elementwise", "losses/focal", "losses/precision"},

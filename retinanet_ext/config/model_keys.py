@@ -118,6 +118,9 @@ retinanet.add("QUALITY_FOCAL_BETA", 2.0)
 # VarifocalLoss: weight of negatives, and exponent of their score (arXiv 2008.13367).
 retinanet.add("VARIFOCAL_ALPHA", 0.75)
 retinanet.add("VARIFOCAL_GAMMA", 2.0)
+# HeatmapFocal (CenterNet): exponent of 1 minus the heat of a negative; FOCAL_LOSS_GAMMA is that of
+# its score. Without a heat map, as in RetinaNet, nothing depends on it.
+retinanet.add("HEATMAP_FOCAL_BETA", 4.0)
 # What the box loss is multiplied by, before the normalizer: the lambda of multi-task losses.
 retinanet.add("BOX_LOSS_WEIGHT", 1.0)
 # What both losses are divided by, counted over all processes: "running_mean" of the number of

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.box_regression import Box2BoxTransform
 
 from ..errors import InputError
@@ -20,6 +21,11 @@ CHANNELS = {"BGR": 3, "RGB": 3, "L": 1}
 
 def check_config(cfg: CfgNode, options: ExportOptions) -> None:
     """Raise InputError where the file could not do what the config asks for."""
+    # Before the model is built, which would be asked to do without speedups that it does not have.
+    name = cfg.MODEL.META_ARCHITECTURE
+    architecture = META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
+    if isinstance(architecture, type) and not issubclass(architecture, RetinaNetExt):
+        raise _other_architecture(name)
     node, means = cfg.MODEL.RETINANET, len(cfg.MODEL.PIXEL_MEAN)
     if cfg.INPUT.FORMAT not in CHANNELS or means != CHANNELS[cfg.INPUT.FORMAT]:
         raise InputError(
@@ -44,10 +50,7 @@ def check_model(model: Any) -> None:
     """Raise InputError for a detector that the file would not be equal to."""
     name = type(model).__name__
     if not isinstance(model, RetinaNetExt):
-        raise InputError(
-            f"MODEL.META_ARCHITECTURE is {name}, and only RetinaNetExt is exported; weights of "
-            "Detectron2's RetinaNet load into it as they are"
-        )
+        raise _other_architecture(name)
     if getattr(model.anchor_generator, "cell_anchors", None) is None:
         raise InputError(
             f"the anchors of {type(model.anchor_generator).__name__} are not the same at each "
@@ -74,3 +77,12 @@ def check_model(model: Any) -> None:
             f"MODEL.RETINANET.CANDIDATES_BY is '{model.decoder.candidates_by}', which the exported "
             "file does not know; pass --opts MODEL.RETINANET.CANDIDATES_BY class"
         )
+
+
+def _other_architecture(name: str) -> InputError:
+    hint = "run this one by Predictor, predict or serve"
+    if name == "RetinaNet":
+        hint = "weights of Detectron2's RetinaNet load into it as they are"
+    return InputError(
+        f"MODEL.META_ARCHITECTURE is {name}, and only RetinaNetExt is exported; {hint}"
+    )

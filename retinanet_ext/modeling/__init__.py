@@ -15,6 +15,7 @@ from .criteria.box import L1, CIoU, DIoU, GIoU, IoU, SmoothL1, WeightedBoxLoss
 from .criteria.class_balanced import ClassBalancedFocal
 from .criteria.classification import BCE, BalancedBCE, FocalLoss, FocalLossStar
 from .criteria.federated import FederatedFocal
+from .criteria.heatmap import HeatmapFocal
 from .criteria.normalizer import LossNormalizer, build_loss_normalizer
 from .criteria.ohem import OHEM
 from .criteria.quality import QualityFocalLoss, VarifocalLoss, box_quality
@@ -42,6 +43,7 @@ __all__ = [
     "FocalLoss",
     "FocalLossStar",
     "GIoU",
+    "HeatmapFocal",
     "IoU",
     "IoUAssigner",
     "LossNormalizer",
