@@ -18,6 +18,7 @@ from .criteria.federated import FederatedFocal
 from .criteria.normalizer import LossNormalizer, build_loss_normalizer
 from .criteria.ohem import OHEM
 from .criteria.quality import QualityFocalLoss, VarifocalLoss, box_quality
+from .criteria.softmax import SoftmaxCE, SoftmaxFocalLoss
 from .heads.build import RetinaNetHead, SharedTowerHead
 from .heads.dense_head import DenseHead
 from .postprocess.decode import DenseDecoder
@@ -52,6 +53,8 @@ __all__ = [
     "RetinaNetHead",
     "SharedTowerHead",
     "SmoothL1",
+    "SoftmaxCE",
+    "SoftmaxFocalLoss",
     "VarifocalLoss",
     "WeightedBoxLoss",
     "box_quality",
