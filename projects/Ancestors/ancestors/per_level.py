@@ -1,7 +1,7 @@
 """A head whose levels share nothing, as those of SSD and YOLO.
 
-Letters: N images, C channels (levels may differ in it), L levels, A anchors per location (likewise),
-K classes, Hi x Wi locations of level i, B numbers per box.
+Letters: N images, C channels and A anchors per location (levels may differ in both), L levels, K
+classes, Hi x Wi locations of level i, B numbers per box.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from typing import Any, ClassVar
 
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec, get_norm
+from torch import Tensor, nn
+
 from retinanet_ext.errors import InputError
 from retinanet_ext.modeling.classifier import num_class_outputs
 from retinanet_ext.modeling.coders import num_box_outputs
 from retinanet_ext.registry import BOX_CODER_REGISTRY, node_of
 from retinanet_ext.structures import HeadOutputs
-from torch import Tensor, nn
 
 
 class PerLevelHead(nn.Module):

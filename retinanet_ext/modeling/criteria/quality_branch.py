@@ -43,8 +43,8 @@ def check_named_quality(kind: str, outputs: HeadOutputs, head: str) -> None:
     if named and not kind:
         raise InputError(
             f"the head {head} has an output named quality, but MODEL.RETINANET.QUALITY_BRANCH is "
-            "''; set it to what that has to learn, 'iou', 'centerness' or 'objectness', or give the "
-            "output another name"
+            f"''; set it to what that has to learn, one of {', '.join(QUALITY_BRANCHES[1:])}, or "
+            "give the output another name"
         )
 
 

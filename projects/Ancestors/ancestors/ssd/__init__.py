@@ -1,7 +1,7 @@
 """SSD (Liu et al., arXiv 1512.02325) on ResNet features: default boxes, matching, head, network.
 
-Softmax, mining 3:1 and the augmentations are the package's own: MODEL.RETINANET.CLASSIFIER, the loss
-OHEM, and RandomZoomOut and MinIoURandomCrop of INPUT.AUG.
+Softmax, 1:3 mining and the augmentations are the package's own: MODEL.RETINANET.CLASSIFIER, the
+loss OHEM, and RandomZoomOut and MinIoURandomCrop of INPUT.AUG.
 """
 
 from .assigner import BipartiteAssigner

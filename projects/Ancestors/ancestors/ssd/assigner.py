@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.structures import Boxes, pairwise_iou
+from torch import Tensor
+
 from retinanet_ext.modeling.assigners.iou import ImageAssigner, check_iou_bands
 from retinanet_ext.registry import ASSIGNER_REGISTRY, node_of
-from torch import Tensor
 
 
 @ASSIGNER_REGISTRY.register()

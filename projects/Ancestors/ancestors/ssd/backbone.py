@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec, get_norm
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone, build_resnet_backbone
+from torch import Tensor, nn
+
 from retinanet_ext import register_config_key
 from retinanet_ext.errors import InputError
 from retinanet_ext.registry import reads, register_once
-from torch import Tensor, nn
 
 # Channels of the layers after the ResNet, and their strides: 2 with padding, or 1 without, which
 # makes a map of 3 x 3 one of 1 x 1.

@@ -5,6 +5,7 @@ Letters: L levels, Hi x Wi locations of level i, A boxes per location (levels di
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import ANCHOR_GENERATOR_REGISTRY
 from detectron2.modeling.anchor_generator import BufferList, DefaultAnchorGenerator
+
 from retinanet_ext import register_config_key
 from retinanet_ext.errors import InputError
 from retinanet_ext.registry import register_once
@@ -112,9 +114,7 @@ def check_levels(
     num_levels: int, scales: Sequence[float], ratios: Sequence[Sequence[float]]
 ) -> None:
     """Raise InputError unless there are L + 1 rising scales, and ratios for L levels."""
-    if len(scales) != num_levels + 1 or not all(
-        0 < a < b for a, b in zip(scales, scales[1:], strict=False)
-    ):
+    if len(scales) != num_levels + 1 or not all(0 < a < b for a, b in itertools.pairwise(scales)):
         raise InputError(
             f"MODEL.SSD.SCALES is {list(scales)}; set it to {num_levels + 1} rising numbers, one "
             f"for each of {num_levels} levels and one more, or to []"

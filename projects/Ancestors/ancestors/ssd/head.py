@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from retinanet_ext.registry import DENSE_HEAD_REGISTRY
 from torch import nn
+
+from retinanet_ext.registry import DENSE_HEAD_REGISTRY
 
 from ..per_level import PerLevelHead
 
