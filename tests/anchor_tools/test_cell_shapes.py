@@ -19,7 +19,7 @@ def planted(noise: float = 0.02, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     rows = [np.repeat(x[None], 20 + 30 * i, axis=0) for i, x in enumerate(PLANTED)]
     sizes = np.concatenate(rows)
-    return sizes * np.exp(rng.normal(0, noise, sizes.shape))
+    return sizes * rng.uniform(1 - noise, 1 + noise, sizes.shape)
 
 
 def at(sizes: np.ndarray) -> np.ndarray:
