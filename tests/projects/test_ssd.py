@@ -14,7 +14,7 @@ from torchvision.models.detection.image_list import ImageList as TorchvisionImag
 from retinanet_ext.errors import InputError
 from retinanet_ext.losses import hardest_at_ratio
 from retinanet_ext.modeling import IoUAssigner
-from tests.helpers.ancestors import configured, objects, trained_losses
+from tests.helpers.ancestors import configured, finds_what_it_learned, objects, trained_losses
 
 SCALES = [0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05]
 RATIOS = [[2], [2, 3], [2, 3], [2, 3], [2], [2]]
@@ -196,3 +196,8 @@ def test_a_picture_of_any_shape_is_evaluated_at_300(tmp_path):
     found = detector([pixels])[0]
     assert isinstance(found, Instances) and found.image_size == (60, 240)
     assert found.pred_boxes.tensor[:, 3].max() <= 60
+
+
+@pytest.mark.slow
+def test_it_finds_what_it_learned():
+    assert finds_what_it_learned("quickstart_ssd", size=(300, 300))

@@ -25,7 +25,7 @@ from detectron2.structures import Boxes, pairwise_iou
 from retinanet_ext.errors import InputError
 from retinanet_ext.modeling import RetinaNetAnchorGenerator
 from retinanet_ext.structures import DenseTargets
-from tests.helpers.ancestors import configured, objects, trained_losses
+from tests.helpers.ancestors import configured, finds_what_it_learned, objects, trained_losses
 
 
 def anchors_of(cells, strides, side: int) -> list[Boxes]:
@@ -206,3 +206,8 @@ def test_it_learns_two_scenes():
         assert last[name] < first[name], (first, last)
     decoder = model.decoder
     assert (decoder.score_rule, decoder.candidates_by) == ("pq", "score")
+
+
+@pytest.mark.slow
+def test_it_finds_what_it_learned():
+    assert finds_what_it_learned("quickstart_yolo", size=(192, 256))
