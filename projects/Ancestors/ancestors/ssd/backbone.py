@@ -72,13 +72,13 @@ class SSDBackbone(Backbone):
 def _extra(channels: int, width: int, stride: int, norm: str) -> nn.Sequential:
     """A 1x1 convolution to half the width, then a 3x3 one, as in SSD."""
 
-    def layer(inputs: int, outputs: int, size: int, **more: int) -> list[nn.Module]:
-        conv = nn.Conv2d(inputs, outputs, size, bias=not norm, **more)
+    def layer(inputs: int, outputs: int, size: int, step: int, padding: int) -> list[nn.Module]:
+        conv = nn.Conv2d(inputs, outputs, size, step, padding, bias=not norm)
         return [conv, *([get_norm(norm, outputs)] if norm else []), nn.ReLU()]
 
     narrow = width // 2
-    coarser = layer(narrow, width, 3, stride=stride, padding=stride - 1)
-    return nn.Sequential(*layer(channels, narrow, 1), *coarser)
+    coarser = layer(narrow, width, 3, stride, stride - 1)
+    return nn.Sequential(*layer(channels, narrow, 1, 1, 0), *coarser)
 
 
 @register_once(BACKBONE_REGISTRY)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from detectron2.config import CfgNode, configurable
@@ -38,12 +38,10 @@ class YOLOHead(PerLevelHead):
         super().__init__(**{"predicts_quality": True, **of_levels})
         if not 0 < prior_prob < 1:
             raise InputError(f"MODEL.RETINANET.PRIOR_PROB must be in (0, 1), got {prior_prob}")
-        for predictors in (self.cls_score, self.bbox_pred, self.quality_pred):
-            for conv in predictors:
-                nn.init.normal_(conv.weight, std=0.01)
-                nn.init.zeros_(conv.bias)
-        for conv in self.quality_pred:
-            nn.init.constant_(conv.bias, -math.log((1 - prior_prob) / prior_prob))
+        objectness = -math.log((1 - prior_prob) / prior_prob)
+        _draw_weights(self.cls_score)
+        _draw_weights(self.bbox_pred)
+        _draw_weights(self.quality_pred or (), objectness)
 
     @classmethod
     def from_config(
@@ -71,3 +69,10 @@ class YOLOHead(PerLevelHead):
                 f"MODEL.RETINANET.QUALITY_BRANCH is '{node.QUALITY_BRANCH}', but the head "
                 f"{cls.__name__} predicts objectness; set it to objectness"
             )
+
+
+def _draw_weights(predictors: Iterable[nn.Module], bias: float = 0.0) -> None:
+    for conv in predictors:
+        assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+        nn.init.normal_(conv.weight, std=0.01)
+        nn.init.constant_(conv.bias, bias)
