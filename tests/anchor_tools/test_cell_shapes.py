@@ -88,4 +88,4 @@ def test_the_keys_make_these_anchors():
     )
     cfg.MODEL.ANCHOR_GENERATOR.OFFSET = 0.5
     generator = build_anchor_generator(cfg, [ShapeSpec(stride=8), ShapeSpec(stride=16)])
-    np.testing.assert_allclose(generator.cell_anchors[1][0].numpy(), [-30, -12.5, 30, 12.5])
+    np.testing.assert_allclose(list(generator.cell_anchors)[1][0].numpy(), [-30, -12.5, 30, 12.5])
