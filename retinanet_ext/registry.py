@@ -242,6 +242,8 @@ Classification losses. Called with ``(cfg)``. ``forward(logits, targets)`` takes
 all anchors that are not ignored; the detector divides it by the loss normalizer. Attributes of an
 entry, False where absent, say what else it wants or can do:
 
+- ``classifiers``: ("sigmoid",) where absent, what MODEL.RETINANET.CLASSIFIER may be; with "softmax"
+  logits are (N, A*(K+1), Hi, Wi), of each anchor the background last.
 - ``needs_anchors``: also gets ``anchors``, L Boxes (Hi*Wi*A, 4).
 - ``needs_quality``: also gets ``quality`` (N, R) float32 without gradient: at positives the IoU of
   the predicted box with its ground truth, 0 elsewhere.

@@ -114,7 +114,9 @@ class HeadOutputs:
     ``logits``, and ``positive_deltas`` in that of ``deltas``.
 
     Attributes:
-        logits: L tensors (N, Ai*K, Hi, Wi) for Ai anchors per location and K classes.
+        logits: L tensors (N, Ai*K, Hi, Wi) for Ai anchors per location and K classes; with
+            MODEL.RETINANET.CLASSIFIER softmax (N, Ai*(K+1), Hi, Wi), of each anchor the background
+            last.
         deltas: L tensors (N, Ai*4, Hi, Wi); with a regressor for each class (N, Ai*K*4, Hi, Wi), in
             the order (Ai, K, 4).
         named: whatever else the head says, by name; most often L tensors each. The detector hands

@@ -36,6 +36,7 @@ from retinanet_ext.modeling.backbones.build import TOP_BLOCK_INPUTS
 from retinanet_ext.modeling.criteria.normalizer import NORMALIZERS
 from retinanet_ext.modeling.criteria.quality_branch import QUALITY_BRANCHES
 from retinanet_ext.modeling.heads.towers import NORM_PER_LEVEL
+from retinanet_ext.modeling.postprocess.candidates import SCORE_RULES
 from retinanet_ext.modeling.postprocess.decode import NMS_KINDS
 from retinanet_ext.modeling.postprocess.soft_nms import SOFT_NMS_METHODS
 from retinanet_ext.registry import (
@@ -139,7 +140,20 @@ SETTINGS: dict[tuple[str, Any], dict[str, dict[str, Any]]] = {
         }
     },
     ("MODEL.RETINANET.CLS_LOSS", "OHEM"): {
-        mode: {"MODEL.RETINANET.OHEM_MODE": mode} for mode in OHEM.MODES
+        f"{mode}-{classifier}".removesuffix("-sigmoid"): {
+            "MODEL.RETINANET.OHEM_MODE": mode,
+            "MODEL.RETINANET.CLASSIFIER": classifier,
+        }
+        for mode in OHEM.MODES
+        for classifier in OHEM.classifiers
+    },
+    **{
+        ("MODEL.RETINANET.CLS_LOSS", name): {"": {"MODEL.RETINANET.CLASSIFIER": "softmax"}}
+        for name in ("SoftmaxCE", "SoftmaxFocalLoss")
+    },
+    **{
+        ("MODEL.RETINANET.SCORE_RULE", rule): {"": {"MODEL.RETINANET.QUALITY_BRANCH": "iou"}}
+        for rule in SCORE_RULES
     },
     ("MODEL.RETINANET.CLS_LOSS", "ClassBalancedFocal"): {
         "given": {
@@ -220,6 +234,7 @@ def all_cases() -> list[Case]:
         *cases_of(node + "ASSIGNER", assigners),
         *cases_of(node + "BOX_CODER", ours(BOX_CODER_REGISTRY)),
         *cases_of(node + "CANDIDATES_BY", KEYS[node + "CANDIDATES_BY"].choices),
+        *cases_of(node + "SCORE_RULE", SCORE_RULES),
         *cases_of(node + "NMS_KIND", NMS_KINDS),
         *cases_of(node + "LOSS_NORMALIZER", NORMALIZERS),
         *cases_of(node + "QUALITY_BRANCH", QUALITY_BRANCHES),

@@ -201,8 +201,8 @@ def _is_retinanet(cfg: CfgNode) -> bool:
 
 
 def _network(cfg: CfgNode) -> NetworkInput | None:
-    """How the model looks at a picture; None where it looks at tiles or views."""
-    if is_pooled(cfg):
+    """How the model looks at a picture; None where it looks at tiles, views or another shape."""
+    if is_pooled(cfg) or cfg.INPUT.SIZE_TEST:
         return None
     network = NetworkInput(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
     if not _is_retinanet(cfg):

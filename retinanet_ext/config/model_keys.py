@@ -29,9 +29,16 @@ retinanet.add("CLS_AGNOSTIC_BBOX_REG", True)
 # Entry of BOX_CODER_REGISTRY, what the numbers of a box mean: "deltas" of R-CNN (the paper), or
 # "ltrb", distances to the four edges (FCOS).
 retinanet.add("BOX_CODER", "deltas")
+# What an anchor's class outputs are: a "sigmoid" for each class (the paper), or one "softmax" over
+# the classes and the background (SSD), with SoftmaxCE, SoftmaxFocalLoss or OHEM as its loss.
+retinanet.add("CLASSIFIER", "sigmoid", choices=("sigmoid", "softmax"))
 # "" or what the head predicts of each box beside its deltas: its "iou" with the object, or the
-# "centerness" of its anchor in the object (ATSS, FCOS). Scores are then sqrt(class * quality).
-retinanet.add("QUALITY_BRANCH", "", choices=("", "iou", "centerness"))
+# "centerness" of its anchor in the object (ATSS, FCOS), both learned by anchors with an object; or
+# its "objectness", whether its anchor has an object (YOLO), learned by all that are not ignored.
+retinanet.add("QUALITY_BRANCH", "", choices=("", "iou", "centerness", "objectness"))
+# With it, the score of a detection out of p of its class and q of its quality: sqrt(p * q), p * q
+# (YOLO), or only p.
+retinanet.add("SCORE_RULE", "sqrt_pq", choices=("sqrt_pq", "pq", "p"))
 # With it, what the candidates for detections are chosen by, in SCORE_THRESH_TEST and
 # TOPK_CANDIDATES_TEST: the score of their "class" only, or as in FCOS the whole "score".
 retinanet.add("CANDIDATES_BY", "class", choices=("class", "score"))

@@ -32,6 +32,11 @@ def check_config(cfg: CfgNode, options: ExportOptions) -> None:
             f"INPUT.FORMAT is {cfg.INPUT.FORMAT} with {means} channels; {', '.join(CHANNELS)} are "
             "exported"
         )
+    if cfg.INPUT.SIZE_TEST:
+        raise InputError(
+            f"INPUT.SIZE_TEST is {list(cfg.INPUT.SIZE_TEST)}, which the exported file does not "
+            "know: it keeps the shape of a picture; set it to []"
+        )
     if options.head != "nms":
         return
     if node.NMS_KIND == "soft":
@@ -72,6 +77,12 @@ def check_model(model: Any) -> None:
             "MODEL.RETINANET.CLIP_BEFORE_NMS is True, which the exported file does not know; pass "
             "--opts MODEL.RETINANET.CLIP_BEFORE_NMS False"
         )
+    for key, only in (("CLASSIFIER", "sigmoid"), ("SCORE_RULE", "sqrt_pq")):
+        if (value := getattr(model.decoder, key.lower())) != only:
+            raise InputError(
+                f"MODEL.RETINANET.{key} is {value}, and only {only} is exported; run the model "
+                "with the Predictor"
+            )
     if model.decoder.candidates_by != "class":
         raise InputError(
             f"MODEL.RETINANET.CANDIDATES_BY is '{model.decoder.candidates_by}', which the exported "

@@ -14,6 +14,7 @@ from .quality import (
     varifocal_loss,
 )
 from .sampling import hardest_anchors, hardest_at_ratio
+from .softmax import softmax_focal_loss
 from .star import focal_loss_star, sigmoid_focal_loss_star
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "sigmoid_quality_focal_loss",
     "sigmoid_varifocal_loss",
     "smooth_l1_box_loss",
+    "softmax_focal_loss",
     "sum_of_heatmap_focal_loss",
     "varifocal_loss",
 ]

@@ -19,6 +19,7 @@ from .criteria.heatmap import HeatmapFocal
 from .criteria.normalizer import LossNormalizer, build_loss_normalizer
 from .criteria.ohem import OHEM
 from .criteria.quality import QualityFocalLoss, VarifocalLoss, box_quality
+from .criteria.softmax import SoftmaxCE, SoftmaxFocalLoss
 from .heads.build import RetinaNetHead, SharedTowerHead
 from .heads.dense_head import DenseHead
 from .postprocess.decode import DenseDecoder
@@ -54,6 +55,8 @@ __all__ = [
     "RetinaNetHead",
     "SharedTowerHead",
     "SmoothL1",
+    "SoftmaxCE",
+    "SoftmaxFocalLoss",
     "VarifocalLoss",
     "WeightedBoxLoss",
     "box_quality",

@@ -34,7 +34,18 @@ def check_retinanet(cfg: CfgNode, node: CfgNode | None = None) -> None:
             "that of the class; set QUALITY_BRANCH to 'centerness' or 'iou', or CANDIDATES_BY to "
             "'class'"
         )
+    if node.SCORE_RULE != "sqrt_pq" and not node.QUALITY_BRANCH:
+        raise InputError(
+            f"MODEL.RETINANET.SCORE_RULE is '{node.SCORE_RULE}', but without a QUALITY_BRANCH the "
+            "score is that of the class; set QUALITY_BRANCH, or SCORE_RULE to sqrt_pq"
+        )
     cls_loss = CLS_LOSS_REGISTRY.get(node.CLS_LOSS)
+    able = _losses_for(node.CLASSIFIER)
+    if node.CLS_LOSS not in able:
+        raise InputError(
+            f"MODEL.RETINANET.CLASSIFIER is {node.CLASSIFIER}, but the loss {node.CLS_LOSS} is of "
+            f"another; set CLS_LOSS to one of {', '.join(able)}"
+        )
     if node.MULTI_LABEL_IOU_THRESH < 1 and not getattr(cls_loss, "multi_label", False):
         able = sorted(name for name, c in CLS_LOSS_REGISTRY if getattr(c, "multi_label", False))
         raise InputError(
@@ -42,6 +53,15 @@ def check_retinanet(cfg: CfgNode, node: CfgNode | None = None) -> None:
             f"loss {node.CLS_LOSS} knows one class per anchor; set it to 1.0, or CLS_LOSS to one "
             f"of {', '.join(able)}"
         )
+
+
+def _losses_for(classifier: str) -> list[str]:
+    """Names of the losses that go with it; one that says nothing is of sigmoids."""
+    return sorted(
+        name
+        for name, entry in CLS_LOSS_REGISTRY
+        if classifier in getattr(entry, "classifiers", ("sigmoid",))
+    )
 
 
 @register_config_check

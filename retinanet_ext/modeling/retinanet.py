@@ -103,8 +103,8 @@ class RetinaNetExt(InferenceSteps, Detectron2Names, DenseDetector):
             fuse_cls_loss: in training, never make the logits as a whole, where the head is a
                 :class:`PartialHead` and the loss a :class:`FusedClassificationLoss`.
             loss_normalizer: what the losses are divided by; default: Detectron2's running mean.
-            quality_branch: "", or what the head's output ``quality`` learns: "iou" or
-                "centerness".
+            quality_branch: "", or what the head's output ``quality`` learns: "iou",
+                "centerness" or "objectness".
             ignore_iof_thresh: background anchors with this fraction of their area in a box of the
                 input's ``ignore_boxes`` take part in no loss; above 1 is off.
         """
@@ -268,7 +268,7 @@ class RetinaNetExt(InferenceSteps, Detectron2Names, DenseDetector):
         }
         if self.quality_branch:
             losses["loss_quality"] = quality_term(
-                self.quality_branch, outputs, positives, transform
+                self.quality_branch, outputs, targets, positives, transform
             )
         losses |= named_terms(self.head, outputs, targets, anchors)
         return {name: loss / normalizer for name, loss in losses.items()}

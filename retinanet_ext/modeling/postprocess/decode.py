@@ -18,8 +18,16 @@ from ...errors import InputError
 from ...protocols import BoxCoder
 from ...registry import BOX_CODER_REGISTRY, node_of
 from ...structures import HeadOutputs
+from ..classifier import class_logits, num_class_outputs
 from ..coders import decode_boxes, num_box_outputs
-from .candidates import Candidates, joint_logits, refuse_trace, select_candidates
+from .candidates import (
+    SCORE_RULES,
+    Candidates,
+    joint_logits,
+    joint_scores,
+    refuse_trace,
+    select_candidates,
+)
 from .gather import gather_deltas, gather_quality
 from .nms import top_batched_nms
 from .soft_nms import check_soft_nms_arguments, soft_nms
@@ -45,10 +53,10 @@ class DenseDecoder:
     - ``soft``: a box's score is lowered for each better one of its class (:func:`soft_nms`), and
       the box is dropped if the score is no longer above ``score_thresh``.
 
-    Where the head predicts the quality of its boxes, a detection's score is sqrt(p * q): p of its
-    class, q of its box. ``score_thresh`` and ``topk_candidates`` look at p, so that the choice of
-    candidates costs nothing more, or with ``candidates_by`` "score" at sqrt(p * q), as FCOS does;
-    NMS and ``max_detections`` rank by the score.
+    Where the head predicts the quality of its boxes, a detection's score is by ``score_rule``
+    sqrt(p * q), p * q or p: p of its class, q of its box. ``score_thresh`` and ``topk_candidates``
+    look at p, so that the choice of candidates costs nothing more, or with ``candidates_by``
+    "score" at the score, as FCOS does; NMS and ``max_detections`` rank by the score.
     """
 
     def __init__(
@@ -66,6 +74,8 @@ class DenseDecoder:
         cls_agnostic_bbox_reg: bool = True,
         candidates_by: str = "class",
         clip_before_nms: bool = False,
+        classifier: str = "sigmoid",
+        score_rule: str = "sqrt_pq",
     ):
         """
         Args:
@@ -82,6 +92,8 @@ class DenseDecoder:
             soft_nms_method, soft_nms_sigma: ``method`` and ``sigma`` of :func:`soft_nms`.
             cls_agnostic_bbox_reg: one box for all classes of an anchor; False: one for each.
             candidates_by: "class" or "score", see the class.
+            classifier: what the logits are, one of CLASSIFIERS.
+            score_rule: one of SCORE_RULES, see the class.
 
         Raises:
             ValueError: names the config key of a setting that is out of range.
@@ -95,6 +107,12 @@ class DenseDecoder:
             if not low <= value <= high:
                 raise InputError(f"{key} must be in [{low}, {high}], got {value}")
         check_nms_arguments(nms_kind, soft_nms_method, soft_nms_sigma)
+        num_class_outputs(num_classes, classifier)  # refuses others
+        if score_rule not in SCORE_RULES:
+            raise InputError(
+                f"MODEL.RETINANET.SCORE_RULE is '{score_rule}'; set it to one of "
+                f"{', '.join(SCORE_RULES)}"
+            )
         self.box2box_transform = box2box_transform
         self.num_classes = num_classes
         self.score_thresh = score_thresh
@@ -107,6 +125,8 @@ class DenseDecoder:
         self.cls_agnostic_bbox_reg = cls_agnostic_bbox_reg
         self.candidates_by = candidates_by
         self.clip_before_nms = clip_before_nms
+        self.classifier = classifier
+        self.score_rule = score_rule
 
     @classmethod
     def from_cfg(cls, cfg: CfgNode, node: CfgNode | None = None) -> DenseDecoder:
@@ -130,6 +150,8 @@ class DenseDecoder:
             cls_agnostic_bbox_reg=node.CLS_AGNOSTIC_BBOX_REG,
             candidates_by=node.CANDIDATES_BY,
             clip_before_nms=node.CLIP_BEFORE_NMS,
+            classifier=node.CLASSIFIER,
+            score_rule=node.SCORE_RULE,
         )
 
     @torch.no_grad()
@@ -218,8 +240,9 @@ class DenseDecoder:
         logits, deltas, quality = outputs.logits, outputs.deltas, outputs.named.get("quality")
         if logits is None or deltas is None:
             raise ValueError("detections need the head's logits and deltas as a whole")
+        logits = class_logits(logits, self.num_classes, self.classifier)
         if quality is not None and self.candidates_by == "score":
-            logits, quality = joint_logits(logits, quality), None
+            logits, quality = joint_logits(logits, quality, self.score_rule), None
         found = select_candidates(logits, self.num_classes, self.score_thresh, self.topk_candidates)
         images, rows = found.image_indices, found.anchor_indices
         classes = None if self.cls_agnostic_bbox_reg else found.classes
@@ -232,7 +255,8 @@ class DenseDecoder:
         )
         if quality is not None:
             quality_probs = gather_quality(quality, images, rows).sigmoid()
-            found = found._replace(scores=(found.scores * quality_probs).sqrt())
+            scores = joint_scores(found.scores, quality_probs, self.score_rule)
+            found = found._replace(scores=scores)
         return found, boxes
 
     @torch.no_grad()

@@ -63,6 +63,7 @@ class DenseRPN(nn.Module):
         box_coder: BoxCoder,
         loss_normalizer: LossNormalizer | None = None,
         quality_branch: str = "",
+        score_rule: str = "sqrt_pq",
         pre_nms_topk: tuple[int, int] = (2000, 1000),
         post_nms_topk: tuple[int, int] = (1000, 1000),
         nms_thresh: float = 0.7,
@@ -75,7 +76,8 @@ class DenseRPN(nn.Module):
             in_features: names of the backbone's outputs, finest first.
             head, anchor_generator, assigner, cls_loss, box_loss, box_coder, loss_normalizer: of
                 one class; as of :class:`retinanet_ext.modeling.RetinaNetExt`.
-            quality_branch: "", "iou" or "centerness".
+            quality_branch: "", "iou", "centerness" or "objectness".
+            score_rule: of that quality, see :class:`DenseDecoder`.
             pre_nms_topk, post_nms_topk: in training and in inference; per level, and in all.
             nms_thresh: boxes of a level with a larger IoU are suppressed.
             min_box_size: smaller proposals are dropped, in pixels of the network's input.
@@ -91,6 +93,7 @@ class DenseRPN(nn.Module):
         self.box_coder = box_coder
         self.loss_normalizer = loss_normalizer or LossNormalizer()
         self.quality_branch = quality_branch
+        self.score_rule = score_rule
         self.pre_nms_topk = {True: pre_nms_topk[0], False: pre_nms_topk[1]}
         self.post_nms_topk = {True: post_nms_topk[0], False: post_nms_topk[1]}
         self.nms_thresh = nms_thresh
@@ -115,6 +118,7 @@ class DenseRPN(nn.Module):
             "box_coder": BOX_CODER_REGISTRY.build(cfg, node=node),
             "loss_normalizer": build_loss_normalizer(cfg, node=node),
             "quality_branch": node.QUALITY_BRANCH,
+            "score_rule": node.SCORE_RULE,
             "pre_nms_topk": (rpn.PRE_NMS_TOPK_TRAIN, rpn.PRE_NMS_TOPK_TEST),
             "post_nms_topk": (rpn.POST_NMS_TOPK_TRAIN, rpn.POST_NMS_TOPK_TEST),
             "nms_thresh": rpn.NMS_THRESH,
@@ -172,7 +176,7 @@ class DenseRPN(nn.Module):
             "loss_rpn_loc": box_term(self.box_loss, targets, positives) * self.box_weight,
         }
         if self.quality_branch:
-            quality = quality_term(self.quality_branch, outputs, positives, self.box_coder)
+            quality = quality_term(self.quality_branch, outputs, targets, positives, self.box_coder)
             losses["loss_rpn_quality"] = quality * self.box_weight
         losses |= named_terms(self.head, outputs, targets, anchors)
         normalizer = self.loss_normalizer(len(positives), targets.labels.numel())
@@ -187,7 +191,7 @@ class DenseRPN(nn.Module):
             raise ValueError("proposals need the head's logits and deltas as a whole")
         logits = outputs.logits
         if self.quality_branch:
-            logits = joint_logits(logits, outputs.named["quality"])
+            logits = joint_logits(logits, outputs.named["quality"], self.score_rule)
         strides = strides_of_anchors(self.box_coder, anchors, self.anchor_generator)
         counts = [len(x) for x in anchors]
         per_level = [None] * len(counts) if strides is None else strides.split(counts)

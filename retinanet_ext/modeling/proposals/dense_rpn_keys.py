@@ -43,6 +43,11 @@ def check_keys(cfg: CfgNode) -> None:
                     f"MODEL.{section}.{key} is {value!r}, but the proposal generator DenseRPN "
                     f"does not read it; set {meant} instead"
                 )
+    if cfg.MODEL.RETINANET.CLASSIFIER != "sigmoid":
+        raise InputError(
+            f"MODEL.RETINANET.CLASSIFIER is {cfg.MODEL.RETINANET.CLASSIFIER}, but the "
+            "proposals of DenseRPN have one class; set it to sigmoid"
+        )
     if not cfg.MODEL.RETINANET.CLS_AGNOSTIC_BBOX_REG:
         raise InputError(
             "MODEL.RETINANET.CLS_AGNOSTIC_BBOX_REG is False, but the proposals of DenseRPN "
