@@ -1,0 +1,1 @@
+"""The detectors that came before RetinaNet, and what compares them."""
