@@ -117,12 +117,8 @@ def boost(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """AdaBoost of stumps, continued from ``margin`` (N,), which is changed in place.
 
-    Args:
-        values, order: of the features (N, F), and the windows sorted by each.
-        truth: (N,), 1 or -1.
-
-    Returns:
-        Columns of ``values``, thresholds, signed weights, each (rounds,).
+    ``values`` and ``order`` are of the features (N, F), and the windows sorted by each; ``truth``
+    (N,) is 1 or -1. Returns columns of ``values``, thresholds and signed weights, (rounds,).
     """
     ranked = np.take_along_axis(values, order, 0)
     between = np.diff(ranked, axis=0, append=np.inf) > 0  # a threshold fits between unlike values
@@ -147,18 +143,13 @@ Save, Left = Callable[[], None], Callable[[float], bool]
 
 @dataclass
 class ViolaJones:
-    """The detector.
+    """The detector."""
 
-    Attributes:
-        stages: classifiers, and the least sum that passes each.
-        classes: a classifier for each class.
-        largest: scale that pictures are first looked at.
-        windows: after each call of :meth:`scan`, windows at first and after each stage, added up.
-    """
-
+    # Classifiers, and the least sum that passes each; a classifier for each class.
     stages: list[tuple[Stumps, float]] = field(default_factory=list)
     classes: list[Stumps] = field(default_factory=list)
-    largest: float = 1.0
+    largest: float = 1.0  # scale that pictures are first looked at
+    # At first and after each stage, of all pictures that were looked at.
     windows: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
 
     def scan(self, rgb: np.ndarray, stride: int = STRIDE) -> Iterator[tuple[Any, ...]]:
