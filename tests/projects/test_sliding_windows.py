@@ -13,6 +13,7 @@ import torch
 
 from projects.Ancestors.ancestors import overfeat, viola_jones
 from projects.Ancestors.ancestors.overfeat import OverFeat
+from projects.Ancestors.ancestors.samples import random_crop
 from projects.Ancestors.ancestors.scanning import Found, Picture, background, merge, pyramid
 from projects.Ancestors.ancestors.viola_jones import Features, ViolaJones
 
@@ -87,7 +88,7 @@ def test_features_of_rows():
 
 @pytest.mark.parametrize("width, height", [(75, 51), (35, 35)])
 def test_map_equals_windows(width, height):
-    model = OverFeat(3, width=4)
+    model = OverFeat(3, w=4)
     for _ in range(2):  # batch norm's statistics become other than 0 and 1
         model(torch.randn(2, 3, 67, 67))
     model.eval()
@@ -128,7 +129,7 @@ def test_background_that_offends_most_is_learned_from():
 
 
 def test_loss_of_a_crop_without_objects_is_finite():
-    model = OverFeat(2, width=4)
+    model = OverFeat(2, w=4)
     empty = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), torch.zeros(0, 4)
     loss = model.losses(torch.zeros(1, 3, overfeat.CROP, overfeat.CROP), [empty])
     loss.backward()
@@ -166,7 +167,7 @@ def test_crops_carry_their_objects(tmp_path):
     picture = Picture(str(tmp_path / "a.png"), 1, boxes, np.array([1]), np.zeros((0, 4)))
     rng, seen = np.random.default_rng(0), 0
     for _ in range(12):
-        image, (moved, labels, _) = overfeat.draw_crop(picture, 1.0, rng)
+        image, (moved, labels, _) = random_crop(picture, 1.0, overfeat.WINDOW, overfeat.CROP, rng)
         assert image.shape == (overfeat.CROP, overfeat.CROP, 3) and labels.tolist() == [1]
         x, y = ((moved[0, :2] + moved[0, 2:]) / 2).round().int().tolist()
         if 3 < x < overfeat.CROP - 3 and 3 < y < overfeat.CROP - 3:

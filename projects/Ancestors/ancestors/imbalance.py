@@ -29,8 +29,17 @@ from retinanet_ext.inference import Predictor
 from retinanet_ext.losses import focal_loss
 from retinanet_ext.losses.sampling import hardest_at_ratio
 
-from .overfeat import OverFeat, as_input, choose_windows, draw_crop, label_windows, window_cores
+from .overfeat import (
+    CROP,
+    WINDOW,
+    OverFeat,
+    as_input,
+    choose_windows,
+    label_windows,
+    window_cores,
+)
 from .own import load_own, pictures_of
+from .samples import random_crop
 from .scanning import background
 from .systems import System, by_name
 from .viola_jones import ViolaJones, boxes_of
@@ -98,12 +107,12 @@ def _of_windows(model: ViolaJones, dataset: str, pictures: int) -> dict[str, Any
 def _of_overfeat(model: OverFeat, dataset: str, pictures: int) -> Iterator[Counted]:
     rng = np.random.default_rng(0)
     for picture in pictures_of(dataset)[:pictures]:
-        image, (boxes, classes, ignored) = draw_crop(picture, float(model.largest), rng)
+        image, truth = random_crop(picture, float(model.largest), WINDOW, CROP, rng)
         logits = model(as_input(image)[None])[0][0]
         cells = round(len(logits) ** 0.5)
         num_classes = logits.shape[1] - 1
         cores = window_cores(cells, cells)
-        labels, _ = label_windows(cores, boxes, classes, ignored, num_classes)
+        labels, _ = label_windows(cores, *truth, num_classes)
         loss = F.cross_entropy(logits, labels.clamp(min=0), reduction="none")
         chosen = choose_windows(loss, labels, num_classes)
         yield _softmax(logits, labels, num_classes, loss * chosen)

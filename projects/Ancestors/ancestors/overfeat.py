@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from retinanet_ext.losses.sampling import hardest_at_ratio
 
-from .samples import GREY, random_crop
-from .scanning import BACKGROUND, CORE, Found, Picture, merge, pyramid, resize
+from .samples import GREY
+from .scanning import BACKGROUND, CORE, Found, merge, pyramid, resize
 
 WINDOW, STRIDE, FACTOR = 35, 4, 2**0.5
 PAD = WINDOW // 2  # around a picture, so that windows reach over its border
@@ -47,33 +47,26 @@ class OverFeat(nn.Module):
 
     largest: Tensor
 
-    def __init__(self, num_classes: int, width: int = 32):
+    def __init__(self, num_classes: int, w: int = 32):
         """
         Args:
             num_classes: K.
-            width: channels of the first layer; the others have multiples of it.
+            w: channels of the first layer; the others have multiples of it.
         """
         super().__init__()
-        layers: list[nn.Module] = []
-        plan = ((3, 1, 5, 2), (1, 2, 3, 1), (0, 0, 2, 2), (2, 3, 3, 1), (3, 4, 5, 1))
-        for before, after, kernel, stride in plan:  # 35 -> 16 -> 14 -> 7 -> 5 -> 1
-            if not after:
-                layers.append(nn.MaxPool2d(kernel, stride))
-                continue
-            first = 3 if not layers else before * width
-            layers.append(nn.Conv2d(first, after * width, kernel, stride, bias=False))
-            layers += [nn.BatchNorm2d(after * width), nn.ReLU()]
-        self.features = nn.Sequential(*layers)
-        self.classes = nn.Conv2d(4 * width, num_classes + 1, 1)
-        self.boxes = nn.Conv2d(4 * width, 4, 1)
+        self.features = nn.Sequential(  # 35 -> 16 -> 14 -> 7 -> 5 -> 1
+            *_layer(3, w, 5, 2), *_layer(w, 2 * w, 3), nn.MaxPool2d(2),
+            *_layer(2 * w, 3 * w, 3), *_layer(3 * w, 4 * w, 5),
+        )  # fmt: skip
+        self.classes = nn.Conv2d(4 * w, num_classes + 1, 1)
+        self.boxes = nn.Conv2d(4 * w, 4, 1)
         self.register_buffer("largest", torch.ones(()))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, R, K + 1), background last, and deltas (B, R, 4) of images (B, 3, H, W)."""
         maps = self.features(images)
-        logits, deltas = (
-            x.flatten(2).transpose(1, 2) for x in (self.classes(maps), self.boxes(maps))
-        )
+        both = self.classes(maps), self.boxes(maps)
+        logits, deltas = (x.flatten(2).transpose(1, 2) for x in both)
         return logits, deltas
 
     def losses(self, images: Tensor, truth: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
@@ -84,7 +77,7 @@ class OverFeat(nn.Module):
             truth: of each crop the boxes (G, 4), classes (G,) and ignored boxes (I, 4).
         """
         logits, deltas = self(images)
-        cores, total, matched = window_cores(CELLS, CELLS), logits.sum() * 0, 0
+        cores, total, matched = window_cores(CELLS, CELLS).to(logits), logits.sum() * 0, 0
         for scores, numbers, (boxes, classes, ignored) in zip(logits, deltas, truth, strict=True):
             labels, nearest = label_windows(cores, boxes, classes, ignored, scores.shape[1] - 1)
             plain = F.cross_entropy(scores, labels.clamp(min=0), reduction="none")
@@ -99,13 +92,10 @@ class OverFeat(nn.Module):
     @torch.no_grad()
     def detect(self, rgb: np.ndarray) -> Found:
         """Objects in a picture (H, W, 3) uint8; in evaluation mode."""
-        device = self.largest.device
         boxes, scores, labels = [np.zeros((0, 4))], [np.zeros(0)], [np.zeros(0, int)]
         for scale, size in pyramid(rgb.shape, WINDOW // 2, FACTOR, float(self.largest)):
-            image = np.pad(
-                resize(rgb, size), ((PAD, PAD), (PAD, PAD), (0, 0)), constant_values=GREY
-            )
-            logits, deltas = (x[0].cpu() for x in self(as_input(image)[None].to(device)))
+            image = F.pad(as_input(resize(rgb, size)), (PAD,) * 4, value=GREY / 127.5 - 1)
+            logits, deltas = (x[0].cpu() for x in self(image[None].to(self.largest)))
             best, label = logits.softmax(1)[:, :-1].max(1)
             kept = best > LEAST
             cells = [(side + 2 * PAD - WINDOW) // STRIDE + 1 for side in size]
@@ -114,8 +104,12 @@ class OverFeat(nn.Module):
             scores.append(best[kept].numpy())
             labels.append(label[kept].numpy())
         found = merge(Found(*(np.concatenate(x) for x in (boxes, scores, labels))))
-        height, width = rgb.shape[:2]
-        return Found(found.boxes.clip(0, (width, height) * 2), found.scores, found.labels)
+        return Found(found.boxes.clip(0, rgb.shape[1::-1] * 2), found.scores, found.labels)
+
+
+def _layer(before: int, after: int, kernel: int, stride: int = 1) -> tuple[nn.Module, ...]:
+    convolution = nn.Conv2d(before, after, kernel, stride, bias=False)
+    return convolution, nn.BatchNorm2d(after), nn.ReLU()
 
 
 def as_input(rgb: np.ndarray) -> Tensor:
@@ -135,26 +129,15 @@ def label_windows(
 ) -> tuple[Tensor, Tensor]:
     """Classes (R,) of the windows, -1 where in doubt, K for background; and their boxes' rows."""
     nearest, kind = MATCHER(pairwise_iou(Boxes(boxes), Boxes(cores)))
-    labels = torch.full_like(nearest, num_classes)
+    labels, doubt = torch.full_like(nearest, num_classes), kind == -1
     if len(boxes):
         labels = torch.where(kind == 1, classes[nearest], num_classes)
-    in_doubt = pairwise_iou(Boxes(cores), Boxes(ignored)).amax(1) if len(ignored) else None
-    labels[kind == -1] = -1
-    if in_doubt is not None:
-        labels[(in_doubt >= BACKGROUND) & (labels == num_classes)] = -1
-    return labels, nearest
+    if len(ignored):
+        near = pairwise_iou(Boxes(ignored), Boxes(cores)).amax(0) >= BACKGROUND
+        doubt = doubt | near & (labels == num_classes)
+    return labels.masked_fill(doubt, -1), nearest
 
 
 def choose_windows(losses: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Mask (R,) of what is learned from: objects, and the background that offends most."""
     return hardest_at_ratio(losses, labels, num_classes, PER_OBJECT, min_negatives=AT_LEAST)
-
-
-def draw_crop(
-    picture: Picture, largest: float, rng: np.random.Generator
-) -> tuple[np.ndarray, tuple[Tensor, Tensor, Tensor]]:
-    """A crop (CROP, CROP, 3) to learn from, and its truth as :meth:`OverFeat.losses` takes it."""
-    scales = [scale for scale, _ in pyramid(picture.rgb().shape, WINDOW // 2, FACTOR, largest)]
-    image, *boxes = random_crop(picture, scales or [largest], WINDOW, CROP, rng)
-    objects, ignored = (torch.from_numpy(x).float() for x in boxes)
-    return image, (objects, torch.from_numpy(picture.labels), ignored)

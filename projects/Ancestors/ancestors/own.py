@@ -19,7 +19,8 @@ from retinanet_ext.data.datasets.register import load_class_names
 from retinanet_ext.errors import InputError
 from retinanet_ext.evaluation import COCODetectionEvaluator
 
-from .overfeat import WINDOW, OverFeat, as_input, draw_crop
+from .overfeat import CROP, WINDOW, OverFeat, as_input
+from .samples import random_crop
 from .saved import cascade_of, load, state_of
 from .saved import save as write
 from .scanning import Found, Picture, largest_scale
@@ -169,14 +170,14 @@ def _train_overfeat(
     def save() -> None:
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
         write(folder / PARTIAL, {**state, "clock": clock.state()})
-        say(f"{clock.steps} steps, {clock.elapsed:.0f} s, loss {float(loss):.3f}")
+        say(f"{clock.steps} steps, {clock.elapsed:.0f} s, loss {loss.item():.3f}")
 
     last_saved = clock.elapsed
     while clock.share < 1:
         rng = np.random.default_rng([seed, clock.steps])
         crops = [
-            draw_crop(pictures[rng.integers(len(pictures))], float(model.largest), rng)
-            for _ in range(BATCH)
+            random_crop(pictures[i], float(model.largest), WINDOW, CROP, rng)
+            for i in rng.integers(len(pictures), size=BATCH)
         ]
         images = torch.stack([as_input(image) for image, _ in crops]).to(device)
         truth: list[tuple[Tensor, Tensor, Tensor]] = [

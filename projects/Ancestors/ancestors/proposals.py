@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectron2.data import DatasetCatalog, detection_utils
+from detectron2.modeling import ProposalNetwork, detector_postprocess
 from detectron2.structures import BoxMode, Instances
 
 from retinanet_ext import files
@@ -34,14 +35,11 @@ def proposals_of(predictor: Predictor) -> Propose:
     @torch.no_grad()
     def propose(pixels: np.ndarray) -> Instances:
         given = prepare(pixels)
+        if isinstance(model, ProposalNetwork):
+            return model([given])[0]["proposals"].to("cpu")
         images = model.preprocess_image([given])
         found = model.proposal_generator(images, model.backbone(images.tensor), None)[0][0]
-        height, width = pixels.shape[:2]
-        boxes = found.proposal_boxes.clone()
-        boxes.scale(width / found.image_size[1], height / found.image_size[0])
-        boxes.clip((height, width))
-        logits = found.objectness_logits
-        return Instances((height, width), proposal_boxes=boxes, objectness_logits=logits).to("cpu")
+        return detector_postprocess(found, *pixels.shape[:2]).to("cpu")
 
     return propose
 

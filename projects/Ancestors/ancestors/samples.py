@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from .scanning import CORE, Picture, resize
 
@@ -43,25 +45,27 @@ def object_windows(
 
 
 def random_crop(
-    picture: Picture, scales: Sequence[float], window: int, size: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A crop at a size that windows find objects at, flipped or not, and its boxes.
+    picture: Picture, largest: float, window: int, size: int, rng: np.random.Generator
+) -> tuple[np.ndarray, tuple[Tensor, Tensor, Tensor]]:
+    """A crop at a size that windows find objects at, flipped or not, and its truth.
 
     Half of the crops are of any place at any scale, the others have an object of a window's size.
 
     Args:
         picture: with its objects.
-        scales: that pictures are looked at.
+        largest: scale that pictures are looked at; the smallest has it in half a window.
         window: pixels of the windows' sides.
         size: pixels of the crop's sides.
         rng: draws.
 
     Returns:
-        (size, size, 3) uint8, objects (G, 4) and ignored regions (I, 4), XYXY pixels of the crop,
-        which they may lie outside of.
+        (size, size, 3) uint8; boxes (G, 4), classes (G,) and ignored regions (I, 4), XYXY pixels of
+        the crop, which they may lie outside of.
     """
     rgb, boxes = picture.rgb(), picture.boxes
-    scale, around = rng.choice(scales), rng.uniform(0, 1, 2) * rgb.shape[1::-1]
+    smallest = min(largest, window / 2 / min(rgb.shape[:2]))
+    scale = np.exp(rng.uniform(np.log(smallest), np.log(largest)))
+    around = rng.uniform(0, 1, 2) * rgb.shape[1::-1]
     if len(boxes) and rng.random() < 0.5:
         box = boxes[rng.integers(len(boxes))]
         scale = window * CORE / max(box[2:] - box[:2]) * rng.uniform(0.8, 1.25)
@@ -79,4 +83,5 @@ def random_crop(
         moved = [
             np.stack([size - x[:, 2], x[:, 1], size - x[:, 0], x[:, 3]], axis=1) for x in moved
         ]
-    return image, moved[0], moved[1]
+    objects, ignored = (torch.from_numpy(x).float() for x in moved)
+    return image, (objects, torch.from_numpy(picture.labels), ignored)

@@ -114,7 +114,7 @@ class Stumps:
 
 def boost(
     values: np.ndarray, order: np.ndarray, truth: np.ndarray, margin: np.ndarray, rounds: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, ...]:
     """AdaBoost of stumps, continued from ``margin`` (N,), which is changed in place.
 
     ``values`` and ``order`` are of the features (N, F), and the windows sorted by each; ``truth``
@@ -134,8 +134,7 @@ def boost(
         threshold = ranked[row : row + 2, column].mean()
         chosen.append((column, threshold, 0.5 * np.log((1 - wrong) / wrong)))
         margin += np.where(values[:, column] > threshold, 1, -1) * chosen[-1][2]
-    columns, thresholds, weights = zip(*chosen, strict=True)
-    return np.array(columns), np.array(thresholds), np.array(weights)
+    return tuple(np.array(x) for x in zip(*chosen, strict=True))
 
 
 Save, Left = Callable[[], None], Callable[[float], bool]
@@ -215,8 +214,7 @@ class ViolaJones:
             drawn = draw_features(rng, DRAWN)
             values = drawn(patches[used], origin[: used.sum()])
             rounds = ROUNDS[min(number, len(ROUNDS) - 1)]
-            order = values.argsort(0)
-            columns, *rest = boost(values, order, truth[used], margin[used], rounds)
+            columns, *rest = boost(values, values.argsort(0), truth[used], margin[used], rounds)
             stage = Stumps(drawn[columns], *rest)
             margin += stage(patches, origin)
             least = np.quantile(margin[~used], 1 - KEPT ** (number + 1))
@@ -245,5 +243,4 @@ def _origins(patches: np.ndarray) -> np.ndarray:
 def boxes_of(windows: np.ndarray, scale: float) -> np.ndarray:
     """XYXY pixels of the picture (N, 4): the core of each window (N, 3), where an object is."""
     centre = windows[:, [2, 1]] + WINDOW / 2
-    half = WINDOW * CORE / 2
-    return np.concatenate([centre - half, centre + half], 1) / scale
+    return np.concatenate([centre - WINDOW * CORE / 2, centre + WINDOW * CORE / 2], 1) / scale
