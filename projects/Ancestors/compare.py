@@ -14,15 +14,15 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PATHS = [str(ROOT), str(ROOT / "projects" / "FocalLossPaper")]
+PATHS = [str(ROOT / name) for name in ("projects/Ancestors", "projects/FocalLossPaper", "")]
 sys.path[:0] = PATHS  # the parts of this project, and what it shares with that one
 
+from ancestors.plan import Comparison, child_command, missing  # noqa: E402
+from ancestors.report import measure_all, publish, write_report  # noqa: E402
+from ancestors.systems import SYSTEMS, System, by_name  # noqa: E402
 from focal_loss_paper.runs import TERMINAL, Run  # noqa: E402
 from focal_loss_paper.training import train_runs  # noqa: E402
 
-from projects.Ancestors.ancestors.plan import Comparison, child_command, missing  # noqa: E402
-from projects.Ancestors.ancestors.report import measure_all, publish, write_report  # noqa: E402
-from projects.Ancestors.ancestors.systems import SYSTEMS, System, by_name  # noqa: E402
 from retinanet_ext.cli.common import debug_options, run_guarded  # noqa: E402
 from retinanet_ext.data.datasets.register import register_builtin_datasets  # noqa: E402
 from retinanet_ext.engine.user_modules import import_modules  # noqa: E402

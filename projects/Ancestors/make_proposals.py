@@ -10,10 +10,11 @@ import argparse
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+FOLDER = Path(__file__).resolve().parent
+sys.path[:0] = [str(FOLDER), str(FOLDER.parents[1])]
 
-from projects.Ancestors.ancestors.proposals import proposals_of, write_proposals  # noqa: E402
+from ancestors.proposals import proposals_of, write_proposals  # noqa: E402
+
 from retinanet_ext.cli.common import debug_options, run_guarded  # noqa: E402
 from retinanet_ext.data.datasets.register import register_builtin_datasets  # noqa: E402
 from retinanet_ext.inference import Predictor  # noqa: E402

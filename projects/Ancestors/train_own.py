@@ -13,10 +13,11 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+FOLDER = Path(__file__).resolve().parent
+sys.path[:0] = [str(FOLDER), str(FOLDER.parents[1])]
 
-from projects.Ancestors.ancestors.own import OWN, evaluate_own, train_own  # noqa: E402
+from ancestors.own import OWN, evaluate_own, train_own  # noqa: E402
+
 from retinanet_ext.cli.common import debug_options, run_guarded  # noqa: E402
 from retinanet_ext.data.datasets.register import register_builtin_datasets  # noqa: E402
 from retinanet_ext.engine.job import start_logging  # noqa: E402

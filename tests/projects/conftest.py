@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).resolve().parents[2] / "projects" / "FocalLossPaper"
-if str(PROJECT) not in sys.path:
-    sys.path.insert(0, str(PROJECT))
+PROJECTS = Path(__file__).resolve().parents[2] / "projects"
+PROJECT = PROJECTS / "FocalLossPaper"
+for folder in (PROJECT, PROJECTS / "Ancestors"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
 
 from focal_loss_paper import runs  # noqa: E402
 from focal_loss_paper.rows import Setting, default_base  # noqa: E402

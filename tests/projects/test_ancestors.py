@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ancestors import imbalance, plan, report, tables
+from ancestors.own import evaluate_own, load_own, one_cycle, train_own
+from ancestors.plan import Comparison, child_command, missing
+from ancestors.proposals import write_proposals
+from ancestors.systems import ROOT, SYSTEMS, by_name
 from detectron2.data import DatasetCatalog, load_proposals_into_dataset
 from detectron2.structures import Boxes, Instances
 from focal_loss_paper.runs import RESULT, read_json, write_json
 from PIL import Image
 
-from projects.Ancestors.ancestors import imbalance, plan, report, tables
-from projects.Ancestors.ancestors.own import evaluate_own, load_own, one_cycle, train_own
-from projects.Ancestors.ancestors.plan import Comparison, child_command, missing
-from projects.Ancestors.ancestors.proposals import write_proposals
-from projects.Ancestors.ancestors.systems import ROOT, SYSTEMS, by_name
 from retinanet_ext.data.datasets.register import register_builtin_datasets
 from retinanet_ext.errors import ConfigError, MissingFileError
 
@@ -173,7 +173,7 @@ def cascade(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("cascade")
     patch = pytest.MonkeyPatch()
     for name, value in (("DRAWN", 100), ("NEGATIVES", 200), ("ENOUGH", 20), ("CLASS_ROUNDS", 10)):
-        patch.setattr(f"projects.Ancestors.ancestors.viola_jones.{name}", value)
+        patch.setattr(f"ancestors.viola_jones.{name}", value)
     model = train_own("viola_jones", folder, "bccd_train", 1, 1, 3, say=lambda text: None)
     yield model, folder, patch
     patch.undo()
@@ -218,7 +218,7 @@ def test_interrupted_cascade_becomes_the_same(cascade, tiny, tmp_path):
 
 
 def test_interrupted_overfeat_continues(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("projects.Ancestors.ancestors.own.SAVED_EVERY", 0.0)
+    monkeypatch.setattr("ancestors.own.SAVED_EVERY", 0.0)
     lines = []
 
     def stop(text):

@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-from projects.Ancestors.ancestors import overfeat, viola_jones
-from projects.Ancestors.ancestors.overfeat import OverFeat
-from projects.Ancestors.ancestors.samples import random_crop
-from projects.Ancestors.ancestors.scanning import Found, Picture, background, merge, pyramid
-from projects.Ancestors.ancestors.viola_jones import Features, ViolaJones
+from ancestors import overfeat, viola_jones
+from ancestors.overfeat import OverFeat
+from ancestors.samples import random_crop
+from ancestors.scanning import Found, Picture, background, merge, pyramid
+from ancestors.viola_jones import Features, ViolaJones
 
 SHAPES = ((1, 2), (2, 1), (1, 3), (3, 1), (2, 2))
 

@@ -150,7 +150,7 @@ def _of_retinanet(cfg: Any, model: Any, sample: dict[str, Any], maps: dict) -> C
     targets = model.label_anchors(model.anchor_generator(features), [sample])
     labels = targets.labels[0]
     if node.QUALITY_BRANCH == "objectness":  # says by itself what is an object
-        logits = _flat(outputs[2] if isinstance(outputs, tuple) else outputs.quality, 1)
+        logits = _flat(outputs.named["quality"], 1)
         labels = torch.where((labels >= 0) & (labels < classes), 0, labels.clamp(max=1))
         return _sigmoid(logits, labels, 1)
     if node.get("CLASSIFIER", "sigmoid") == "softmax":

@@ -10,7 +10,7 @@ __all__ = ["PROJECT", "ROOT", "SYSTEMS", "System", "by_name"]
 
 PROJECT = Path(__file__).resolve().parents[1]
 ROOT = PROJECT.parents[1]
-OURS = ("projects.Ancestors.ancestors",)
+OURS = ("ancestors",)
 
 
 @dataclass(frozen=True)
