@@ -37,7 +37,7 @@ def draw_accuracy_time(path: Path, rows: Sequence[dict[str, Any]], dataset: str)
             axes.plot([x] * len(seeds), seeds, "o", mfc="none", mec=FAINT, markersize=5)
         axes.plot(x, y, marker, color=color, markersize=9)
     low, high = min(r["ms"] for r in done), max(r["ms"] for r in done)
-    axes.set_xlim(low / 1.4, high * 1.4)
+    axes.set_xlim(low / 1.4, high * 2.2)  # room for names
     top = max(s["metrics"]["AP"] for r in done for s in r["seeds"] if s["status"] == FINISHED)
     axes.set_ylim(0, max(10.0, top * 1.15))
     from matplotlib.ticker import FuncFormatter, LogLocator

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from detectron2.data import DatasetCatalog, load_proposals_into_dataset
 from detectron2.modeling.meta_arch.dense_detector import permute_to_N_HWA_K
+from detectron2.utils.events import EventStorage
 from focal_loss_paper.runs import Run
 from torch import Tensor
 
@@ -138,7 +139,9 @@ def _of_model(predictor: Predictor, dataset: str, pictures: int) -> Iterator[Cou
     for entry in entries:
         sample = mapper(entry)
         maps = model.backbone(model.preprocess_image([sample]).tensor)
-        yield COUNTS[name](cfg, model, sample, maps)
+        with EventStorage():  # Detectron2's samplers write to one
+            counted = COUNTS[name](cfg, model, sample, maps)
+        yield counted
 
 
 def _of_retinanet(cfg: Any, model: Any, sample: dict[str, Any], maps: dict) -> Counted:

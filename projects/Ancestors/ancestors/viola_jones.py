@@ -84,18 +84,17 @@ class Features:
 
 def draw_features(rng: np.random.Generator, count: int) -> Features:
     """Random features; the values are means, not sums, so that sizes compare."""
-    corners, weights = np.zeros((2, count, 9), int), np.zeros((count, 9))
-    found = Features(rng.integers(CHANNELS, size=count), *corners, weights)
+    (y, x), weights = np.zeros((2, count, 9), int), np.zeros((count, 9))
+    found = Features(rng.integers(CHANNELS, size=count), y, x, weights)
     for i, kind in enumerate(rng.integers(len(SHAPES), size=count)):
         cells = SHAPES[kind]
         rows, cols = cells.shape
         h, w = rng.integers(1, WINDOW // rows + 1), rng.integers(1, WINDOW // cols + 1)
-        y, x = rng.integers(WINDOW - h * rows + 1), rng.integers(WINDOW - w * cols + 1)
+        top, left = rng.integers(WINDOW - h * rows + 1), rng.integers(WINDOW - w * cols + 1)
         corners = np.diff(np.diff(np.pad(cells, 1), axis=0), axis=1)  # what each corner counts
-        grid = np.mgrid[: rows + 1, : cols + 1].reshape(2, -1) * [[h], [w]] + [[y], [x]]
-        n = grid.shape[1]
-        found.y[i, :n], found.x[i, :n] = grid
-        found.weight[i, :n] = corners.ravel() / (h * w)
+        grid = np.mgrid[: rows + 1, : cols + 1].reshape(2, -1) * [[h], [w]] + [[top], [left]]
+        y[i, : corners.size], x[i, : corners.size] = grid
+        weights[i, : corners.size] = corners.ravel() / (h * w)
     return found
 
 
@@ -137,7 +136,8 @@ def boost(
     return tuple(np.array(x) for x in zip(*chosen, strict=True))
 
 
-Save, Left = Callable[[], None], Callable[[float], bool]
+Save = Callable[[], None]
+Left = Callable[[float], bool]
 
 
 @dataclass
