@@ -306,3 +306,31 @@ def test_two_systems_from_the_command_to_the_figures_interrupted_and_continued(t
     assert listed.stdout.count("finished") == 0, "other settings are other runs"
     assert all(Path(p).stat().st_mtime_ns == at for p, at in before.items())
     assert os.path.isdir(folder / "runs")
+
+
+@pytest.mark.slow
+def test_cascade_and_overfeat_find_what_they_learned(cascade, tiny, tmp_path, monkeypatch):
+    """Rectangles of three colours, on the pictures that they were learned from."""
+    monkeypatch.setattr("ancestors.own.BATCH", 4)
+    model, folder, _ = cascade
+    found = evaluate_own(model, folder, "bccd_train")
+    assert found["bbox/AP50"] > 10
+    model = train_own("overfeat", tmp_path, "bccd_train", 1, 1, 60, say=lambda text: None)
+    found = evaluate_own(model, tmp_path, "bccd_train")
+    assert found["bbox/AP50"] > 20
+
+
+RESULTS = ROOT / "projects" / "Ancestors" / "results" / "quickstart" / "results.json"
+
+
+@pytest.mark.skipif(not RESULTS.is_file(), reason="no results of the quickstart are committed")
+def test_committed_results_are_above_the_floors_and_say_where_they_are_from():
+    results = read_json(RESULTS)
+    assert results["machine"] and results["length"] and results["systems"]
+    for row in results["systems"]:
+        system = by_name(row["name"])
+        assert row["ms"] > 0
+        for seed in row["seeds"]:
+            assert seed["status"] == "finished" and seed["metrics"]["AP50"] > system.floor
+    windows = next(r["windows"] for r in results["systems"] if r["name"] == "viola_jones")
+    assert all(a > b for a, b in itertools.pairwise(windows))

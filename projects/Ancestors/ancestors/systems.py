@@ -26,6 +26,8 @@ class System:
         imports: modules that register its parts.
         proposals: name of the system that has to be trained before, and gives it boxes.
         budget: its share of the minutes.
+        floor: AP50 on the quickstart after five minutes on two cores, at least: below it something
+            is broken.
         shown: whether it is a detector; what only gives proposals is not.
     """
 
@@ -37,6 +39,7 @@ class System:
     imports: tuple[str, ...] = ()
     proposals: str = ""
     budget: float = 1.0
+    floor: float = 50.0
     shown: bool = True
 
     @property
@@ -51,12 +54,14 @@ SYSTEMS = (
         2001,
         "a cascade: each stage drops windows that are surely background; the next learns from "
         "those that passed",
+        floor=25.0,
     ),
     System(
         "overfeat",
         "OverFeat-style",
         2013,
         "of each picture only the background windows that offend most, three for each of an object",
+        floor=20.0,
     ),
     System(
         "rpn",
@@ -98,6 +103,7 @@ SYSTEMS = (
         "none: softmax cross entropy over all boxes",
         "projects/Ancestors/configs/quickstart_ssd_no_mining.yaml",
         OURS,
+        floor=1.0,
     ),
     System(
         "yolo",
