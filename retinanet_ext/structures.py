@@ -39,6 +39,9 @@ class DenseTargets:
             predict, -1 where the label is not a class; None where the assigner does not say.
         weights: (N, R) float, what each anchor counts in the losses; None: 1. This package's own
             losses know no weights and refuse them, see :meth:`require_no_weights`.
+        quality: (N, R) float in [0, 1], at positives the score that their class has to get, for
+            losses that have ``needs_quality``; None: the IoU of the predicted box. Other losses
+            learn a score of 1.
     """
 
     labels: Tensor
@@ -47,6 +50,7 @@ class DenseTargets:
     extra: Tensor | None = None
     matched_idxs: Tensor | None = None
     weights: Tensor | None = None
+    quality: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.labels.dim() != 2:
@@ -59,7 +63,7 @@ class DenseTargets:
         extra = self.extra
         if extra is not None and (extra.dim() != 2 or extra.shape[1] != 3 or extra.dtype != int64):
             raise ValueError(f"extra must be (E, 3) int64, got {tuple(extra.shape)} {extra.dtype}")
-        for name in ("matched_idxs", "weights"):
+        for name in ("matched_idxs", "weights", "quality"):
             value = getattr(self, name)
             if value is not None and value.shape != self.labels.shape:
                 raise ValueError(
