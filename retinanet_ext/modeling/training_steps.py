@@ -12,7 +12,7 @@ from detectron2.structures import Boxes
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor, nn
 
-from ..protocols import Assigner, BoxLoss, ClassificationLoss
+from ..protocols import Assigner, BoxCoder, BoxLoss, ClassificationLoss
 from ..structures import DenseTargets, HeadOutputs
 from .assigners.ignore_regions import ignore_anchors
 from .coders import num_box_outputs
@@ -48,6 +48,9 @@ class TrainingSteps:
     if TYPE_CHECKING:  # the detector's own
         head: Any
         device: torch.device
+
+        @property
+        def box2box_transform(self) -> BoxCoder: ...
 
         def _float32(self) -> torch.autocast: ...
 
@@ -104,7 +107,7 @@ class TrainingSteps:
         return ignore_anchors(targets, anchors, ignore_boxes, self.ignore_iof_thresh)
 
     def _predictions(self, anchors: list[Boxes], outputs: HeadOutputs) -> HeadPredictions:
-        coder, strides = self.decoder.box2box_transform, self._strides(anchors)
+        coder, strides = self.box2box_transform, self._strides(anchors)
         return HeadPredictions(outputs, anchors, coder, self.num_classes, **strides)
 
     def _head_outputs(self, features: list[Tensor], targets: DenseTargets) -> HeadOutputs:

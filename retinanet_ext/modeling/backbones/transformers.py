@@ -64,7 +64,7 @@ def build_swin_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     """
     check_swin(cfg)
     node = cfg.MODEL.SWIN
-    return SwinTransformer(
+    network: Any = SwinTransformer(
         in_chans=input_shape.channels,
         embed_dim=node.EMBED_DIM,
         depths=list(node.DEPTHS),
@@ -73,6 +73,8 @@ def build_swin_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
         drop_path_rate=node.DROP_PATH,
         out_indices=sorted(SWIN_FEATURES.index(x) for x in node.OUT_FEATURES),
     )
+    network._size_divisibility = 32  # Detectron2 sets it under a name that nobody reads
+    return network
 
 
 def check_vit(cfg: CfgNode) -> None:
