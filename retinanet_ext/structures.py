@@ -41,6 +41,9 @@ class DenseTargets:
             losses know no weights and refuse them, see :meth:`require_no_weights`.
         heat: (N, R, K) float in [0, 1]: 1 at the classes of positive anchors, and how near to an
             object others are; None where there is none. Read by losses with ``uses_heat``.
+        quality: (N, R) float in [0, 1], at positives the score that their class has to get, for
+            losses that have ``needs_quality``; None: the IoU of the predicted box. Other losses
+            learn a score of 1.
     """
 
     labels: Tensor
@@ -50,6 +53,7 @@ class DenseTargets:
     matched_idxs: Tensor | None = None
     weights: Tensor | None = None
     heat: Tensor | None = None
+    quality: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.labels.dim() != 2:
@@ -62,7 +66,7 @@ class DenseTargets:
         extra = self.extra
         if extra is not None and (extra.dim() != 2 or extra.shape[1] != 3 or extra.dtype != int64):
             raise ValueError(f"extra must be (E, 3) int64, got {tuple(extra.shape)} {extra.dtype}")
-        for name in ("matched_idxs", "weights"):
+        for name in ("matched_idxs", "weights", "quality"):
             value = getattr(self, name)
             if value is not None and value.shape != self.labels.shape:
                 raise ValueError(

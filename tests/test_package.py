@@ -229,8 +229,19 @@ MAY_IMPORT = {
     "modeling/heads": {"modeling/classifier", "modeling/coders", "modeling/speedups"},
     "modeling/loss_terms": {"modeling/criteria", "modeling/postprocess"},
     "modeling/postprocess": {"losses/precision", "modeling/classifier", "modeling/coders"},
+    "modeling/predictions": {"losses/precision", "modeling/coders"},
     "modeling/proposals": {"losses/precision", "modeling"},
     "modeling/retinanet": {"modeling"},
+    "modeling/training_steps": {
+        "modeling/assigners",
+        "modeling/coders",
+        "modeling/criteria",
+        "modeling/detectron2_names",
+        "modeling/loss_terms",
+        "modeling/postprocess",
+        "modeling/predictions",
+        "modeling/speedups",
+    },
     "report/__init__": {"report"},
     "report/compute": {"data", "evaluation"},
     "report/findings": {"evaluation"},
@@ -255,7 +266,12 @@ MAY_IMPORT = {
     "weights/convert": {"weights/foreign", "weights/reading"},
     "weights/foreign": {"weights/reading"},
     "weights/online": {"weights/reading"},
-    "weights/pretrained": {"weights/names", "weights/online", "weights/reading"},
+    "weights/pretrained": {
+        "weights/names",
+        "weights/online",
+        "weights/pixels",
+        "weights/reading",
+    },
     "weights/reading": {"weights/unpickle"},
 }
 OLD_PLACES = {"messages", "validate", "data/mapper", "data/register", "engine/checkpointer"}

@@ -60,6 +60,11 @@ retinanet.add("CENTER_SAMPLING_RADIUS", 1.5)
 # And between what numbers of strides of a level the farthest edge of its objects lies, with no
 # limit below at the finest level and none above at the coarsest.
 retinanet.add("REGRESSION_RANGE", [4.0, 8.0])
+# TaskAlignedAssigner (TOOD, arXiv 2108.07755): anchors per object, those of the largest alignment
+# score^alpha * IoU^beta of what they predict.
+retinanet.add("TASK_ALIGNED_TOPK", 13, at_least=1, meaning="a number of anchors per object")
+retinanet.add("TASK_ALIGNED_ALPHA", 1.0, at_least=0, meaning="the exponent of the score")
+retinanet.add("TASK_ALIGNED_BETA", 6.0, at_least=0, meaning="the exponent of the IoU")
 # Background anchors of which at least this fraction of the area lies in a box marked `iscrowd` or
 # `ignore` take part in no loss. Above 1 is off, as in Detectron2: crowds are background, and
 # `ignore` means nothing.
@@ -227,3 +232,29 @@ lite.add(
     "FrozenBN",
     choices=("FrozenBN", "BN", "SyncBN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N", ""),
 )
+
+# Read by build_timm_backbone and build_timm_fpn_p6p7: a network of timm by its name.
+timm = Section("MODEL.TIMM")
+timm.add("NAME", "")
+# Whether timm fetches its weights, or a file of them; either only without MODEL.WEIGHTS.
+timm.add("PRETRAINED", False)
+timm.add("CHECKPOINT", "")
+# timm's numbers of the outputs; [] is all.
+timm.add("OUT_INDICES", [])
+
+# Read by build_vit_simple_pyramid; this is ViTDet's ViT-B. All blocks but GLOBAL_BLOCKS attend to
+# windows of WINDOW_SIZE x WINDOW_SIZE patches only; IMG_SIZE sizes the relative positions.
+vit = Section("MODEL.VIT")
+for _name, _default in {
+    **{"IMG_SIZE": 1024, "PATCH_SIZE": 16, "EMBED_DIM": 768, "DEPTH": 12, "NUM_HEADS": 12},
+    **{"DROP_PATH": 0.1, "WINDOW_SIZE": 14, "GLOBAL_BLOCKS": [2, 5, 8, 11], "REL_POS": True},
+}.items():
+    vit.add(_name, _default)
+
+# Read by build_swin_backbone; this is Swin-T. Outputs are "p0" (stride 4) to "p3" (32).
+swin = Section("MODEL.SWIN")
+for _name, _default in {
+    **{"EMBED_DIM": 96, "DEPTHS": [2, 2, 6, 2], "NUM_HEADS": [3, 6, 12, 24], "WINDOW_SIZE": 7},
+    **{"DROP_PATH": 0.2, "OUT_FEATURES": ["p1", "p2", "p3"]},
+}.items():
+    swin.add(_name, _default)

@@ -5,12 +5,15 @@ from .assigners.atss import ATSSAssigner
 from .assigners.debug import AssignmentDebug, describe_assignment
 from .assigners.iou import IoUAssigner
 from .assigners.point import PointAssigner
+from .assigners.task_aligned import TaskAlignedAssigner
 from .backbones.build import build_fpn_backbone_p6p7, build_regnet_backbone
 from .backbones.efficientnet_lite import (
     EfficientNetLite,
     build_efficientnet_lite_backbone,
     build_efficientnet_lite_fpn_backbone,
 )
+from .backbones.timm_networks import TimmBackbone, build_timm_backbone, build_timm_fpn_p6p7
+from .backbones.transformers import build_swin_backbone, build_vit_simple_pyramid
 from .criteria.box import L1, CIoU, DIoU, GIoU, IoU, SmoothL1, WeightedBoxLoss
 from .criteria.class_balanced import ClassBalancedFocal
 from .criteria.classification import BCE, BalancedBCE, FocalLoss, FocalLossStar
@@ -57,6 +60,8 @@ __all__ = [
     "SmoothL1",
     "SoftmaxCE",
     "SoftmaxFocalLoss",
+    "TaskAlignedAssigner",
+    "TimmBackbone",
     "VarifocalLoss",
     "WeightedBoxLoss",
     "box_quality",
@@ -65,5 +70,9 @@ __all__ = [
     "build_fpn_backbone_p6p7",
     "build_loss_normalizer",
     "build_regnet_backbone",
+    "build_swin_backbone",
+    "build_timm_backbone",
+    "build_timm_fpn_p6p7",
+    "build_vit_simple_pyramid",
     "describe_assignment",
 ]

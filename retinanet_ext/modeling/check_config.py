@@ -5,7 +5,7 @@ from __future__ import annotations
 from detectron2.config import CfgNode
 
 from ..errors import InputError
-from ..registry import CLS_LOSS_REGISTRY, node_of, register_config_check
+from ..registry import ASSIGNER_REGISTRY, CLS_LOSS_REGISTRY, node_of, register_config_check
 from .assigners.iou import check_iou_bands
 from .criteria.box import build_box_loss
 from .criteria.normalizer import build_loss_normalizer
@@ -38,6 +38,18 @@ def check_retinanet(cfg: CfgNode, node: CfgNode | None = None) -> None:
         raise InputError(
             f"MODEL.RETINANET.SCORE_RULE is '{node.SCORE_RULE}', but without a QUALITY_BRANCH the "
             "score is that of the class; set QUALITY_BRANCH, or SCORE_RULE to sqrt_pq"
+        )
+    assigner = ASSIGNER_REGISTRY.get(node.ASSIGNER)
+    if not node.CLS_AGNOSTIC_BBOX_REG and getattr(assigner, "needs_predictions", False):
+        raise InputError(
+            f"MODEL.RETINANET.ASSIGNER is '{node.ASSIGNER}', which goes by the predicted box of an "
+            "anchor, but CLS_AGNOSTIC_BBOX_REG is False, which is a box for each class; set it to "
+            "True"
+        )
+    if node.CLASSIFIER != "sigmoid" and getattr(assigner, "needs_predictions", False):
+        raise InputError(
+            f"MODEL.RETINANET.ASSIGNER is '{node.ASSIGNER}', which goes by the scores of "
+            f"independent classes, but CLASSIFIER is {node.CLASSIFIER}; set it to sigmoid"
         )
     cls_loss = CLS_LOSS_REGISTRY.get(node.CLS_LOSS)
     able = _losses_for(node.CLASSIFIER)

@@ -112,7 +112,9 @@ def classification_term(
     wanted: dict[str, Any] = {}
     if getattr(cls_loss, "needs_anchors", False):
         wanted["anchors"] = anchors
-    if getattr(cls_loss, "needs_quality", False):
+    if getattr(cls_loss, "needs_quality", False) and targets.quality is not None:
+        wanted["quality"] = targets.quality
+    elif getattr(cls_loss, "needs_quality", False):
         quality = torch.zeros_like(targets.boxes[..., 0])
         quality[positives.images, positives.indices] = box_quality(
             *positives.boxes, box2box_transform, positives.strides

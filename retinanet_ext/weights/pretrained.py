@@ -25,6 +25,7 @@ from ..errors import ConfigError, MissingPackageError, did_you_mean, one_line
 from ..registry import register_config_check
 from .names import lite_from_efficientnet_lite_pytorch, lite_from_timm, resnet_from_torchvision
 from .online import hub_file, timm_file, timm_statistics, torchvision_statistics, torchvision_url
+from .pixels import check_timm_pixels, refuse_other_pixels
 from .reading import WeightsError, read_safetensors, read_torch
 
 __all__ = [
@@ -190,6 +191,7 @@ def check_pretrained(cfg: CfgNode) -> None:
         ConfigError: names the keys to set; or there are no such weights.
     """
     if not is_pretrained(cfg.MODEL.WEIGHTS):
+        check_timm_pixels(cfg)
         return
     found = find_pretrained(cfg.MODEL.WEIGHTS)
     name = cfg.MODEL.BACKBONE.NAME
@@ -224,17 +226,6 @@ def check_pixels(
     Raises:
         ConfigError: names the keys and their values.
     """
-    wanted = {"MODEL.PIXEL_MEAN": found.pixel_mean, "MODEL.PIXEL_STD": found.pixel_std}
-    given = {"MODEL.PIXEL_MEAN": pixel_mean, "MODEL.PIXEL_STD": pixel_std}
-    right = input_format == "RGB" and all(
-        len(given[k]) == 3 and all(abs(a - b) <= 0.5 for a, b in zip(given[k], v, strict=True))
-        for k, v in wanted.items()
-    )
-    if not right:
-        settings = " ".join(f'{k} "{[round(x, 3) for x in v]}"' for k, v in wanted.items())
-        raise ConfigError(
-            f"MODEL.WEIGHTS is '{found.address}', trained on other pixels than INPUT.FORMAT "
-            f"'{input_format}' with MODEL.PIXEL_MEAN {list(pixel_mean)} and MODEL.PIXEL_STD "
-            f"{list(pixel_std)}, which would make it worse without a word; set INPUT.FORMAT RGB "
-            f"{settings}"
-        )
+    named = f"MODEL.WEIGHTS is '{found.address}'"
+    statistics = (found.pixel_mean, found.pixel_std)
+    refuse_other_pixels(named, statistics, input_format, pixel_mean, pixel_std)

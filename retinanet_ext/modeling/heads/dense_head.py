@@ -97,11 +97,13 @@ class DenseHead(nn.Module):
         counts = _counts(num_anchors, len(channels))
         self.num_classes = num_classes
         self.level_anchors = counts
+        # Of the features, and of what the predictors see.
+        self.in_channels, self.out_channels = channels[0], [channels[0], *conv_dims][-1]
         self.cls_agnostic_bbox_reg = cls_agnostic_bbox_reg
         self.build_towers(
             partial(build_tower, channels[0], conv_dims, norm, len(channels), norm_per_level)
         )
-        out_channels = [channels[0], *conv_dims][-1]
+        out_channels = self.out_channels
         deltas_per_anchor = box_outputs * (1 if cls_agnostic_bbox_reg else num_classes)
         self.classifier = classifier
         class_outputs = num_class_outputs(num_classes, classifier)

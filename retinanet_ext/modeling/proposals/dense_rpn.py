@@ -34,6 +34,7 @@ from ..heads.build import build_dense_head
 from ..loss_terms import Positives, box_term, classification_term, named_terms, quality_term
 from ..postprocess.candidates import joint_logits
 from ..postprocess.gather import gather_from_whole
+from ..predictions import HeadPredictions, needs_predictions
 from .dense_rpn_keys import check_keys, node_of_one_class
 
 
@@ -164,8 +165,11 @@ class DenseRPN(nn.Module):
         self, anchors: list[Boxes], outputs: HeadOutputs, gt_instances: list[Instances]
     ) -> dict[str, Tensor]:
         """Sums over the batch divided by the loss normalizer, times their weights."""
-        targets = self.assigner(anchors, [_objects(x) for x in gt_instances])
         strides = strides_of_anchors(self.box_coder, anchors, self.anchor_generator)
+        seen = []
+        if needs_predictions(self.assigner):
+            seen.append(HeadPredictions(outputs, anchors, self.box_coder, 1, strides))
+        targets = self.assigner(anchors, [_objects(x) for x in gt_instances], *seen)
         numbers = num_box_outputs(self.box_coder)
         positives = Positives.of(anchors, outputs, targets, False, numbers, strides)
         cls_loss = classification_term(

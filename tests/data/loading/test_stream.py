@@ -146,11 +146,17 @@ def test_samplers_that_take_the_seed_of_the_config_give_the_same_order(cfg, monk
             assert ids(take(stream_of(cfg, seed), 15)) == expected[seed]
 
 
-@pytest.mark.parametrize("group", [False, True])
-def test_batches_do_not_depend_on_the_number_of_workers(cfg, group):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ASPECT_RATIO_GROUPING": False},
+        {"ASPECT_RATIO_GROUPING": True},
+        {"SAMPLER_TRAIN": "RepeatFactorTrainingSampler", "REPEAT_THRESHOLD": 0.9},
+    ],
+)
+def test_batches_do_not_depend_on_the_number_of_workers(cfg, changes):
     expected, one, three = (
-        take(stream_of(cfg, ASPECT_RATIO_GROUPING=group, NUM_WORKERS=workers), 14)
-        for workers in (0, 1, 3)
+        take(stream_of(cfg, **changes, NUM_WORKERS=workers), 14) for workers in (0, 1, 3)
     )
     assert one == expected and three == expected
     assert len({x["numbers"] for batch in expected for x in batch}) == 14 * 4

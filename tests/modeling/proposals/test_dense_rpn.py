@@ -104,8 +104,9 @@ def test_with_bce_and_all_anchors_losses_and_proposals_equal_detectron2s_rpn(
         {},
         {"ASSIGNER": "ATSSAssigner", "BBOX_REG_LOSS_TYPE": "giou", "QUALITY_BRANCH": "iou"},
         {"CLS_LOSS": "OHEM", "BOX_CODER": "ltrb", "HEAD": "SharedTowerHead"},
+        {"ASSIGNER": "TaskAlignedAssigner", "CLS_LOSS": "QualityFocalLoss"},
     ],
-    ids=["default", "atss", "ohem"],
+    ids=["default", "atss", "ohem", "task_aligned"],
 )
 def test_faster_rcnn_trains_with_parts_of_ours(parts: dict[str, Any], objects: int):
     cfg = dense_cfg(**parts)
