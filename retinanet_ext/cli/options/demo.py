@@ -35,5 +35,7 @@ def complete_demo(args: argparse.Namespace) -> bool:
     if not args.output:
         args.output, args.overwrite = OUTPUT, not args.resume
     args.draw = True
-    args.sources = [DEMO, *write_samples(os.path.join(args.output, PICTURES), COUNT)]
+    folder = os.path.join(args.output, PICTURES)
+    write_samples(folder, COUNT)
+    args.sources = [DEMO, folder]
     return True
