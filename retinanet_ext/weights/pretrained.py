@@ -107,8 +107,8 @@ def find_pretrained(address: str) -> Pretrained:
     if scheme == "shipped":
         if address != DEMO_WEIGHTS:
             raise ConfigError(f"MODEL.WEIGHTS is '{address}'; what is shipped is {DEMO_WEIGHTS}")
-        mean, std = (127.0,) * 3, (128.0,) * 3
-        return Pretrained(address, mean, std, _LITE_BACKBONES, dict, is_detector=True)
+        pixels = (127.0,) * 3, (128.0,) * 3
+        return Pretrained(address, *pixels, _LITE_BACKBONES, dict, is_detector=True)
     if scheme == "torchvision":
         mean, std = torchvision_statistics(name)
         return Pretrained(address, mean, std, _RESNET_BACKBONES, resnet_from_torchvision, True)
