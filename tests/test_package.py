@@ -196,7 +196,7 @@ MAY_IMPORT = {
     "inference/reading": {"inference/pictures"},
     "inference/sources": {"data/formats", "inference/pictures"},
     "integrations": {"inference"},
-    "inference/run_folder": {"config", "engine/checkpoint"},
+    "inference/run_folder": {"config", "engine/checkpoint", "weights/demo"},
     "losses/__init__": {"losses"},
     "losses/box": {"losses/precision"},
     "losses/conv_focal": {"losses/focal", "losses/kernels", "losses/precision"},
@@ -257,6 +257,7 @@ MAY_IMPORT = {
         "engine",
         "modeling",
         "weights/catalogue",
+        "weights/demo",
     },
     "serve": {"data/loading", "inference", "visualization"},
     "validate": {"config"},
@@ -267,12 +268,13 @@ MAY_IMPORT = {
     "weights/foreign": {"weights/reading"},
     "weights/online": {"weights/reading"},
     "weights/pretrained": {
+        "weights/demo",
         "weights/names",
         "weights/online",
         "weights/pixels",
         "weights/reading",
     },
-    "weights/reading": {"weights/unpickle"},
+    "weights/reading": {"weights/packed", "weights/unpickle"},
 }
 OLD_PLACES = {"messages", "validate", "data/mapper", "data/register", "engine/checkpointer"}
 MOST_FILES = 14  # of one folder

@@ -91,7 +91,7 @@ class Predictor:
         """The model of a training.
 
         Args:
-            folder: its OUTPUT_DIR.
+            folder: its OUTPUT_DIR; "demo" is a small model of shapes that comes with the package.
             weights: "" is the final model, or the newest of a run that has not ended; "best" the
                 one of the best evaluation; else a file.
             device: "cpu" or "cuda"; default: the config's, or the CPU where that is absent.

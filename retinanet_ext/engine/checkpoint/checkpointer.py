@@ -172,13 +172,18 @@ class SafeCheckpointer(DetectionCheckpointer, _SafeFiles):
             self._parsed_url_during_load = None  # else a second call would fail after an error
 
     def _read_pretrained(self, address: str) -> str:
-        """Read ImageNet weights for the network under the pyramid; returns the path of the file."""
+        """Check the pixels, and read ImageNet weights for the network under the pyramid.
+
+        Returns:
+            Path of the file.
+        """
         found = find_pretrained(address)
         model: Any = self.model
         mean, std = (getattr(model, name).flatten().tolist() for name in _PIXEL_BUFFERS)
         check_pixels(found, getattr(model, "input_format", "BGR"), mean, std)
         path = local_file(found)
-        self._read = read_pretrained(found, path, self._trunk())
+        if not found.is_detector:
+            self._read = read_pretrained(found, path, self._trunk())
         return path
 
     def _trunk(self) -> str:
