@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.box_regression import Box2BoxTransform, Box2BoxTransformLinear
 
 from ..errors import InputError
 from ..modeling import RetinaNetExt
@@ -60,17 +60,14 @@ def check_model(model: Any) -> None:
             "a RetinaNetExt with a DenseDecoder"
         )
     coder = model.decoder.box2box_transform
-    if type(coder) is not Box2BoxTransform:
+    in_sizes = type(coder) is Box2BoxTransformLinear and coder.normalize_by_size
+    if type(coder) is not Box2BoxTransform and not in_sizes:
         raise InputError(
-            f"MODEL.RETINANET.BOX_CODER gives {type(coder).__name__}, and only deltas are exported"
+            f"MODEL.RETINANET.BOX_CODER gives {type(coder).__name__}, and only deltas and ltrb are "
+            "exported"
         )
     if model.decoder.clip_before_nms:
         raise InputError(
             "MODEL.RETINANET.CLIP_BEFORE_NMS is True, which the exported file does not know; pass "
             "--opts MODEL.RETINANET.CLIP_BEFORE_NMS False"
-        )
-    if model.decoder.candidates_by != "class":
-        raise InputError(
-            f"MODEL.RETINANET.CANDIDATES_BY is '{model.decoder.candidates_by}', which the exported "
-            "file does not know; pass --opts MODEL.RETINANET.CANDIDATES_BY class"
         )
