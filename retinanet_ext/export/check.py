@@ -59,7 +59,7 @@ def check_model(model: Any) -> None:
             f"{name} decodes in a way of its own, which the exported file would not know; export "
             "a RetinaNetExt with a DenseDecoder"
         )
-    coder = model.decoder.box2box_transform
+    coder: Any = model.decoder.box2box_transform
     in_sizes = type(coder) is Box2BoxTransformLinear and coder.normalize_by_size
     if type(coder) is not Box2BoxTransform and not in_sizes:
         raise InputError(

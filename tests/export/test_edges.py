@@ -39,7 +39,7 @@ def pictures(tmp_path_factory) -> list[str]:
     return write_pictures(tmp_path_factory.mktemp("fcos") / "pictures")
 
 
-@pytest.mark.parametrize("head", ["raw", "decoded", "nms"])
+@pytest.mark.parametrize("head", ["raw", "nms"])
 def test_the_file_finds_what_the_run_finds(run, pictures, tmp_path, head):
     require_onnx()
     # The verification compares at three sizes and two batches, and raises where they differ.
