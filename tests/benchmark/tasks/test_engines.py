@@ -24,7 +24,7 @@ NAMES = [
 
 @pytest.fixture
 def bench(settings, monkeypatch) -> Benchmark:
-    monkeypatch.setattr(end_to_end, "LARGE_BATCH", 1)
+    monkeypatch.setattr(end_to_end, "LARGE_BATCH", 2)
     return Benchmark(dataclasses.replace(settings, torchvision=False))
 
 
