@@ -6,7 +6,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.box_regression import Box2BoxTransform, Box2BoxTransformLinear
 
 from ..errors import InputError
 from ..modeling import RetinaNetExt
@@ -67,10 +67,12 @@ def check_model(model: Any) -> None:
             f"{name} decodes in a way of its own, which the exported file would not know; export "
             "a RetinaNetExt with a DenseDecoder"
         )
-    coder = model.decoder.box2box_transform
-    if type(coder) is not Box2BoxTransform:
+    coder: Any = model.decoder.box2box_transform
+    in_sizes = type(coder) is Box2BoxTransformLinear and coder.normalize_by_size
+    if type(coder) is not Box2BoxTransform and not in_sizes:
         raise InputError(
-            f"MODEL.RETINANET.BOX_CODER gives {type(coder).__name__}, and only deltas are exported"
+            f"MODEL.RETINANET.BOX_CODER gives {type(coder).__name__}, and only deltas and ltrb are "
+            "exported"
         )
     if model.decoder.clip_before_nms:
         raise InputError(
@@ -83,11 +85,6 @@ def check_model(model: Any) -> None:
                 f"MODEL.RETINANET.{key} is {value}, and only {only} is exported; run the model "
                 "with the Predictor"
             )
-    if model.decoder.candidates_by != "class":
-        raise InputError(
-            f"MODEL.RETINANET.CANDIDATES_BY is '{model.decoder.candidates_by}', which the exported "
-            "file does not know; pass --opts MODEL.RETINANET.CANDIDATES_BY class"
-        )
 
 
 def _other_architecture(name: str) -> InputError:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from detectron2.config import CfgNode
 
 from ..config import validate_cfg
@@ -16,11 +15,11 @@ from ..config.load import merge_opts
 from ..data.loading.bad_images import BadImageError
 from ..engine.setup import resolve_device
 from ..errors import InputError
-from ..modeling.speedups.settings import best_autocast
 from ..structures import detection_node
 from .build import build_detector
 from .detector import Detector, Fitting
 from .exported import cfg_of_export
+from .exported.precision import settle_autocast
 from .load_model import check_weights, load_model
 from .pictures import Picture, read_pixels, to_rgb
 from .prediction import FailedPicture, Prediction
@@ -69,10 +68,7 @@ class Predictor:
         check_weights(cfg)
         validate_cfg(cfg)
         resolve_device(cfg)
-        speedups = cfg.MODEL.SPEEDUPS
-        if speedups.AUTOCAST == "auto":
-            speedups.AUTOCAST = best_autocast(torch.device(cfg.MODEL.DEVICE))
-            print(f"the network computes in {speedups.AUTOCAST or 'float32'} (AUTOCAST auto)")
+        settle_autocast(cfg)
         cfg.freeze()
         self.cfg = cfg
         self.model, self.class_names = load_model(cfg, class_names or ())
