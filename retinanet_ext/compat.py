@@ -34,6 +34,7 @@ __all__ = [
     "forget_process_groups",
     "graph_is_kept",
     "has_hooks",
+    "is_compiled",
     "is_handled_address",
     "lerp_each",
     "nnpack_convolution",
@@ -113,6 +114,11 @@ def has_hooks(module: nn.Module) -> bool:
             _of_all_modules._global_backward_pre_hooks,
         )
     )
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether calls of the module run what ``module.compile`` made of it."""
+    return module._compiled_call_impl is not None
 
 
 def replace_entry(registry: Any, name: str, entry: Any) -> None:

@@ -109,6 +109,13 @@ def test_hooks_of_each_kind_are_seen_until_they_are_removed(register):
     assert not compat.has_hooks(module)
 
 
+def test_compiled_modules_are_known():
+    module = nn.ReLU()
+    assert not compat.is_compiled(module)
+    module.compile(backend="eager")
+    assert compat.is_compiled(module) and not compat.is_compiled(nn.ReLU())
+
+
 def test_nnpack_convolves_where_it_is_available():
     assert compat.nnpack_convolution is not None
     if not torch.backends.nnpack.is_available():

@@ -22,6 +22,7 @@ from ..serve import DetectionServer, Limits, listen
 from ..serve.server import LOWEST_SCORE
 from ..structures import detection_node
 from .common import check_device, config_options
+from .options.detections import add_precision, apply_precision
 from .options.model import add_trailing_opts, check_one_model, load_model_cfg
 from .options.numbers import number_above_0
 from .options.tiles import add_tile_options, apply_tile_options
@@ -83,6 +84,7 @@ def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
         help="that the page and programs must send; where other machines reach the page, one is "
         "made and printed if none is given",
     )
+    add_precision(parser)
     add_tile_options(parser)
     add_trailing_opts(parser)
     parser.set_defaults(run=run)
@@ -129,6 +131,7 @@ def _load_cfg(args: argparse.Namespace) -> CfgNode:
         # An exported file has a threshold of its own, below which it finds nothing.
         of_file = node.SCORE_THRESH_TEST if is_export(cfg.MODEL.WEIGHTS) else 0.0
         node.SCORE_THRESH_TEST = max(LOWEST_SCORE, of_file)
+    apply_precision(cfg, args)
     apply_tile_options(cfg, args)
     return cfg
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from collections.abc import Callable, Sequence
@@ -14,9 +15,14 @@ from detectron2.data import transforms as T
 from detectron2.structures import Instances
 from torch import nn
 
+from ..compat import is_compiled
 from ..data.loading.pixels import PictureMapper
+from ..modeling.speedups.hooked import is_hooked
 
 __all__ = ["Detector", "Fitting", "PlainDetector", "is_out_of_memory"]
+
+STATELESS = frozenset({"detectron2", "fvcore", "retinanet_ext", "torch", "torchvision"})
+"""Packages whose modules keep nothing of a call for the next one."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -41,7 +47,13 @@ class Detector(Protocol):
 
 
 class PlainDetector:
-    """Each picture once, as the evaluation sees it."""
+    """Each picture once, as the evaluation sees it.
+
+    Attributes:
+        model: the network and what makes detections of its outputs.
+        lock: of the model, for one call at a time.
+        overlaps: whether :meth:`detect` may be called by several threads at once.
+    """
 
     def __init__(self, cfg: CfgNode, model: nn.Module):
         """
@@ -55,6 +67,10 @@ class PlainDetector:
         backbone: Any = getattr(model, "backbone", None)
         self._divisor = max(1, int(getattr(backbone, "size_divisibility", 1) or 1))
         self.lock = threading.Lock()  # compiled models and CUDA graphs know one caller at a time
+
+    @property
+    def overlaps(self) -> bool:
+        return calls_may_overlap(self.model)
 
     def batch_key(self, pixels: np.ndarray) -> tuple[int, int]:
         """Height and width of the network's input.
@@ -83,10 +99,33 @@ class PlainDetector:
 
     def __call__(self, pictures: Sequence[np.ndarray]) -> list[Instances]:
         """See :class:`Detector`."""
+        return self._detect(pictures, self.lock)
+
+    def detect(self, pictures: Sequence[np.ndarray]) -> list[Instances]:
+        """As a call, but without waiting for other calls; only where :attr:`overlaps` is true."""
+        return self._detect(pictures, contextlib.nullcontext())
+
+    def _detect(
+        self, pictures: Sequence[np.ndarray], lock: contextlib.AbstractContextManager[Any]
+    ) -> list[Instances]:
         inputs = [self.prepare(pixels) for pixels in pictures]
-        with self.lock, torch.no_grad():
+        with lock, torch.no_grad():
             outputs = self.model(inputs)
         return [output["instances"].to("cpu") for output in outputs]
+
+
+def calls_may_overlap(model: nn.Module) -> bool:
+    """Whether several threads may call a model in evaluation mode at once.
+
+    So it is on the CPU for a model that is made only of modules that are known to leave nothing of
+    a call behind. Hooks may, and programs of ``torch.compile`` know one caller at a time.
+    """
+    if torch.device(getattr(model, "device", "cpu")).type != "cpu":
+        return False
+    modules = list(model.modules())
+    known = all(type(module).__module__.partition(".")[0] in STATELESS for module in modules)
+    free = known and not is_hooked(*modules) and not any(map(is_compiled, modules))
+    return free and getattr(model, "calls_may_overlap", True)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -126,7 +165,7 @@ class Fitting:
                 if len(part) == 1 or not is_out_of_memory(error):
                     raise
             # Out of the except clause, whose error holds what was computed so far.
-            self.most = len(part) // 2
+            self.most = len(part) // 2 if self.most is None else min(self.most, len(part) // 2)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
         return results

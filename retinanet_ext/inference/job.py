@@ -12,10 +12,11 @@ from PIL import Image
 from .outputs import Clip, CocoIds, PictureFiles, ResultsFolder, write_formats
 from .pictures import Picture
 from .prediction import FailedPicture, Prediction
-from .predictor import WINDOW, Predictor
+from .predictor import Predictor
 from .progress import Progress
 from .score_thresh import ScoreThresh, describe, reaches
 from .sources import Item, Items, Listing, VideoOptions
+from .stream import WINDOW
 
 __all__ = ["Job", "Summary"]
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
+from detectron2.structures import Instances
 
 from ..config import validate_cfg
 from ..config.load import merge_opts
@@ -20,18 +22,18 @@ from .build import build_detector
 from .detector import Detector, Fitting
 from .exported import cfg_of_export
 from .exported.precision import settle_autocast
+from .lanes import num_lanes
 from .load_model import check_weights, load_model
 from .pictures import Picture, read_pixels, to_rgb
 from .prediction import FailedPicture, Prediction
-from .reading import ReadPicture, default_workers, in_batches, read_ahead
+from .reading import ReadPicture, read_ahead
 from .run_folder import cfg_of_run
+from .stream import WINDOW, Stream
 
 __all__ = ["Predictor"]
 
 AUTO_BATCH = {"cpu": 4, "cuda": 32}
 """Pictures at once where no number is given, by the kind of device."""
-WINDOW = 4
-"""Batches within which pictures are put in another order, so that each has one padded size."""
 
 
 class Predictor:
@@ -168,7 +170,7 @@ class Predictor:
         (read,) = read_ahead([picture], self.read, workers=0, ahead=1)
         if read.error is not None:
             raise read.error
-        return self._predict([read])[0]
+        return self._predict(self.detector, [read])[0]
 
     def stream(
         self,
@@ -202,36 +204,22 @@ class Predictor:
             raise InputError(f"batch_size is {batch_size}; it must be at least 1")
         if on_error not in ("raise", "yield"):
             raise InputError(f"on_error is '{on_error}'; use raise or yield")
-        pictures = (x if isinstance(x, Picture) else Picture(x, channels) for x in sources)
-        return self._stream(pictures, batch_size, workers, on_error, window, fitting)
-
-    def _stream(
-        self,
-        pictures: Iterator[Picture],
-        batch_size: int,
-        workers: int | None,
-        on_error: str,
-        window: int,
-        fitting: Fitting | None,
-    ) -> Iterator[Prediction | FailedPicture]:
-        workers = default_workers() if workers is None else workers
-        together = batch_size * max(1, window) if batch_size > 1 else 1
-        reads = read_ahead(pictures, self.read, workers, ahead=together + 2 * workers)
-        waiting: dict[int, Prediction | FailedPicture] = {}
-        following = 0
-        for batch in in_batches(reads, self._batch_key, batch_size, together):
-            failed = batch[0]
-            if failed.error is not None:
-                if on_error == "raise":
-                    raise failed.error
-                found: Sequence[Prediction | FailedPicture] = [_failed(failed)]
-            else:
-                predict: Any = self._predict
-                found = fitting(predict, batch) if fitting else predict(batch)
-            waiting |= {result.index: result for result in found}
-            while following in waiting:
-                yield waiting.pop(following)
-                following += 1
+        lanes = num_lanes(self.detector, batch_size)
+        detector: Any = self.detector
+        predict: Any = functools.partial(self._predict, detector if lanes < 2 else detector.detect)
+        if fitting is not None:
+            predict = functools.partial(fitting, predict)
+        stream = Stream(
+            self.read,
+            self._batch_key,
+            predict,
+            batch_size,
+            lanes,
+            workers,
+            on_error == "raise",
+            window,
+        )
+        return stream(x if isinstance(x, Picture) else Picture(x, channels) for x in sources)
 
     def read(self, picture: Picture) -> np.ndarray:
         """Its pixels, upright, (H, W, C) uint8 in ``INPUT.FORMAT``.
@@ -248,10 +236,14 @@ class Predictor:
     def _batch_key(self, read: ReadPicture) -> Any:
         return None if read.pixels is None else self.detector.batch_key(read.pixels)
 
-    def _predict(self, batch: Sequence[ReadPicture]) -> list[Prediction]:
+    def _predict(
+        self,
+        detect: Callable[[Sequence[np.ndarray]], list[Instances]],
+        batch: Sequence[ReadPicture],
+    ) -> list[Prediction]:
         start = time.perf_counter()
         pictures = [read.pixels for read in batch if read.pixels is not None]
-        found = self.detector(pictures)
+        found = detect(pictures)
         model = (time.perf_counter() - start) / len(batch) * 1e3
         return [
             Prediction(
@@ -265,7 +257,3 @@ class Predictor:
             )
             for read, pixels, instances in zip(batch, pictures, found, strict=True)
         ]
-
-
-def _failed(read: ReadPicture) -> FailedPicture:
-    return FailedPicture(read.picture.label, read.index, read.reason, read.picture.extra)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
 from ..errors import UserError, one_line
+from .lanes import results_ahead
 from .pictures import Picture
 
 __all__ = ["ReadPicture", "default_workers", "in_batches", "read_ahead"]
@@ -79,24 +79,12 @@ def read_ahead(
             error = caught
         return ReadPicture(picture, index, pixels, error, time.perf_counter() - start)
 
-    numbered = enumerate(pictures)
     if workers < 1:
-        for index, picture in numbered:
-            yield one(index, picture)
+        yield from itertools.starmap(one, enumerate(pictures))
         return
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="read")
-    waiting: deque[Future[ReadPicture]] = deque()
-    try:
-        while True:
-            for index, picture in itertools.islice(numbered, max(1, ahead) - len(waiting)):
-                waiting.append(pool.submit(one, index, picture))
-            if not waiting:
-                return
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
-        pool.shutdown(wait=True)
+    with ThreadPoolExecutor(workers, thread_name_prefix="read") as pool:
+        numbered = enumerate(pictures)
+        yield from results_ahead(pool, lambda pair: one(*pair), numbered, max(1, ahead))
 
 
 def in_batches(

@@ -84,6 +84,22 @@ def test_tiles_and_views_are_served_and_said(run, once, capsys):
     assert "no picture was larger" in capsys.readouterr().err
 
 
+def test_the_precision_is_that_of_predict(run, once, monkeypatch):
+    used = []
+    use = DetectionServer.use
+    monkeypatch.setattr(
+        DetectionServer,
+        "use",
+        lambda self, predictor, name: used.append(predictor) or use(self, predictor, name),
+    )
+    for words in (["--precision", "float32"], ["--precision", "bfloat16"]):
+        assert main(["serve", str(run), "--port", "0", *words]) == 0
+    assert [x.model.speedups.autocast for x in used] == ["", "bfloat16"]
+    exact, half = (x.json["detections"] for x in once[1::2])
+    assert len(exact) > 1 and len(half) > 1
+    assert [x["score"] for x in exact] != [x["score"] for x in half]
+
+
 def test_where_others_reach_it_a_token_is_printed(run, once, capsys):
     assert main(["serve", str(run), "--host", "0.0.0.0", "--port", "0"]) == 0
     assert [x.status for x in once] == [401, 401]

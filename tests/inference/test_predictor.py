@@ -98,6 +98,37 @@ def test_a_batch_gives_what_single_pictures_give(predictor, pictures, batch_size
         assert_same(got, expected, box=1e-3, score=1e-4)
 
 
+def test_batches_side_by_side_share_the_batch_size_and_change_nothing(
+    predictor, pictures, tmp_path, monkeypatch
+):
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    paths = [*pictures, tmp_path / "bad.png", *pictures, *pictures]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # as if this machine had two cores
+    detect, lock = predictor.detector.detect, threading.Lock()
+    now: list[int] = []
+    most, names = 0, set()
+
+    def watched(batch):
+        nonlocal most
+        with lock:
+            now.append(len(batch))
+            most = max(most, sum(now))
+            names.add(threading.current_thread().name)
+        found = detect(batch)
+        with lock:
+            now.remove(len(batch))
+        return found
+
+    monkeypatch.setattr(predictor.detector, "detect", watched)
+    found = list(predictor.stream(paths, 4, on_error="yield"))
+    monkeypatch.undo()
+    assert [x.index for x in found] == list(range(len(paths)))
+    assert isinstance(found[len(pictures)], FailedPicture)
+    assert 2 <= most <= 4 and len(names) == 2
+    for got in found[:5] + found[7:]:
+        assert_same(got, predictor(got.name), box=1e-3, score=1e-4)
+
+
 def test_whatever_holds_the_picture_gives_the_same(predictor, pictures):
     expected = predictor(pictures[0])
     rgb = np.asarray(Image.open(pictures[0]))

@@ -14,7 +14,13 @@ from ...evaluation.analysis.thresholds import Thresholds
 from ...structures import detection_node
 from ..common import positive_int, share
 
-__all__ = ["add_detection_options", "apply_detection_options", "names"]
+__all__ = [
+    "add_detection_options",
+    "add_precision",
+    "apply_detection_options",
+    "apply_precision",
+    "names",
+]
 
 PRECISIONS = {"float32": "", "bfloat16": "bfloat16", "float16": "float16", "auto": "auto"}
 """Values of --precision, and of MODEL.SPEEDUPS.AUTOCAST."""
@@ -51,12 +57,23 @@ def add_detection_options(parser: argparse.ArgumentParser) -> None:
         help="resize the shorter side of pictures to N pixels, but the longer one to M at most "
         "(default: as in the evaluation; of M: in the same proportion)",
     )
-    group.add_argument(
+    add_precision(group)
+
+
+def add_precision(parser: Any) -> None:
+    """Add ``--precision`` to a parser or group; :func:`apply_precision` puts it into the config."""
+    parser.add_argument(
         "--precision",
         choices=tuple(PRECISIONS),
         help="of the network (default: the config's, float32 as a rule, as in the evaluation); "
         "auto: bfloat16 where the processor computes with it",
     )
+
+
+def apply_precision(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Set the key that ``--precision`` stands for, where it is given."""
+    if args.precision is not None:
+        cfg.MODEL.SPEEDUPS.AUTOCAST = PRECISIONS[args.precision]
 
 
 def apply_detection_options(
@@ -97,8 +114,7 @@ def apply_detection_options(
         node.NMS_KIND = "class_agnostic"
     if args.max_dets is not None:
         cfg.TEST.DETECTIONS_PER_IMAGE = args.max_dets
-    if args.precision is not None:
-        cfg.MODEL.SPEEDUPS.AUTOCAST = PRECISIONS[args.precision]
+    apply_precision(cfg, args)
     if args.size:
         _apply_size(cfg, *args.size)
 

@@ -78,18 +78,20 @@ class Merger:
         return peaks[best[: self.decoder.max_detections]]
 
     def _averaged(self, merged: Instances, found: Sequence[Found]) -> Instances:
-        """With boxes that are the mean, weighted by scores, of the peaks at the same place.
+        """With boxes that are the mean of the peaks at the same place.
 
         A tile or view shows each object once after its own NMS, so that no box is averaged with
-        worse guesses of the view that it comes from.
+        worse guesses of the view that it comes from. What is seen at half the size is off by twice
+        as many pixels, so that a peak counts by its score and the square of the view's scale.
         """
         peaks = Instances.cat([x.candidates[x.peaks] for x in found])
+        peaks.weights = torch.cat([x.candidates.scores[x.peaks] * x.scale**2 for x in found])
         boxes = merged.pred_boxes.tensor.clone()
         for k in merged.pred_classes.unique():
             own = (merged.pred_classes == k).nonzero().flatten()
             same = peaks[peaks.pred_classes == k]
             near = pairwise_iou(merged.pred_boxes[own], same.pred_boxes) >= self.average
-            weights = near * same.scores
+            weights = near * same.weights
             total = weights.sum(dim=1, keepdim=True)
             mean = weights @ same.pred_boxes.tensor / total.clamp(min=1e-12)
             # One peak, the box itself, needs no rounding.

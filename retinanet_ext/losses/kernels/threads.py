@@ -1,21 +1,18 @@
 """Work on CPU cores side by side, each item by one thread from beginning to end.
 
-PyTorch splits each single operation between its threads and waits for all of them at its end. With
-thousands of short operations that is slow as soon as another process wants a core: every end waits
-for the slowest. Here threads meet once, at the end of all the items.
+Of thousands of short operations that PyTorch splits between its threads, every end would wait for
+the slowest. Here threads meet once, at the end of all the items.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
 from typing import Any, TypeVar
 
 import torch
+
+from ...cores import threads_side_by_side
 
 T = TypeVar("T")
 
@@ -45,30 +42,7 @@ def parallel_map(items: Sequence[Any], make_worker: Callable[[], Callable[[Any],
             while (i := next(upcoming)) < len(items):
                 results[i] = worker(items[i])
 
-    runs = [_threads(torch.get_num_threads()).submit(run) for _ in range(count)]
+    runs = [threads_side_by_side(torch.get_num_threads()).submit(run) for _ in range(count)]
     for future in runs:
         future.result()
     return results
-
-
-@functools.lru_cache(maxsize=1)
-def _threads(count: int) -> ThreadPoolExecutor:
-    """``count`` threads in which PyTorch's operations are not split."""
-    pool = ThreadPoolExecutor(count, thread_name_prefix="retinanet_ext")
-    all_started = Barrier(count)
-
-    def start() -> None:
-        torch.get_num_threads()  # lets PyTorch prepare the thread, which would undo the next line
-        torch.set_num_threads(1)
-        all_started.wait()
-
-    for future in [pool.submit(start) for _ in range(count)]:
-        future.result()
-    # The number belongs to each thread, except for a copy from which later threads take theirs.
-    torch.set_num_threads(count)
-    return pool
-
-
-# A forked process, such as a data loader's worker, has none of its parent's threads.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_threads.cache_clear)

@@ -10,6 +10,7 @@ which is a 3x3 convolution itself. Results differ from the direct ones by float 
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,7 +29,14 @@ def is_available() -> bool:
     """Whether this PyTorch has NNPACK and this machine can run it."""
     backend = getattr(torch.backends, "nnpack", None)
     # Asking also starts NNPACK; without that its convolution fails.
-    return nnpack_convolution is not None and backend is not None and backend.is_available()
+    if nnpack_convolution is None or backend is None or not backend.is_available():
+        return False
+    # NNPACK keeps as many threads as its first caller has. Later ones, such as those that compute
+    # side by side, may have only one.
+    plain: Any = {"dtype": torch.float32, "device": "cpu"}
+    image, weight = torch.zeros(1, 16, 8, 8, **plain), torch.zeros(16, 16, 3, 3, **plain)
+    nnpack_convolution(image, weight, None, padding=1)
+    return True
 
 
 def is_faster(x: Tensor, weight: Tensor) -> bool:

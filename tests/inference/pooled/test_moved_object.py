@@ -1,0 +1,135 @@
+"""A trained detector, and an object that is moved over the seams of tiles in small steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
+from torchvision.ops import box_iou
+
+from retinanet_ext import get_cfg
+
+TILE, OVERLAP = 96, 36
+SIDE = 3 * TILE - 2 * OVERLAP  # three tiles in a row
+STEP = 3
+ITERATIONS, BATCH = 240, 8
+SHORTEST, LONGEST = 18, 30  # sides of objects; the overlap holds them
+
+KEYS: dict[str, Any] = {
+    "MODEL.META_ARCHITECTURE": "RetinaNetExt",
+    "MODEL.DEVICE": "cpu",
+    "MODEL.BACKBONE.NAME": "build_fpn_backbone_p6p7",
+    "MODEL.BACKBONE.FREEZE_AT": 0,
+    "MODEL.FPN.BOTTOM_UP": "build_regnet_backbone",
+    "MODEL.FPN.IN_FEATURES": ["s2", "s3", "s4"],
+    "MODEL.FPN.OUT_CHANNELS": 24,
+    "MODEL.FPN.NORM": "GN",
+    "MODEL.REGNET.W_0": 8,
+    "MODEL.REGNET.W_A": 18.0,
+    "MODEL.REGNET.W_M": 2.4,
+    "MODEL.REGNET.DEPTH": 5,
+    "MODEL.REGNET.GROUP_WIDTH": 8,
+    "MODEL.REGNET.STEM_WIDTH": 8,
+    "MODEL.REGNET.NORM": "BN",
+    "MODEL.ANCHOR_GENERATOR.NAME": "RetinaNetAnchorGenerator",
+    "MODEL.ANCHOR_GENERATOR.OCTAVE_BASE_SIZES": [16.0, 32.0, 64.0, 128.0, 256.0],
+    "MODEL.ANCHOR_GENERATOR.SCALES_PER_OCTAVE": 2,
+    "MODEL.RETINANET.NUM_CLASSES": 1,
+    "MODEL.RETINANET.NUM_CONVS": 2,
+    "MODEL.RETINANET.NORM": "GN",
+    "MODEL.RETINANET.SCORE_THRESH_TEST": 0.3,
+    "INPUT.MIN_SIZE_TEST": 0,  # pictures and tiles in their own pixels
+}
+TILES = {"TEST.TILES.SIZE": (TILE, TILE), "TEST.TILES.OVERLAP_PIXELS": OVERLAP}
+
+
+def cfg_of(**keys: Any) -> CfgNode:
+    """Not validated, so that tiles may be so small."""
+    cfg = get_cfg()
+    for key, value in {**KEYS, **keys}.items():
+        cfg.merge_from_list([key, value])
+    return cfg
+
+
+def backdrop(random: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """(H, W, 3) gray noise around a colour."""
+    return random.uniform(60, 150, 3) + random.normal(0, 12, (height, width, 3))
+
+
+def draw(pixels: np.ndarray, box: tuple[int, int, int, int], random: np.random.Generator) -> None:
+    """A bright ellipse with a darker core in a box; parts outside of the picture are cut off."""
+    left, top, right, bottom = box
+    y, x = np.mgrid[: pixels.shape[0], : pixels.shape[1]] + 0.5
+    radius = np.hypot(
+        (2 * x - left - right) / (right - left), (2 * y - top - bottom) / (bottom - top)
+    )
+    colour = random.uniform(170, 250, 3)
+    pixels[radius <= 1] = colour
+    pixels[radius <= 0.5] = 0.7 * colour
+
+
+def scene(random: np.random.Generator) -> dict[str, Any]:
+    """An input of the network, with objects that its border may cut."""
+    pixels = backdrop(random, TILE, TILE)
+    boxes: list[list[float]] = []
+    for _ in range(random.integers(1, 4)):
+        width, height = random.integers(SHORTEST, LONGEST + 1, 2)
+        left, top = random.integers(-12, TILE - 8, 2)
+        box = [left, top, left + width, top + height]
+        inside = [max(0, left), max(0, top), min(TILE, box[2]), min(TILE, box[3])]
+        large = (inside[2] - inside[0]) * (inside[3] - inside[1]) > 0.3 * width * height
+        apart = not boxes or float(box_iou(torch.tensor([box]), torch.tensor(boxes)).max()) == 0
+        if large and apart:
+            draw(pixels, tuple(box), random)
+            boxes.append(inside)
+    return {
+        "image": as_input(pixels),
+        "height": TILE,
+        "width": TILE,
+        "instances": Instances(
+            (TILE, TILE),
+            gt_boxes=Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)),
+            gt_classes=torch.zeros(len(boxes), dtype=torch.int64),
+        ),
+    }
+
+
+def as_input(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(as_bytes(pixels).transpose(2, 0, 1).copy())
+
+
+def as_bytes(pixels: np.ndarray) -> np.ndarray:
+    return pixels.clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def trained() -> Any:
+    """A small network that has learned, within seconds, what the objects look like."""
+    torch.manual_seed(0)
+    model: Any = build_model(cfg_of())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=ITERATIONS)
+    random = np.random.default_rng(0)
+    model.train()
+    for _ in range(ITERATIONS):
+        losses = model([scene(random) for _ in range(BATCH)])
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+        schedule.step()
+    return model.eval()
+
+
+def positions() -> Iterator[tuple[int, int, int, int]]:
+    """Boxes in steps, across the seams of all columns, of all rows, and of both at once."""
+    last = SIDE - LONGEST
+    for i, start in enumerate(range(0, last, STEP)):
+        width, height = [(30, 24), (20, 28), (18, 18)][i % 3]
+        for left, top in ((start, 66), (66, start), (start, start)):
+            yield left, top, left + width, top + height
