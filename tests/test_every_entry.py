@@ -37,8 +37,8 @@ from retinanet_ext.modeling.criteria.normalizer import NORMALIZERS
 from retinanet_ext.modeling.criteria.quality_branch import QUALITY_BRANCHES
 from retinanet_ext.modeling.heads.towers import NORM_PER_LEVEL
 from retinanet_ext.modeling.postprocess.candidates import SCORE_RULES
-from retinanet_ext.modeling.postprocess.decode import NMS_KINDS
 from retinanet_ext.modeling.postprocess.soft_nms import SOFT_NMS_METHODS
+from retinanet_ext.modeling.postprocess.suppress import NMS_KINDS
 from retinanet_ext.registry import (
     ASSIGNER_REGISTRY,
     BOX_CODER_REGISTRY,

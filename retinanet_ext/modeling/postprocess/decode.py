@@ -25,27 +25,13 @@ from .candidates import (
     Candidates,
     joint_logits,
     joint_scores,
-    refuse_trace,
     select_candidates,
 )
 from .gather import gather_deltas, gather_quality
-from .nms import top_batched_nms
-from .soft_nms import check_soft_nms_arguments, soft_nms
-
-NMS_KINDS = ("per_class", "class_agnostic", "soft")
-"""Values of MODEL.RETINANET.NMS_KIND, see :class:`DenseDecoder`."""
+from .suppress import Suppression, check_nms_arguments
 
 
-def check_nms_arguments(kind: str, soft_method: str, soft_sigma: float) -> None:
-    """Raise ValueError, with the config key, unless :class:`DenseDecoder` knows all three."""
-    if kind not in NMS_KINDS:
-        raise InputError(
-            f"MODEL.RETINANET.NMS_KIND is '{kind}'; set it to one of {', '.join(NMS_KINDS)}"
-        )
-    check_soft_nms_arguments(soft_method, soft_sigma)
-
-
-class DenseDecoder:
+class DenseDecoder(Suppression):
     """Threshold, top candidates per level, decode only those, then NMS; by ``nms_kind``:
 
     - ``per_class``: a box is dropped for a better one of its class, as in the paper.
@@ -258,48 +244,3 @@ class DenseDecoder:
             scores = joint_scores(found.scores, quality_probs, self.score_rule)
             found = found._replace(scores=scores)
         return found, boxes
-
-    @torch.no_grad()
-    def suppress(self, candidates: Instances) -> Instances:
-        """NMS and the limit on detections: those of an image, best first.
-
-        Args:
-            candidates: of :meth:`candidates`, or several of them put together.
-        """
-        keep, scores = self.keep(candidates)
-        return Instances(
-            candidates.image_size,
-            pred_boxes=Boxes(candidates.pred_boxes.tensor[keep]),
-            scores=scores,
-            pred_classes=candidates.pred_classes[keep],
-        )
-
-    @torch.no_grad()
-    def keep(self, candidates: Instances) -> tuple[Tensor, Tensor]:
-        """Which candidates become detections, best first, and their scores then.
-
-        Args:
-            candidates: as of :meth:`suppress`.
-
-        Returns:
-            Indices and scores, (at most max_detections,) each.
-        """
-        boxes, scores = candidates.pred_boxes.tensor, candidates.scores
-        classes = candidates.pred_classes
-        if self.nms_kind == "soft":
-            refuse_trace("MODEL.RETINANET.NMS_KIND soft")
-            keep, kept_scores = soft_nms(
-                boxes,
-                scores,
-                classes,
-                max_detections=self.max_detections,
-                score_thresh=self.score_thresh,
-                method=self.soft_nms_method,
-                sigma=self.soft_nms_sigma,
-                iou_thresh=self.nms_thresh,
-            )
-        else:
-            groups = classes if self.nms_kind == "per_class" else torch.zeros_like(classes)
-            keep = top_batched_nms(boxes, scores, groups, self.nms_thresh, self.max_detections)
-            kept_scores = scores[keep]
-        return keep, kept_scores
