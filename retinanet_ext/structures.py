@@ -39,6 +39,11 @@ class DenseTargets:
             predict, -1 where the label is not a class; None where the assigner does not say.
         weights: (N, R) float, what each anchor counts in the losses; None: 1. This package's own
             losses know no weights and refuse them, see :meth:`require_no_weights`.
+        heat: (N, R, K) float in [0, 1]: 1 at the classes of positive anchors, and how near to an
+            object others are; None where there is none. Read by losses with ``uses_heat``.
+        quality: (N, R) float in [0, 1], at positives the score that their class has to get, for
+            losses that have ``needs_quality``; None: the IoU of the predicted box. Other losses
+            learn a score of 1.
     """
 
     labels: Tensor
@@ -47,6 +52,8 @@ class DenseTargets:
     extra: Tensor | None = None
     matched_idxs: Tensor | None = None
     weights: Tensor | None = None
+    heat: Tensor | None = None
+    quality: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.labels.dim() != 2:
@@ -59,13 +66,16 @@ class DenseTargets:
         extra = self.extra
         if extra is not None and (extra.dim() != 2 or extra.shape[1] != 3 or extra.dtype != int64):
             raise ValueError(f"extra must be (E, 3) int64, got {tuple(extra.shape)} {extra.dtype}")
-        for name in ("matched_idxs", "weights"):
+        for name in ("matched_idxs", "weights", "quality"):
             value = getattr(self, name)
             if value is not None and value.shape != self.labels.shape:
                 raise ValueError(
                     f"{name} must be (N, R) as labels, {tuple(self.labels.shape)}, got "
                     f"{tuple(value.shape)}"
                 )
+        expected = (*self.labels.shape, self.num_classes)
+        if self.heat is not None and self.heat.shape != expected:
+            raise ValueError(f"heat must be (N, R, K) = {expected}, got {tuple(self.heat.shape)}")
 
     def require_one_class(self, loss: str) -> None:
         """Raise ValueError if there is ``extra``: for a loss that knows one class per anchor."""
@@ -108,7 +118,9 @@ class HeadOutputs:
     ``logits``, and ``positive_deltas`` in that of ``deltas``.
 
     Attributes:
-        logits: L tensors (N, Ai*K, Hi, Wi) for Ai anchors per location and K classes.
+        logits: L tensors (N, Ai*K, Hi, Wi) for Ai anchors per location and K classes; with
+            MODEL.RETINANET.CLASSIFIER softmax (N, Ai*(K+1), Hi, Wi), of each anchor the background
+            last.
         deltas: L tensors (N, Ai*4, Hi, Wi); with a regressor for each class (N, Ai*K*4, Hi, Wi), in
             the order (Ai, K, 4).
         named: whatever else the head says, by name; most often L tensors each. The detector hands

@@ -10,7 +10,8 @@ import pytest
 from retinanet_ext.data.loading.bad_images import BadImageError
 from retinanet_ext.engine.checkpoint.hook import CheckpointError
 from retinanet_ext.engine.evaluating.best_metric import MetricError
-from retinanet_ext.engine.failures.reports import MachineError, NonFiniteLoss
+from retinanet_ext.engine.failures.nonfinite import NonFiniteLoss
+from retinanet_ext.engine.failures.reports import MachineError
 from retinanet_ext.engine.launch.launching import LaunchError
 from retinanet_ext.errors import (
     ConfigError,

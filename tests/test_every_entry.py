@@ -36,8 +36,9 @@ from retinanet_ext.modeling.backbones.build import TOP_BLOCK_INPUTS
 from retinanet_ext.modeling.criteria.normalizer import NORMALIZERS
 from retinanet_ext.modeling.criteria.quality_branch import QUALITY_BRANCHES
 from retinanet_ext.modeling.heads.towers import NORM_PER_LEVEL
-from retinanet_ext.modeling.postprocess.decode import NMS_KINDS
+from retinanet_ext.modeling.postprocess.candidates import SCORE_RULES
 from retinanet_ext.modeling.postprocess.soft_nms import SOFT_NMS_METHODS
+from retinanet_ext.modeling.postprocess.suppress import NMS_KINDS
 from retinanet_ext.registry import (
     ASSIGNER_REGISTRY,
     BOX_CODER_REGISTRY,
@@ -80,6 +81,17 @@ RESNET_18 = {
     **NO_REGNET,
 }
 LITE = {"MODEL.EFFICIENTNET_LITE.NORM": "BN", **NO_REGNET}
+# Needs timm, for two of Detectron2's layers at least.
+TIMM_BACKBONES = (
+    *("build_timm_backbone", "build_timm_fpn_p6p7", "build_swin_backbone"),
+    "build_vit_simple_pyramid",
+)
+ONE_LEVEL = {
+    "MODEL.FPN.BOTTOM_UP": "build_resnet_backbone",  # as by default: nobody reads it
+    "MODEL.ANCHOR_GENERATOR.OCTAVE_BASE_SIZES": [16.0],
+    **NO_REGNET,
+}
+MOBILENET = {"MODEL.TIMM.NAME": "mobilenetv3_small_050", **NO_REGNET}
 
 BASE: dict[str, Any] = {
     "MODEL.META_ARCHITECTURE": "RetinaNetExt",
@@ -138,8 +150,53 @@ SETTINGS: dict[tuple[str, Any], dict[str, dict[str, Any]]] = {
             **LITE,
         }
     },
+    ("MODEL.BACKBONE.NAME", "build_timm_backbone"): {
+        "": {"MODEL.RETINANET.IN_FEATURES": ["c3"], **ONE_LEVEL, **MOBILENET}
+    },
+    ("MODEL.BACKBONE.NAME", "build_timm_fpn_p6p7"): {
+        "": {
+            "MODEL.FPN.BOTTOM_UP": "build_resnet_backbone",
+            "MODEL.FPN.IN_FEATURES": ["c3", "c4", "c5"],
+            **MOBILENET,
+        }
+    },
+    ("MODEL.BACKBONE.NAME", "build_swin_backbone"): {
+        "": {
+            "MODEL.RETINANET.IN_FEATURES": ["p1"],
+            **ONE_LEVEL,
+            "MODEL.SWIN.EMBED_DIM": 8,
+            "MODEL.SWIN.DEPTHS": [1, 1],
+            "MODEL.SWIN.NUM_HEADS": [1, 2],
+            "MODEL.SWIN.OUT_FEATURES": ["p1"],
+        }
+    },
+    ("MODEL.BACKBONE.NAME", "build_vit_simple_pyramid"): {
+        "": {
+            "MODEL.FPN.BOTTOM_UP": "build_resnet_backbone",
+            "MODEL.FPN.IN_FEATURES": [],
+            **NO_REGNET,
+            "MODEL.VIT.EMBED_DIM": 16,
+            "MODEL.VIT.DEPTH": 2,
+            "MODEL.VIT.NUM_HEADS": 2,
+            "MODEL.VIT.IMG_SIZE": 64,
+            "MODEL.VIT.GLOBAL_BLOCKS": [1],
+        }
+    },
     ("MODEL.RETINANET.CLS_LOSS", "OHEM"): {
-        mode: {"MODEL.RETINANET.OHEM_MODE": mode} for mode in OHEM.MODES
+        f"{mode}-{classifier}".removesuffix("-sigmoid"): {
+            "MODEL.RETINANET.OHEM_MODE": mode,
+            "MODEL.RETINANET.CLASSIFIER": classifier,
+        }
+        for mode in OHEM.MODES
+        for classifier in OHEM.classifiers
+    },
+    **{
+        ("MODEL.RETINANET.CLS_LOSS", name): {"": {"MODEL.RETINANET.CLASSIFIER": "softmax"}}
+        for name in ("SoftmaxCE", "SoftmaxFocalLoss")
+    },
+    **{
+        ("MODEL.RETINANET.SCORE_RULE", rule): {"": {"MODEL.RETINANET.QUALITY_BRANCH": "iou"}}
+        for rule in SCORE_RULES
     },
     ("MODEL.RETINANET.CLS_LOSS", "ClassBalancedFocal"): {
         "given": {
@@ -220,6 +277,7 @@ def all_cases() -> list[Case]:
         *cases_of(node + "ASSIGNER", assigners),
         *cases_of(node + "BOX_CODER", ours(BOX_CODER_REGISTRY)),
         *cases_of(node + "CANDIDATES_BY", KEYS[node + "CANDIDATES_BY"].choices),
+        *cases_of(node + "SCORE_RULE", SCORE_RULES),
         *cases_of(node + "NMS_KIND", NMS_KINDS),
         *cases_of(node + "LOSS_NORMALIZER", NORMALIZERS),
         *cases_of(node + "QUALITY_BRANCH", QUALITY_BRANCHES),
@@ -304,6 +362,8 @@ def train(cfg: CfgNode, model: torch.nn.Module, batches: list) -> dict[str, torc
 
 @pytest.mark.parametrize("case", all_cases(), ids=str)
 def test_it_trains_and_detects(case: Case, scenes: None):
+    if case.value in TIMM_BACKBONES:
+        pytest.importorskip("timm", reason="timm is not installed: pip install timm")
     try:
         cfg = case_cfg(case)
         model = build_model(cfg).train()

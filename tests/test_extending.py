@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests import test_outsiders
 from tests.helpers.tiny import SETTINGS, write_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -157,5 +158,6 @@ def test_another_project_trains_the_detector(folder: Path):
 def test_every_block_is_a_file_that_runs():
     assert len(FILES) == len(re.findall(r"^```(?:python|yaml)$", PAGE, re.MULTILINE))
     assert len(COMMANDS) == len(re.findall(r"^```sh$", PAGE, re.MULTILINE))
-    tested = Path(__file__).read_text() + "".join(FILES.values()) + "".join(COMMANDS)
+    tests = "".join(x.read_text() for x in (Path(__file__), Path(test_outsiders.__file__)))
+    tested = tests + "".join(FILES.values()) + "".join(COMMANDS)
     assert [name for name in FILES if not re.search(rf"\b{Path(name).stem}\b", tested)] == []

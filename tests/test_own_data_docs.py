@@ -281,9 +281,17 @@ def test_each_config_is_accepted(name, folder):
     assert name == "cells_gpu.yaml" or cfg.SOLVER.EPOCHS == 14
 
 
-def test_weights_of_the_quickstart_fit_the_network_of_the_page(folder):
+@pytest.mark.parametrize(
+    ("start", "page"),
+    [
+        ("quickstart.yaml", "cells.yaml"),
+        ("quickstart.yaml", "configs/bccd_R_18_FPN.yaml"),
+        ("quickstart_lite0.yaml", "cells_start.yaml"),
+    ],
+)
+def test_weights_of_the_quickstart_fit_the_network_of_the_page(folder, start, page):
     shapes = []
-    for config in ("configs/quickstart.yaml", "cells_start.yaml"):
+    for config in (f"configs/{start}", page):
         cfg = get_cfg()
         load_config_file(cfg, config)
         cfg.MODEL.DEVICE = "meta"

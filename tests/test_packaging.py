@@ -81,6 +81,7 @@ def expected_files() -> set[str]:
     configs = {path.relative_to(ROOT) for path in files if path.suffix in (".yaml", ".py")}
     names = {x.as_posix() for x in sources} | {f"retinanet_ext/{x.as_posix()}" for x in configs}
     names |= {"retinanet_ext/py.typed", "retinanet_ext/serve/page.html"}
+    names |= {f"retinanet_ext/demo/{name}" for name in ("config.yaml", "model_final.pth", "NOTICE")}
     names |= {f"retinanet_ext/report/page/page.{kind}" for kind in ("css", "js")}
     return names | {"retinanet_ext_command.py"}
 

@@ -62,6 +62,7 @@ def test_the_commands_of_the_page_work(folder):
     numbers = {x: len(lines(x)) for x in ("found", *(f"found_{i}" for i in range(1, 8)))}
     assert list(numbers.values()) == [4, 6, 5, 2, 5, 5, 30, 4]
     assert len(list(Path("found/drawn").iterdir())) == 4
+    assert len(list(Path("output/demo/drawn").iterdir())) == 6 and len(lines("found_demo")) == 1
     assert not Path("found/failed.txt").exists()
     for name in ("predictions.csv", "coco_instances_results.json", "labels/within/0.txt"):
         assert Path("found_5", name).is_file()

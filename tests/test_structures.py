@@ -48,7 +48,7 @@ def test_is_frozen():
         targets.num_classes = 4
 
 
-@pytest.mark.parametrize("name", ["matched_idxs", "weights"])
+@pytest.mark.parametrize("name", ["matched_idxs", "weights", "quality"])
 def test_what_belongs_to_anchors_has_the_shape_of_the_labels(name: str):
     labels = torch.zeros(2, 4, dtype=torch.int64)
     boxes = torch.zeros(2, 4, 4)

@@ -12,7 +12,7 @@ import torch
 
 import train_net
 from retinanet_ext.data.datasets.register import register_builtin_datasets
-from retinanet_ext.engine.failures.reports import NonFiniteLoss
+from retinanet_ext.engine.failures.nonfinite import NonFiniteLoss
 from retinanet_ext.engine.launch.launching import LaunchError
 from retinanet_ext.errors import InputError
 from tests.helpers.tiny import restored_loggers, write_config

@@ -58,7 +58,7 @@ def test_the_pixels_of_the_page_are_those_that_are_asked_for():
         found = find_pretrained(name)
         for text, values in zip(numbers, (found.pixel_mean, found.pixel_std), strict=True):
             assert [float(x) for x in text.split(",")] == pytest.approx(values)
-    assert [name for name, *_ in rows] == ["pypi://efficientnet-lite0"]
+    assert [name for name, *_ in rows] == ["pypi://efficientnet-lite0", "shipped://demo"]
     torchvision = find_pretrained("torchvision://resnet18")
     assert "123.675, 116.28, 103.53 | 58.395, 57.12, 57.375" in PAGE
     assert torchvision.pixel_mean == pytest.approx([123.675, 116.28, 103.53])

@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
-__all__ = ["Peak", "peak_memory", "timed_rounds"]
+__all__ = ["Clocked", "Peak", "clocked_rounds", "peak_memory", "timed_rounds"]
 
 Work = Callable[[], object]
 
@@ -24,9 +25,24 @@ ENOUGH_SECONDS = 5.0
 MIN_ROUNDS, MIN_SLOW_ROUNDS, MAX_ROUNDS = 5, 3, 50
 
 
+class Clocked(NamedTuple):
+    """Seconds that one call took: by the clock, and of all of the process's threads on the CPU."""
+
+    clock: float
+    cpu: float
+
+
 def timed_rounds(
     works: Mapping[str, Work], repeats: int | None, device: str
 ) -> dict[str, tuple[float, ...]]:
+    """:func:`clocked_rounds`, by the clock."""
+    rounds = clocked_rounds(works, repeats, device)
+    return {name: tuple(one.clock for one in samples) for name, samples in rounds.items()}
+
+
+def clocked_rounds(
+    works: Mapping[str, Work], repeats: int | None, device: str
+) -> dict[str, tuple[Clocked, ...]]:
     """Seconds that each work takes, one sample of every work per round.
 
     Interleaving spreads whatever else the machine does evenly over the works.
@@ -42,7 +58,7 @@ def timed_rounds(
     for _ in range(0 if slow else WARM_UP_ROUNDS - 1):
         _round(works, device)
     gc.collect()
-    rounds: list[dict[str, float]] = []
+    rounds: list[dict[str, Clocked]] = []
     start = time.perf_counter()
     while not _enough(len(rounds), time.perf_counter() - start, repeats, slow):
         rounds.append(_round(works, device))
@@ -57,14 +73,14 @@ def _enough(rounds: int, seconds: float, repeats: int | None, slow: bool) -> boo
     return seconds > ENOUGH_SECONDS or rounds >= MAX_ROUNDS
 
 
-def _round(works: Mapping[str, Work], device: str) -> dict[str, float]:
+def _round(works: Mapping[str, Work], device: str) -> dict[str, Clocked]:
     seconds = {}
     for name, work in works.items():
         _synchronize(device)
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         work()
         _synchronize(device)
-        seconds[name] = time.perf_counter() - start
+        seconds[name] = Clocked(time.perf_counter() - start, time.process_time() - cpu_start)
     return seconds
 
 

@@ -19,12 +19,14 @@ from .settings import Settings
 __all__ = ["as_json", "describe_run", "format_ratio", "table"]
 
 UNITS = {"time": "s", "rate": "s", "memory": "bytes"}
+CPU = "of CPU time"
 
 
 def table(bench: Benchmark, config_name: str) -> str:
     """Rows, then notes, agreement, run, machine and versions as text."""
     blocks = [_rows_table(bench.rows)] if bench.rows else ["nothing was measured"]
     notes = [f"{row.what}: {row.note}" for row in bench.rows if row.note]
+    notes += [f"{row.what}: not measured: {row.absent}" for row in bench.rows if row.absent]
     if any(row.against == TORCHVISION for row in bench.rows):
         notes.append("torchvision: a model of its own, with other weights, so only times compare")
     if any(row.kind == "memory" for row in bench.rows):
@@ -39,15 +41,17 @@ def table(bench: Benchmark, config_name: str) -> str:
 
 def _rows_table(rows: Sequence[Row]) -> str:
     """One table; each peer's rows stand under its own header."""
+    of_cpu = [CPU] if any(row.cpu_ratio is not None for row in rows) else []
+    columns = ["ratio", "quartiles", *of_cpu]
     cells: list[list[str]] = []
     for peer in (DETECTRON2, TORCHVISION):
         chosen = [row for row in rows if row.against == peer]
         if chosen and cells:
-            cells += [[""] * 5, ["what", peer, OURS, "ratio", "quartiles"]]
-        cells += [_row_cells(row) for row in chosen]
+            cells += [[""] * (3 + len(columns)), ["what", peer, OURS, *columns]]
+        cells += [_row_cells(row)[: 3 + len(columns)] for row in chosen]
     first = DETECTRON2 if any(row.against == DETECTRON2 for row in rows) else TORCHVISION
-    headers = ["what", first, OURS, "ratio", "quartiles"]
-    align = ("left", "right", "right", "right", "right")
+    headers = ["what", first, OURS, *columns]
+    align = ("left", *["right"] * (len(headers) - 1))
     return tabulate(cells, headers, tablefmt="simple", colalign=align, disable_numparse=True)
 
 
@@ -55,9 +59,10 @@ def _row_cells(row: Row) -> list[str]:
     return [
         row.what,
         _value(row, row.theirs),
-        _value(row, row.ours),
+        "absent" if row.absent else _value(row, row.ours),
         format_ratio(row),
         _spread(row),
+        "" if row.cpu_ratio is None else f"{row.cpu_ratio:.2f}x",
     ]
 
 
@@ -163,6 +168,10 @@ def _row_json(row: Row) -> dict[str, Any]:
         "ratio": row.ratio,
         "ratio_quartiles": row.ratio_quartiles,
         "note": row.note,
+        "theirs_cpu": _samples_json(row.theirs_cpu),
+        "ours_cpu": _samples_json(row.ours_cpu),
+        "cpu_ratio": row.cpu_ratio,
+        "absent": row.absent,
     }
 
 

@@ -27,6 +27,9 @@ class Row:
         logits_bytes: for a memory: size of the logits, to give memory in multiples of it; 0 if
             that says nothing.
         note: what a reader has to know; may be empty.
+        theirs_cpu, ours_cpu: CPU seconds of the same calls, of all threads; empty where they say
+            nothing, as on a GPU.
+        absent: why there is nothing of ours; may be empty.
     """
 
     task: str
@@ -38,6 +41,16 @@ class Row:
     images: int = 1
     logits_bytes: int = 0
     note: str = ""
+    theirs_cpu: tuple[float, ...] = ()
+    ours_cpu: tuple[float, ...] = ()
+    absent: str = ""
+
+    @property
+    def cpu_ratio(self) -> float | None:
+        """As :attr:`ratio`, of CPU time, which other programs change little; None if unknown."""
+        if not self.theirs_cpu or not self.ours_cpu:
+            return None
+        return self._ratio(statistics.median(self.theirs_cpu), statistics.median(self.ours_cpu))
 
     @property
     def ratio(self) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from .measure import Work, timed_rounds
+from .measure import Work, clocked_rounds
 from .peers import DETECTRON2, OURS, TORCHVISION
 from .process import OutOfMemory, measure_in_own_process
 from .results import Row
@@ -39,7 +39,13 @@ class Benchmark:
                 known[what] = max(value, known.get(what, 0.0))
 
     def time(
-        self, task: str, what: str, works: Mapping[str, Work], images: int = 0, note: str = ""
+        self,
+        task: str,
+        what: str,
+        works: Mapping[str, Work],
+        images: int = 0,
+        note: str = "",
+        absent: Mapping[str, str] | None = None,
     ) -> None:
         """Time the works in interleaved rounds; a row for each peer and each of our sides.
 
@@ -49,16 +55,34 @@ class Benchmark:
             works: side -> work.
             images: per work, to show images per second; 0 shows the time.
             note: for the row.
+            absent: sides that cannot be measured here -> why.
         """
         self.say(f"{task}: the numbers agree; timing {what}")
-        samples = timed_rounds(works, self.settings.repeats, self.settings.device)
+        samples = clocked_rounds(works, self.settings.repeats, self.settings.device)
+        clock = {side: tuple(x.clock for x in taken) for side, taken in samples.items()}
+        on_gpu = self.settings.device.startswith("cuda")
+        cpu = {side: () if on_gpu else tuple(x.cpu for x in samples[side]) for side in samples}
+        why = dict(absent or {})
         kind, images = ("rate", images) if images else ("time", 1)
         for peer in (DETECTRON2, TORCHVISION):
-            for side in works:
-                if peer in works and side.startswith(OURS):
-                    name = what + side.removeprefix(OURS)
-                    pair = samples[peer], samples[side]
-                    self.rows.append(Row(task, name, kind, peer, *pair, images=images, note=note))
+            for side in [*works, *why]:
+                # torchvision's weights are others, so that only whole packages compare with it.
+                of_peer = side == OURS or (peer == DETECTRON2 and side.startswith(OURS))
+                if peer in works and of_peer:
+                    row = Row(
+                        task,
+                        what + side.removeprefix(OURS),
+                        kind,
+                        peer,
+                        clock[peer],
+                        clock.get(side, ()),
+                        images=images,
+                        note=note,
+                        theirs_cpu=cpu[peer],
+                        ours_cpu=cpu.get(side, ()),
+                        absent=why.get(side, ""),
+                    )
+                    self.rows.append(row)
 
     def memory(
         self,

@@ -32,6 +32,7 @@ class Settings:
         threads: PyTorch's CPU threads.
         precision: what both sides are timed in, see `precision.py`; they are compared in float32.
         torchvision: whether torchvision's RetinaNet is measured too.
+        engines: whether inference is measured by ONNX Runtime and OpenVINO too.
         many_classes: K of the task of that name.
         imports: names of the user's modules, which the config needs.
     """
@@ -45,6 +46,7 @@ class Settings:
     threads: int = 1
     precision: str = "float32"
     torchvision: bool = True
+    engines: bool = True
     many_classes: int = LVIS_CLASSES
     imports: tuple[str, ...] = ()
 

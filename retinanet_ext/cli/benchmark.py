@@ -29,6 +29,7 @@ from ..config import validate_cfg
 from ..engine.setup import resolve_device
 from ..errors import InputError, did_you_mean
 from ..files import dump_json
+from ..modeling.speedups.settings import best_autocast
 from ..structures import RETINANET_ARCHITECTURES
 from .common import config_options, load_cfg, pairs, positive_int
 from .outputs import check_writable
@@ -94,6 +95,9 @@ def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
         "and tf32 on a GPU)",
     )
     parser.add_argument("--no-torchvision", action="store_true", help="leave torchvision out")
+    parser.add_argument(
+        "--no-engines", action="store_true", help="leave ONNX Runtime and OpenVINO out"
+    )
     parser.add_argument("--json", metavar="FILE", help="write every sample")
     parser.add_argument("--plot", metavar="FILE", help="write a bar chart, .png or .svg")
     parser.set_defaults(run=run)
@@ -121,6 +125,7 @@ def run(args: argparse.Namespace) -> int:
         threads=torch.get_num_threads(),
         precision=precision,
         torchvision=not args.no_torchvision,
+        engines=not args.no_engines,
         many_classes=args.classes or LVIS_CLASSES,
         imports=tuple(args.imports),
     )
@@ -178,6 +183,11 @@ def _load_cfg(args: argparse.Namespace) -> CfgNode:
         cfg.MODEL.RETINANET.NUM_CLASSES = args.classes
     cfg.VIS_PERIOD = 0
     cfg.SOLVER.AMP.ENABLED = False  # the trainer's, which takes no part
+    if cfg.MODEL.SPEEDUPS.AUTOCAST == "auto":
+        # Both sides have to give the same numbers, so it has a row of its own, inference's.
+        cfg.MODEL.SPEEDUPS.AUTOCAST = ""
+        best = best_autocast(torch.device(cfg.MODEL.DEVICE)) or "float32"
+        _say(f"AUTOCAST auto is {best} here: a row of its own in inference, float32 elsewhere")
     validate_cfg(cfg)
     resolve_device(cfg)
     return cfg

@@ -19,6 +19,7 @@ from ..config.load import add_config_arguments, merge_opts
 from ..config.shipped import config_names
 from ..data.datasets.register import register_builtin_datasets
 from ..errors import ConfigError, InputError, did_you_mean, shown_error
+from .options.numbers import positive_int, share
 
 __all__ = [
     "add_training_set",
@@ -173,28 +174,6 @@ def check_config_is_named(args: argparse.Namespace) -> None:
             "--config-file is missing; name your own config or one of those that are shipped: "
             f"{', '.join(names)}, scales/*.yaml"
         )
-
-
-def positive_int(text: str) -> int:
-    """Type of an option."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
-    return value
-
-
-def share(text: str) -> float:
-    """Type of an option."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number between 0 and 1")
-    return value
 
 
 def run_guarded(command: Callable[[], int | None], debug: bool = False, prog: str = "") -> int:

@@ -23,9 +23,11 @@ from ..inference.outputs import (
     describe_model,
     open_window,
 )
+from ..inference.outputs.folder import DRAWN
 from ..inference.progress import Progress
 from ..inference.sources import Listing, VideoOptions, list_sources, seconds_of
 from ..inference.sources.lengths import expected_count, frame_rate
+from .options.demo import complete_demo
 from .options.detections import apply_detection_options
 from .options.model import load_model_cfg
 from .options.predict import add_options
@@ -51,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: names the option, its value and what can be done.
     """
+    is_demo = complete_demo(args)
     model, sources = _model_and_sources(args)
     video = _video_options(args)
     stdin = sys.stdin.buffer if "-" in sources else None
@@ -101,7 +104,10 @@ def run(args: argparse.Namespace) -> int:
         video,
         args.on_error == "stop",
     )
-    return _carry_out(job, args, expected_count(listing, video))
+    status = _carry_out(job, args, expected_count(listing, video))
+    if is_demo and not args.quiet:
+        print(f"the pictures with what was found: {folder.file(DRAWN)}")
+    return status
 
 
 def _carry_out(job: Job, args: argparse.Namespace, total: int | None) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..engine.failures.reports import files_of
+from ..engine.failures.nonfinite import files_of
 from ..engine.replay import Replay, load_snapshot, replay
 from .common import check_device, debug_options
 

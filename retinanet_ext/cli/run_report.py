@@ -92,6 +92,11 @@ def report_on(
         UserError: what is missing or wrong.
         OSError: a file cannot be read or written.
     """
+    if cfg.MODEL.META_ARCHITECTURE == "ProposalNetwork":
+        raise MissingFileError(
+            f"'{cfg.OUTPUT_DIR}' is of a ProposalNetwork, which gives no detections to report on; "
+            "the recall of its proposals is in evaluations.json"
+        )
     predictions = predictions_of(cfg.OUTPUT_DIR, dataset)
     subject = subject_of_dataset(dataset, predictions)
     look, why_not = None, ""
@@ -196,8 +201,8 @@ def _is_retinanet(cfg: CfgNode) -> bool:
 
 
 def _network(cfg: CfgNode) -> NetworkInput | None:
-    """How the model looks at a picture; None where it looks at tiles or views."""
-    if is_pooled(cfg):
+    """How the model looks at a picture; None where it looks at tiles, views or another shape."""
+    if is_pooled(cfg) or cfg.INPUT.SIZE_TEST:
         return None
     network = NetworkInput(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
     if not _is_retinanet(cfg):

@@ -47,7 +47,7 @@ def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
         nargs="?",
         default="",
         metavar="MODEL",
-        help="OUTPUT_DIR of a run, or an exported file",
+        help="OUTPUT_DIR of a run, an exported file, or demo, a small model that comes along",
     )
     parser.add_argument(
         "--weights",

@@ -15,7 +15,7 @@ from ..engine.dry_run import dry_run
 from ..engine.launch.checks import check_launch
 from ..engine.launch.launching import launch_job
 from ..engine.launch.output_lock import release_output_dir
-from ..engine.launch.stopping import quiet_signals
+from ..engine.launch.signals import quiet_signals
 from ..engine.setup import default_argument_parser, setup
 from ..recipe import last_words
 from .common import check_config_is_named, check_device, debug_options, pairs, run_guarded

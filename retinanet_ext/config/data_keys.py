@@ -38,6 +38,9 @@ datasets.add("CACHE_DIR", "")
 # [{NAME: Mosaic, PROB: 0.5}, Default, RandomBrightness]. "Default" is what Detectron2 does by
 # itself: INPUT.CROP, resize, flip; a list without it does neither. See data/augment/ops.py.
 inputs.add("AUG", ["Default"])
+# [height, width] that every picture is resized to in evaluation and prediction, its shape not kept
+# (SSD, YOLO); [] is MIN_SIZE_TEST and MAX_SIZE_TEST. In training that is {NAME: Resize} in AUG.
+inputs.add("SIZE_TEST", [])
 # Pictures of 16 bits, int32 or floats (one channel), which Pillow would clip to 0..255: "full"
 # scales 0..65535 (floats: 0..1) to 0..255, the same for all pictures, and refuses others; "minmax"
 # scales the range of each picture. "" refuses such pictures.

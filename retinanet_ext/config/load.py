@@ -56,7 +56,10 @@ def load_config_file(
         raise
     except (KeyError, ValueError, AssertionError) as error:  # of yacs, which names the key
         kind = ConfigError if isinstance(error, KeyError) else InputError
-        raise kind(f"config file '{path}' or its _BASE_: {one_line(error)}") from error
+        hint = ""
+        if "Non-existent config key" in str(error):
+            hint = ". If a module of yours adds it, pass --import MODULE"
+        raise kind(f"config file '{path}' or its _BASE_: {one_line(error)}{hint}") from error
     return {key for key, _ in flatten(CfgNode(written))}
 
 

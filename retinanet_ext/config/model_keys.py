@@ -29,9 +29,16 @@ retinanet.add("CLS_AGNOSTIC_BBOX_REG", True)
 # Entry of BOX_CODER_REGISTRY, what the numbers of a box mean: "deltas" of R-CNN (the paper), or
 # "ltrb", distances to the four edges (FCOS).
 retinanet.add("BOX_CODER", "deltas")
+# What an anchor's class outputs are: a "sigmoid" for each class (the paper), or one "softmax" over
+# the classes and the background (SSD), with SoftmaxCE, SoftmaxFocalLoss or OHEM as its loss.
+retinanet.add("CLASSIFIER", "sigmoid", choices=("sigmoid", "softmax"))
 # "" or what the head predicts of each box beside its deltas: its "iou" with the object, or the
-# "centerness" of its anchor in the object (ATSS, FCOS). Scores are then sqrt(class * quality).
-retinanet.add("QUALITY_BRANCH", "", choices=("", "iou", "centerness"))
+# "centerness" of its anchor in the object (ATSS, FCOS), both learned by anchors with an object; or
+# its "objectness", whether its anchor has an object (YOLO), learned by all that are not ignored.
+retinanet.add("QUALITY_BRANCH", "", choices=("", "iou", "centerness", "objectness"))
+# With it, the score of a detection out of p of its class and q of its quality: sqrt(p * q), p * q
+# (YOLO), or only p.
+retinanet.add("SCORE_RULE", "sqrt_pq", choices=("sqrt_pq", "pq", "p"))
 # With it, what the candidates for detections are chosen by, in SCORE_THRESH_TEST and
 # TOPK_CANDIDATES_TEST: the score of their "class" only, or as in FCOS the whole "score".
 retinanet.add("CANDIDATES_BY", "class", choices=("class", "score"))
@@ -53,6 +60,11 @@ retinanet.add("CENTER_SAMPLING_RADIUS", 1.5)
 # And between what numbers of strides of a level the farthest edge of its objects lies, with no
 # limit below at the finest level and none above at the coarsest.
 retinanet.add("REGRESSION_RANGE", [4.0, 8.0])
+# TaskAlignedAssigner (TOOD, arXiv 2108.07755): anchors per object, those of the largest alignment
+# score^alpha * IoU^beta of what they predict.
+retinanet.add("TASK_ALIGNED_TOPK", 13, at_least=1, meaning="a number of anchors per object")
+retinanet.add("TASK_ALIGNED_ALPHA", 1.0, at_least=0, meaning="the exponent of the score")
+retinanet.add("TASK_ALIGNED_BETA", 6.0, at_least=0, meaning="the exponent of the IoU")
 # Background anchors of which at least this fraction of the area lies in a box marked `iscrowd` or
 # `ignore` take part in no loss. Above 1 is off, as in Detectron2: crowds are background, and
 # `ignore` means nothing.
@@ -118,6 +130,9 @@ retinanet.add("QUALITY_FOCAL_BETA", 2.0)
 # VarifocalLoss: weight of negatives, and exponent of their score (arXiv 2008.13367).
 retinanet.add("VARIFOCAL_ALPHA", 0.75)
 retinanet.add("VARIFOCAL_GAMMA", 2.0)
+# HeatmapFocal (CenterNet): exponent of 1 minus the heat of a negative; FOCAL_LOSS_GAMMA is that of
+# its score. Without a heat map, as in RetinaNet, nothing depends on it.
+retinanet.add("HEATMAP_FOCAL_BETA", 4.0)
 # What the box loss is multiplied by, before the normalizer: the lambda of multi-task losses.
 retinanet.add("BOX_LOSS_WEIGHT", 1.0)
 # What both losses are divided by, counted over all processes: "running_mean" of the number of
@@ -217,3 +232,29 @@ lite.add(
     "FrozenBN",
     choices=("FrozenBN", "BN", "SyncBN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N", ""),
 )
+
+# Read by build_timm_backbone and build_timm_fpn_p6p7: a network of timm by its name.
+timm = Section("MODEL.TIMM")
+timm.add("NAME", "")
+# Whether timm fetches its weights, or a file of them; either only without MODEL.WEIGHTS.
+timm.add("PRETRAINED", False)
+timm.add("CHECKPOINT", "")
+# timm's numbers of the outputs; [] is all.
+timm.add("OUT_INDICES", [])
+
+# Read by build_vit_simple_pyramid; this is ViTDet's ViT-B. All blocks but GLOBAL_BLOCKS attend to
+# windows of WINDOW_SIZE x WINDOW_SIZE patches only; IMG_SIZE sizes the relative positions.
+vit = Section("MODEL.VIT")
+for _name, _default in {
+    **{"IMG_SIZE": 1024, "PATCH_SIZE": 16, "EMBED_DIM": 768, "DEPTH": 12, "NUM_HEADS": 12},
+    **{"DROP_PATH": 0.1, "WINDOW_SIZE": 14, "GLOBAL_BLOCKS": [2, 5, 8, 11], "REL_POS": True},
+}.items():
+    vit.add(_name, _default)
+
+# Read by build_swin_backbone; this is Swin-T. Outputs are "p0" (stride 4) to "p3" (32).
+swin = Section("MODEL.SWIN")
+for _name, _default in {
+    **{"EMBED_DIM": 96, "DEPTHS": [2, 2, 6, 2], "NUM_HEADS": [3, 6, 12, 24], "WINDOW_SIZE": 7},
+    **{"DROP_PATH": 0.2, "OUT_FEATURES": ["p1", "p2", "p3"]},
+}.items():
+    swin.add(_name, _default)

@@ -43,6 +43,7 @@ def check_evaluation(cfg: CfgNode, default_metric: str) -> None:
             "loss; set TEST.VAL_LOSS True"
         )
     _check_patience(cfg)
+    _check_size_test(cfg)
     chosen = test.EARLY_STOPPING_PATIENCE > 0 or metric != default_metric
     names = cfg.DATASETS.TEST
     if chosen and metric and len(names) > 1 and not any(x in metric for x in names):
@@ -52,6 +53,23 @@ def check_evaluation(cfg: CfgNode, default_metric: str) -> None:
             "results are named after them; set it to "
             f"'{start}{names[0]}/{metric.removeprefix('ema/')}' or that of another one"
         )
+
+
+def _check_size_test(cfg: CfgNode) -> None:
+    size = cfg.INPUT.SIZE_TEST
+    if not size:
+        return
+    if len(size) != 2 or not all(type(x) is int and x > 0 for x in size):
+        raise InputError(
+            f"INPUT.SIZE_TEST is {list(size)}; set it to [height, width] in pixels, or to [] for "
+            "MIN_SIZE_TEST and MAX_SIZE_TEST"
+        )
+    for key, on in (("TILES.SIZE", cfg.TEST.TILES.SIZE), ("AUG.ENABLED", cfg.TEST.AUG.ENABLED)):
+        if on:
+            raise InputError(
+                f"INPUT.SIZE_TEST is {list(size)}, the size of every picture, but TEST.{key} is "
+                f"{on!r}, which has sizes of its own; set one of the two to its default"
+            )
 
 
 def _check_patience(cfg: CfgNode) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from detectron2.config import get_cfg as get_detectron2_cfg
-from detectron2.modeling import ANCHOR_GENERATOR_REGISTRY, BACKBONE_REGISTRY
+from detectron2.modeling import ANCHOR_GENERATOR_REGISTRY, BACKBONE_REGISTRY, META_ARCH_REGISTRY
 from fvcore.common.registry import Registry
 
 from ..errors import InputError, listed
@@ -137,7 +137,7 @@ def check_sections_of_others(
     Args:
         values, defaults: flat, by full name.
         sections: that it does not read.
-        architecture: its name, one of Detectron2's.
+        architecture: its name.
     """
     meant = {theirs: own for own, theirs in reversed(_RETINANET_COUNTERPART.items())}
     for key, value in values.items():
@@ -147,6 +147,12 @@ def check_sections_of_others(
         hint = f"set {meant[key]} instead" if key in meant else "remove it"
         if section == "MODEL.RETINANET":
             hint += ", or set MODEL.PROPOSAL_GENERATOR.NAME to DenseRPN, which reads it"
+        elif readers := [
+            x
+            for x, entry in sorted(META_ARCH_REGISTRY)
+            if section in getattr(entry, "config_sections", ())
+        ]:
+            hint += f", or set MODEL.META_ARCHITECTURE to {listed(readers)}"
         raise InputError(f"{key} is {value!r}, but {architecture} does not read {section}; {hint}")
 
 

@@ -107,11 +107,13 @@ def _check_model(cfg: CfgNode, values: dict[str, Any], defaults: dict[str, Any])
         generators = dict(PROPOSAL_GENERATOR_REGISTRY)
         parts.insert(0, generators.get(cfg.MODEL.PROPOSAL_GENERATOR.NAME))
     unread = sections - architectures_sections(("", part) for part in parts)
-    if name in RETINANET_ARCHITECTURES or not unread:
+    own = architectures_sections(x for x in META_ARCH_REGISTRY if x[0] == "RetinaNetExt")
+    if name in RETINANET_ARCHITECTURES or not unread & own:
         check_two_stage_keys(values, defaults)
         check_keys_of_other_tasks(values, defaults)
-    if name in RETINANET_ARCHITECTURES and unread:
-        check_added_keys(values, defaults, unread)
+    if name in RETINANET_ARCHITECTURES:
+        check_added_keys(values, defaults, unread & own)
+        check_sections_of_others(values, defaults, unread - own, name)
     elif architecture.__module__.startswith("detectron2."):
         check_sections_of_others(values, defaults, unread, name)
     used = {

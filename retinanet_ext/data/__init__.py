@@ -8,8 +8,9 @@ from .datasets.by_path import register_extra_datasets
 from .datasets.check import check_dataset_dicts, check_datasets, check_num_classes
 from .datasets.class_counts import count_classes
 from .datasets.register import load_class_names, register_builtin_datasets, register_coco_dataset
+from .loading.build_stream import build_train_stream
 from .loading.ignore_mapper import IgnoreRegionMapper
-from .loading.stream import TrainStream, build_train_stream
+from .loading.stream import TrainStream
 from .quickstart.dataset import ensure_quickstart
 
 __all__ = [

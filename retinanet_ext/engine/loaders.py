@@ -15,8 +15,9 @@ from detectron2.utils import comm
 
 from ..data.augment import build_train_mapper, needs_dataset
 from ..data.loading.bad_images import LoadOrFail, LoadOrSkip
+from ..data.loading.build_stream import build_train_stream
 from ..data.loading.pixels import PictureMapper
-from ..data.loading.stream import TrainStream, build_train_stream
+from ..data.loading.stream import TrainStream
 from ..inference.build import is_pooled
 from .launch.deferred import StartsWhole
 from .progress import with_bar

@@ -6,7 +6,6 @@ import argparse
 import logging
 import os
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser as detectron2_argument_parser
 from detectron2.engine import default_setup
@@ -16,7 +15,6 @@ from detectron2.utils.env import seed_all_rng
 
 from ..config import get_cfg, load_config_file, validate_cfg
 from ..config.load import add_config_arguments, merge_opts
-from ..config.run_rules import check_amp_device
 from ..config.shipped import find_config
 from ..data.datasets.by_path import register_extra_datasets
 from ..data.datasets.check import check_datasets
@@ -29,7 +27,8 @@ from ..inference.exported import cfg_of_export
 from ..registry import CLS_LOSS_REGISTRY
 from ..structures import detection_node, detection_section
 from .job import share_cpu_cores, start_logging
-from .launch.checks import check_computes, check_output_dir, check_processes, check_weights
+from .launch.checks import check_output_dir, check_processes, check_weights
+from .launch.device import resolve_device
 from .launch.launching import add_launch_arguments, launch_line
 from .launch.main_process import on_main_process
 from .launch.output_lock import hold_output_dir, release_output_dir
@@ -209,29 +208,6 @@ def add_extra_datasets(cfg: CfgNode, eval_only: bool = False, fill: bool = False
     if extra and fill and node is not None:
         node.NUM_CLASSES = len(load_class_names(extra[0]) or ())
         validate_cfg(cfg)
-
-
-def resolve_device(cfg: CfgNode) -> None:
-    """Set ``MODEL.DEVICE`` to ``"cpu"``, with a log line, where its accelerator is absent.
-
-    Raises:
-        ValueError: torch does not know the device, or mixed precision is asked of a CPU.
-    """
-    try:
-        kind = torch.device(cfg.MODEL.DEVICE).type
-    except RuntimeError:
-        raise InputError(
-            f"MODEL.DEVICE is '{cfg.MODEL.DEVICE}', which torch does not know; use cuda or cpu"
-        ) from None
-    if kind not in ("cpu", "cuda", "mps"):
-        check_computes(cfg.MODEL.DEVICE)
-    absent = (kind == "cuda" and not torch.cuda.is_available()) or (
-        kind == "mps" and not torch.backends.mps.is_available()
-    )
-    if absent:
-        logger.info("MODEL.DEVICE is %s but torch finds none: running on the CPU", kind)
-        cfg.MODEL.DEVICE = kind = "cpu"
-    check_amp_device(cfg, kind)
 
 
 def check_data(cfg: CfgNode, eval_only: bool = False) -> None:

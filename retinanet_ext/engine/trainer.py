@@ -20,14 +20,16 @@ from ..data.datasets.own_dicts import check_own_datasets
 from ..data.datasets.read_once import hold_datasets, release_datasets
 from ..data.datasets.register import class_names_of
 from ..data.loading.stream import TrainStream
-from ..errors import TrainingFailed
 from .builders import BuildsParts
+from .checkpoint.after_error import save_after_error
 from .checkpoint.checkpointer import SafeCheckpointer
 from .checkpoint.hook import CheckpointHook, NonFiniteWeights
+from .checkpoint.same_model import require_same_start
 from .describe import log_end, log_start
 from .evaluating.hook import EarlyStop, build_evaluation_hook
 from .evaluating.run import measure, verify
-from .failures.reports import MachineError, NonFiniteLoss, explain
+from .failures.nonfinite import NonFiniteLoss
+from .failures.reports import MachineError, explain
 from .failures.snapshot import NonFiniteReporter
 from .job import ensure_logging
 from .launch.stopping import StopHook, StopSignals
@@ -35,17 +37,10 @@ from .loaders import draw_run_seed
 from .optim.ema import EMAHook, build_ema
 from .optim.precise_bn import build_precise_bn
 from .optim.restart import cfg_from, new_schedule, schedule_start
+from .records import run_state
 from .records.build import build_writers
 from .records.event_state import restore_storage
 from .records.hook import WriterHook
-from .records.run_state import (
-    continue_data,
-    ended_at,
-    events_of,
-    run_state,
-    seed_of,
-    warn_of_changes,
-)
 from .records.run_summary import RunSummary, images_of
 from .step.build import build_train_step
 from .step.reproducibility import SeedEachStep
@@ -149,7 +144,7 @@ class RetinaNetTrainer(BuildsParts):
         return [hook for hook in found if hook is not None]
 
     def build_writers(self) -> list[EventWriter]:
-        """See :func:`retinanet_ext.engine.records.build.build_writers`."""
+        """See :func:`.records.build.build_writers`."""
         return build_writers(self.cfg, self.max_iter)
 
     def resume_or_load(self, resume: bool = True) -> None:
@@ -163,12 +158,7 @@ class RetinaNetTrainer(BuildsParts):
             TrainingFailed: the processes of this job found different checkpoints.
         """
         super().resume_or_load(resume=resume)
-        starts = comm.all_gather(self.start_iter)
-        if len(set(starts)) > 1:
-            raise TrainingFailed(
-                f"the processes of this job would start at iterations {starts}: OUTPUT_DIR "
-                f"'{self.cfg.OUTPUT_DIR}' must be one folder that all machines share"
-            )
+        require_same_start(self.start_iter, self.cfg.OUTPUT_DIR)
         log_start(self, resume)
 
     def before_train(self) -> None:
@@ -218,7 +208,7 @@ class RetinaNetTrainer(BuildsParts):
             except Exception as error:
                 text = None if isinstance(error, NonFiniteLoss) else explain(error, self.cfg)
                 if not isinstance(error, NonFiniteWeights):
-                    self._rescue()
+                    save_after_error(self, self._checkpoints, self._trainer, self._position)
                 if text is None:
                     raise
                 raise MachineError(text) from error
@@ -233,13 +223,13 @@ class RetinaNetTrainer(BuildsParts):
 
     def state_dict(self) -> dict[str, Any]:
         """Detectron2's, and what a resumed run needs to be the run that was not stopped."""
-        ours = run_state(self.run_seed, self.storage, self.cfg, self.data_loader)
+        ours = run_state.run_state(self.run_seed, self.storage, self.cfg, self.data_loader)
         return {**super().state_dict(), **ours, "schedule_start": self.schedule_start}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :meth:`state_dict`; state missing from a Detectron2 checkpoint is initialized."""
         base_lrs = list(self.scheduler.base_lrs)
-        start, is_new = schedule_start(state, self.cfg, ended_at(state))
+        start, is_new = schedule_start(state, self.cfg, run_state.ended_at(state))
         if start and not is_new:  # the state says how far it has come
             self.scheduler = self.build_lr_scheduler(cfg_from(self.cfg, start), self.optimizer)
         super().load_state_dict(state)
@@ -248,27 +238,13 @@ class RetinaNetTrainer(BuildsParts):
                 self.cfg, start, self.optimizer, base_lrs, self.build_lr_scheduler
             )
         self.schedule_start = start
-        self._events = events_of(state)
-        self.run_seed = self._reporter.run_seed = seed_of(state, self.run_seed)
-        continue_data(self.data_loader, state)
-        warn_of_changes(state, self.cfg)
+        self._events = run_state.events_of(state)
+        self.run_seed = self._reporter.run_seed = run_state.seed_of(state, self.run_seed)
+        run_state.continue_data(self.data_loader, state)
+        run_state.warn_of_changes(state, self.cfg)
 
     def _save_best(self, metric: str, value: float, iteration: int) -> None:
         """Save the weights that ``metric`` was measured of under "model"."""
         averaged = self.ema is not None and "ema" in metric.split("/")
         with self.ema.applied() if self.ema and averaged else contextlib.nullcontext():
             self._checkpoints.save_best(metric, value, iteration)
-
-    def _rescue(self) -> None:
-        """After an error in training, save what was reached, where that still can be done."""
-        step = self._trainer
-        if self.iter < self.start_iter or not hasattr(self, "storage"):
-            return
-        if step.finished_iter < self.iter:  # the error came in the middle of a step
-            if step.finished_iter < self.start_iter or not step.roll_back():
-                return
-            if self._position and isinstance(self.data_loader, TrainStream):
-                self.data_loader.load_state_dict(self._position)
-            self.iter = self.storage.iter = step.finished_iter
-        if not self._checkpoints.is_saved:
-            self._checkpoints.save_now("after the error")

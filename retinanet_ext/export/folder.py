@@ -130,8 +130,11 @@ def make_meta(
             "soft_nms_method": node.SOFT_NMS_METHOD,
             "soft_nms_sigma": float(node.SOFT_NMS_SIGMA),
             "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
+            "box_coder": node.BOX_CODER,
+            "quality": node.QUALITY_BRANCH,
+            "candidates_by": node.CANDIDATES_BY,
             "delta_weights": [float(x) for x in node.BBOX_REG_WEIGHTS],
-            "scale_clamp": float(model.decoder.box2box_transform.scale_clamp),
+            "scale_clamp": float(getattr(model.decoder.box2box_transform, "scale_clamp", 0)),
             "boxes_per_class": not node.CLS_AGNOSTIC_BBOX_REG,
         },
         "anchors": {

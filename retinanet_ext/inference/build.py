@@ -30,8 +30,14 @@ def build_detector(cfg: CfgNode, model: nn.Module) -> Detector:
         model: in evaluation mode.
 
     Raises:
-        InputError: the config asks for tiles or views, and the model cannot give candidates.
+        InputError: the config asks for tiles or views, and the model cannot give candidates; or the
+            model gives no detections.
     """
+    if cfg.MODEL.META_ARCHITECTURE == "ProposalNetwork":
+        raise InputError(
+            "MODEL.META_ARCHITECTURE is ProposalNetwork, which gives proposals without classes and "
+            "no detections; take a model with a second stage, or evaluate this one's proposals"
+        )
     plain = PlainDetector(cfg, model)
     if not is_pooled(cfg):
         return plain

@@ -16,6 +16,7 @@ from PIL import Image
 
 from ..errors import InputError, MissingPackageError
 from ..visualization.draw import drawn_detections
+from .masks import with_masks
 from .score_thresh import ScoreThresh, reaches
 
 __all__ = ["FailedPicture", "Prediction"]
@@ -49,7 +50,8 @@ class Prediction:
         name: of the picture: its path, or what it was given; "" for a nameless array.
         index: in the order of the sources, from 0.
         instances: on the CPU: ``pred_boxes`` (N, 4) XYXY in pixels of the upright picture and
-            within it, ``scores`` (N,), ``pred_classes`` (N,).
+            within it, ``scores`` (N,), ``pred_classes`` (N,); of a model with masks also
+            ``pred_masks`` (N, H, W) bool.
         class_names: of the model, (K,).
         picture: (H, W, 3) uint8 RGB, upright.
         extra: of the :class:`Picture`.
@@ -88,6 +90,12 @@ class Prediction:
     def classes(self) -> np.ndarray:
         """(N,) int64 in [0, K)."""
         return self.instances.pred_classes.numpy()
+
+    @property
+    def masks(self) -> np.ndarray | None:
+        """(N, H, W) bool, of the upright picture; None of a model without masks."""
+        masks = self.instances.get_fields().get("pred_masks")
+        return None if masks is None else np.asarray(masks, dtype=bool)
 
     @property
     def names(self) -> list[str]:
@@ -142,10 +150,11 @@ class Prediction:
             gt_boxes,
             height,
             labels,
+            shown.masks,
         )
 
     def to_dict(self, decimals: int = 2) -> dict[str, Any]:
-        """For json: size, and of each detection class, score and box.
+        """For json: size, and of each detection class, score, box and ``segmentation`` (a mask).
 
         Args:
             decimals: of the boxes.
@@ -164,7 +173,7 @@ class Prediction:
             "index": self.index,
             "width": self.width,
             "height": self.height,
-            "detections": detections,
+            "detections": with_masks(detections, self.masks),
         }
 
     def to_line(
@@ -211,12 +220,13 @@ class Prediction:
             )
         boxes = self.boxes.copy()
         boxes[:, 2:] -= boxes[:, :2]
-        return [
+        results = [
             {"image_id": image_id, "category_id": int(ids[k]), "bbox": box, "score": score}
             for box, score, k in zip(
                 boxes.tolist(), self.scores.tolist(), self.classes.tolist(), strict=True
             )
         ]
+        return with_masks(results, self.masks)
 
     def to_supervision(self) -> Any:
         """As ``supervision.Detections``.
@@ -234,5 +244,6 @@ class Prediction:
             xyxy=self.boxes,
             confidence=self.scores,
             class_id=self.classes,
+            mask=self.masks,
             data={"class_name": np.array(self.names)},
         )

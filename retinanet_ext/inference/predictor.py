@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from detectron2.config import CfgNode
 from detectron2.structures import Instances
 
@@ -18,11 +17,11 @@ from ..config.load import merge_opts
 from ..data.loading.bad_images import BadImageError
 from ..engine.setup import resolve_device
 from ..errors import InputError
-from ..modeling.speedups.settings import best_autocast
 from ..structures import detection_node
 from .build import build_detector
 from .detector import Detector, Fitting
 from .exported import cfg_of_export
+from .exported.precision import settle_autocast
 from .lanes import num_lanes
 from .load_model import check_weights, load_model
 from .pictures import Picture, read_pixels, to_rgb
@@ -71,10 +70,7 @@ class Predictor:
         check_weights(cfg)
         validate_cfg(cfg)
         resolve_device(cfg)
-        speedups = cfg.MODEL.SPEEDUPS
-        if speedups.AUTOCAST == "auto":
-            speedups.AUTOCAST = best_autocast(torch.device(cfg.MODEL.DEVICE))
-            print(f"the network computes in {speedups.AUTOCAST or 'float32'} (AUTOCAST auto)")
+        settle_autocast(cfg)
         cfg.freeze()
         self.cfg = cfg
         self.model, self.class_names = load_model(cfg, class_names or ())
@@ -93,7 +89,7 @@ class Predictor:
         """The model of a training.
 
         Args:
-            folder: its OUTPUT_DIR.
+            folder: its OUTPUT_DIR; "demo" is a small model of shapes that comes with the package.
             weights: "" is the final model, or the newest of a run that has not ended; "best" the
                 one of the best evaluation; else a file.
             device: "cpu" or "cuda"; default: the config's, or the CPU where that is absent.

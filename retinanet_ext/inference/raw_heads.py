@@ -13,7 +13,9 @@ from torch import Tensor
 
 from ..errors import InputError, MissingFileError, did_you_mean
 from ..modeling import RetinaNetExt
+from ..modeling.classifier import class_logits
 from ..modeling.coders import decode_boxes, num_box_outputs, strides_of_anchors
+from ..modeling.postprocess.candidates import joint_scores
 from ..modeling.postprocess.decode import DenseDecoder
 from ..modeling.postprocess.gather import gather_deltas, gather_quality
 from ..structures import DecodedPicture, DecoderSettings, HeadOutputs
@@ -146,11 +148,11 @@ class RawHeads:
         strides = strides_of_anchors(coder, anchors, self._model.anchor_generator)
         rows = torch.arange(len(all_anchors), device=all_anchors.device)
         first = torch.zeros_like(rows)  # the only image of the batch
-        probs = _logits_of(outputs, classes, decoder.num_classes).sigmoid()
+        probs = _logits_of(outputs, classes, decoder).sigmoid()
         scores = probs
         if outputs.named.get("quality") is not None:
             quality = gather_quality(outputs.named["quality"], first, rows).sigmoid()
-            scores = (probs * quality).sqrt()
+            scores = joint_scores(probs, quality, decoder.score_rule)
             probs = scores if decoder.candidates_by == "score" else probs
         of_class = [None] if decoder.cls_agnostic_bbox_reg else classes.tolist()
         boxes = torch.stack(
@@ -208,10 +210,10 @@ class RawHeads:
         )
 
 
-def _logits_of(outputs: HeadOutputs, classes: Tensor, num_classes: int) -> Tensor:
+def _logits_of(outputs: HeadOutputs, classes: Tensor, decoder: DenseDecoder) -> Tensor:
     """(C, R) float32 logits of some classes, out of one image's."""
-    levels = []
-    for level in outputs.logits or []:
+    levels, num_classes = [], decoder.num_classes
+    for level in class_logits(outputs.logits or [], num_classes, decoder.classifier):
         maps = level[0].unflatten(0, (-1, num_classes))  # (A, K, Hi, Wi)
         levels.append(maps[:, classes].permute(1, 2, 3, 0).flatten(1))
     return torch.cat(levels, dim=1).float()

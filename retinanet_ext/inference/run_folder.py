@@ -10,8 +10,9 @@ from detectron2.config import CfgNode
 from ..config import get_cfg, load_config_file
 from ..engine.checkpoint.last_checkpoint import BEST, candidates
 from ..errors import MissingFileError
+from ..weights.demo import DEMO, DEMO_FOLDER, has_demo
 
-__all__ = ["cfg_of_run", "weights_of_run"]
+__all__ = ["cfg_of_run", "find_run", "weights_of_run"]
 
 CONFIG = "config.yaml"
 FINAL = "model_final.pth"
@@ -21,7 +22,7 @@ def cfg_of_run(folder: str, weights: str = "", allow_unsafe: bool = False) -> Cf
     """The config that a training wrote, with ``MODEL.WEIGHTS`` set to its model.
 
     Args:
-        folder: OUTPUT_DIR of the training.
+        folder: OUTPUT_DIR of the training, or ``demo``, see :func:`find_run`.
         weights: "" is :func:`weights_of_run`; "best" and "final" are those files; else a file, in
             the folder or as a path.
         allow_unsafe: see :func:`load_config_file`.
@@ -29,6 +30,7 @@ def cfg_of_run(folder: str, weights: str = "", allow_unsafe: bool = False) -> Cf
     Raises:
         FileNotFoundError: no such folder, no config or no checkpoint in it.
     """
+    folder = find_run(folder)
     config = Path(folder) / CONFIG
     if not Path(folder).is_dir():
         raise MissingFileError(f"'{folder}' is no folder; give the OUTPUT_DIR of a training")
@@ -41,6 +43,15 @@ def cfg_of_run(folder: str, weights: str = "", allow_unsafe: bool = False) -> Cf
     load_config_file(cfg, str(config), allow_unsafe=allow_unsafe)
     cfg.MODEL.WEIGHTS = weights_of_run(folder, weights)
     return cfg
+
+
+def find_run(folder: str) -> str:
+    """``folder``, or of ``demo`` that of the model that comes with the package.
+
+    Where there is a training of that name, it is that one.
+    """
+    is_own = os.path.isfile(os.path.join(folder, CONFIG))
+    return str(DEMO_FOLDER) if folder == DEMO and not is_own and has_demo() else folder
 
 
 def weights_of_run(folder: str, weights: str = "") -> str:

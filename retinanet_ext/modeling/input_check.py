@@ -7,13 +7,18 @@ from typing import Any
 from ..errors import InputError
 
 
-def check_training_inputs(batched_inputs: list[dict[str, Any]], num_classes: int) -> None:
+def check_training_inputs(
+    batched_inputs: list[dict[str, Any]],
+    num_classes: int,
+    section: str = "MODEL.RETINANET",
+) -> None:
     """Check one batch before it reaches the device; costs microseconds for byte images.
 
     Args:
         batched_inputs: dicts with ``image`` (C, H, W) and ``instances`` that hold ``gt_boxes`` and
             ``gt_classes``; ``file_name``, ``image_id`` and ``dataset_name`` are named in errors.
         num_classes: K; classes must be in [0, K).
+        section: of the config, that holds NUM_CLASSES, for messages.
 
     Raises:
         ValueError: names the image, the value and the fix.
@@ -24,17 +29,17 @@ def check_training_inputs(batched_inputs: list[dict[str, Any]], num_classes: int
                 f"{_where(inputs)} has no 'instances' to train on; use a training data loader, or "
                 "model.eval() to detect"
             )
-        _check_classes(inputs, num_classes)
+        _check_classes(inputs, num_classes, section)
         _check_finite(inputs)
 
 
-def _check_classes(inputs: dict[str, Any], num_classes: int) -> None:
+def _check_classes(inputs: dict[str, Any], num_classes: int, section: str) -> None:
     classes = inputs["instances"].gt_classes
     wrong = classes[(classes < 0) | (classes >= num_classes)]
     if len(wrong):
         raise InputError(
             f"{_where(inputs)} has an object of class {int(wrong[0])}, but "
-            f"MODEL.RETINANET.NUM_CLASSES is {num_classes}, so classes must be in "
+            f"{section}.NUM_CLASSES is {num_classes}, so classes must be in "
             f"[0, {num_classes - 1}]; set it to the number of classes of your dataset"
         )
 

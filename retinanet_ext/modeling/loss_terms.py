@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..protocols import BoxCoder, BoxLoss, ClassificationLoss, FusedClassificationLoss
 from ..structures import DenseTargets, HeadOutputs
 from .criteria.quality import box_quality
-from .criteria.quality_branch import quality_branch_loss
+from .criteria.quality_branch import objectness_loss, quality_branch_loss
 from .postprocess.gather import gather_deltas, gather_quality, pick_class
 
 DETECTOR_LOSSES = frozenset(["loss_cls", "loss_box_reg", "loss_quality"])
@@ -112,7 +112,9 @@ def classification_term(
     wanted: dict[str, Any] = {}
     if getattr(cls_loss, "needs_anchors", False):
         wanted["anchors"] = anchors
-    if getattr(cls_loss, "needs_quality", False):
+    if getattr(cls_loss, "needs_quality", False) and targets.quality is not None:
+        wanted["quality"] = targets.quality
+    elif getattr(cls_loss, "needs_quality", False):
         quality = torch.zeros_like(targets.boxes[..., 0])
         quality[positives.images, positives.indices] = box_quality(
             *positives.boxes, box2box_transform, positives.strides
@@ -139,9 +141,15 @@ def box_term(box_loss: BoxLoss, targets: DenseTargets, positives: Positives) -> 
 
 
 def quality_term(
-    kind: str, outputs: HeadOutputs, positives: Positives, box2box_transform: BoxCoder
+    kind: str,
+    outputs: HeadOutputs,
+    targets: DenseTargets,
+    positives: Positives,
+    box2box_transform: BoxCoder,
 ) -> Tensor:
-    """The sum of the loss of the head's ``quality``: :func:`quality_branch_loss`."""
+    """The sum of the loss of the head's ``quality``: :mod:`.criteria.quality_branch`."""
+    if kind == "objectness":
+        return objectness_loss(outputs.named["quality"], targets)
     logits = gather_quality(outputs.named["quality"], positives.images, positives.indices)
     return quality_branch_loss(kind, logits, *positives.boxes, box2box_transform, positives.strides)
 

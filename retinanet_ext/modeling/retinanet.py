@@ -1,7 +1,6 @@
 """The detector: wiring of backbone, head, anchors, assigner, losses and decoder.
 
-Letters: N images, L levels, A anchors per location, K classes, R anchors over all levels,
-P positive anchors.
+Letters: K classes.
 """
 
 from __future__ import annotations
@@ -17,35 +16,29 @@ from detectron2.modeling import (
     build_backbone,
 )
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
-from detectron2.structures import Boxes, ImageList, Instances
-from detectron2.utils.events import get_event_storage, has_event_storage
+from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from ..errors import InputError, did_you_mean
 from ..protocols import Assigner, BoxLoss, ClassificationLoss
 from ..registry import ASSIGNER_REGISTRY, CLS_LOSS_REGISTRY, register_once, require_keys
-from ..structures import DenseTargets, HeadOutputs
-from .assigners.ignore_regions import ignore_anchors
 from .check_config import check_retinanet
-from .coders import num_box_outputs
 from .criteria.box import build_box_loss
 from .criteria.normalizer import LossNormalizer, build_loss_normalizer
-from .criteria.quality_branch import check_named_quality
 from .detectron2_arguments import complete_parts
-from .detectron2_names import Detectron2Names, check_targets, refuse_instances
+from .detectron2_names import Detectron2Names
 from .heads.build import build_dense_head
 from .inference_steps import InferenceSteps
 from .input_check import check_training_inputs
-from .loss_terms import Positives, box_term, classification_term, named_terms, quality_term
 from .postprocess.decode import DenseDecoder
 from .speedups.fused_loss import fuses_cls_loss
-from .speedups.opt_in import wanted_parts
 from .speedups.settings import Speedups
+from .training_steps import TrainingSteps
 from .visualize import visualize_periodically
 
 
 @register_once(META_ARCH_REGISTRY)
-class RetinaNetExt(InferenceSteps, Detectron2Names, DenseDetector):
+class RetinaNetExt(InferenceSteps, TrainingSteps, Detectron2Names, DenseDetector):
     """RetinaNet whose parts come from registries; takes and gives what Detectron2's RetinaNet does.
 
     Parameter names, losses and detections equal Detectron2's for the same config and weights. The
@@ -54,10 +47,6 @@ class RetinaNetExt(InferenceSteps, Detectron2Names, DenseDetector):
 
     config_sections = ("MODEL.RETINANET", "MODEL.SPEEDUPS")
     check_config = staticmethod(check_retinanet)
-
-    takes_partial_outputs = False
-    """For a subclass with ``losses`` of its own: True if these know ``cls_features`` and
-    ``positive_deltas`` of :class:`HeadOutputs`. Otherwise they get logits and deltas as a whole."""
 
     @configurable
     def __init__(
@@ -103,8 +92,8 @@ class RetinaNetExt(InferenceSteps, Detectron2Names, DenseDetector):
             fuse_cls_loss: in training, never make the logits as a whole, where the head is a
                 :class:`PartialHead` and the loss a :class:`FusedClassificationLoss`.
             loss_normalizer: what the losses are divided by; default: Detectron2's running mean.
-            quality_branch: "", or what the head's output ``quality`` learns: "iou" or
-                "centerness".
+            quality_branch: "", or what the head's output ``quality`` learns: "iou",
+                "centerness" or "objectness".
             ignore_iof_thresh: background anchors with this fraction of their area in a box of the
                 input's ``ignore_boxes`` take part in no loss; above 1 is off.
         """
@@ -186,51 +175,11 @@ class RetinaNetExt(InferenceSteps, Detectron2Names, DenseDetector):
         with self.speedups.precision(self.device):
             maps = self.backbone(images.tensor)
             features = [maps[name] for name in self.head_in_features]
-        anchors = self.anchor_generator(features)
-        with self._float32():
-            targets = self.label_anchors(anchors, batched_inputs)
-            check_targets(targets)
-        with self.speedups.precision(self.device):
-            outputs = self._head_outputs(features, targets)
-        with self._float32():
-            return self.losses(anchors, outputs, targets)
+        return self.training_losses(features, batched_inputs)
 
     def _float32(self) -> torch.autocast:
         """The context of all that is computed in float32, whatever autocast is on outside."""
         return torch.autocast(self.device.type, enabled=False)
-
-    def label_anchors(
-        self, anchors: list[Boxes], batched_inputs: list[dict[str, Any]]
-    ) -> DenseTargets:
-        """What each anchor has to predict, by the assigner and the images' ignored regions.
-
-        Args:
-            anchors: L Boxes (Hi*Wi*A, 4).
-            batched_inputs: N, with ``instances`` and, where there are some, ``ignore_boxes``.
-
-        Raises:
-            TypeError: for Instances in their place, which Detectron2's RetinaNet takes.
-        """
-        refuse_instances(batched_inputs)
-        targets = self.assigner(anchors, [x["instances"].to(self.device) for x in batched_inputs])
-        ignore_boxes = [x.get("ignore_boxes") for x in batched_inputs]
-        return ignore_anchors(targets, anchors, ignore_boxes, self.ignore_iof_thresh)
-
-    def _head_outputs(self, features: list[Tensor], targets: DenseTargets) -> HeadOutputs:
-        """The head's outputs for :meth:`losses`, in parts where all that takes part opts in."""
-        wanted = set()
-        own_losses = getattr(self.losses, "__func__", None) is not RetinaNetExt.losses
-        if self.takes_partial_outputs or not own_losses:
-            sparse = self.speedups.sparse_boxes(features[0])
-            wanted = wanted_parts(self.head, self.cls_loss, self.fuse_cls_loss, sparse)
-        if wanted:
-            return self._checked(self.head.partial_outputs(features, targets, wanted))
-        return self._checked(self.head(features))
-
-    def _checked(self, returned: Any) -> HeadOutputs:
-        outputs = HeadOutputs.of(returned, type(self.head).__name__)
-        check_named_quality(self.quality_branch, outputs, type(self.head).__name__)
-        return outputs
 
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """Normalized images, padded to one size, in the memory format of the network."""
@@ -238,37 +187,3 @@ class RetinaNetExt(InferenceSteps, Detectron2Names, DenseDetector):
         if self.speedups.channels_last != "none":
             images.tensor = images.tensor.contiguous(memory_format=torch.channels_last)
         return images
-
-    def losses(
-        self, anchors: list[Boxes], outputs: HeadOutputs, targets: DenseTargets
-    ) -> dict[str, Tensor]:
-        """``loss_cls`` and ``loss_box_reg``: sums over the batch divided by the loss normalizer.
-
-        A head with a quality branch adds ``loss_quality``, one with ``named_losses`` these.
-
-        Args:
-            anchors: L Boxes (Hi*Wi*A, 4).
-            outputs: of the head. This method knows the whole and the parts; an overriding one gets
-                ``logits`` and ``deltas``, see ``takes_partial_outputs``.
-            targets: of the N images.
-        """
-        per_class = not self.decoder.cls_agnostic_bbox_reg
-        transform, cls_score = self.box2box_transform, getattr(self.head, "cls_score", None)
-        numbers, strides = num_box_outputs(transform), self._strides(anchors)
-        positives = Positives.of(anchors, outputs, targets, per_class, numbers, **strides)
-        if has_event_storage():
-            num_pos_anchors = len(positives) / targets.num_images
-            get_event_storage().put_scalar("num_pos_anchors", num_pos_anchors)
-        normalizer = self.loss_normalizer(len(positives), targets.labels.numel())
-        losses = {
-            "loss_cls": classification_term(
-                self.cls_loss, cls_score, anchors, outputs, targets, positives, transform
-            ),
-            "loss_box_reg": box_term(self.box_loss, targets, positives),
-        }
-        if self.quality_branch:
-            losses["loss_quality"] = quality_term(
-                self.quality_branch, outputs, positives, transform
-            )
-        losses |= named_terms(self.head, outputs, targets, anchors)
-        return {name: loss / normalizer for name, loss in losses.items()}

@@ -19,6 +19,7 @@ from ..data.doctor import DatasetTable, from_dataset_dicts
 from ..data.doctor.boxes import usable_boxes
 from ..errors import InputError
 from ..weights.catalogue import entry_of, has_copy
+from ..weights.demo import has_demo
 
 __all__ = [
     "COCO_NAME",
@@ -78,7 +79,8 @@ class Machine:
         device: "cpu", "cuda" or "mps".
         memory: bytes that one device has, or that the machine has free.
         cores: CPU cores that this process may use.
-        weights: names of pretrained weights at hand: "coco", "imagenet" (ResNet-50), "lite0".
+        weights: names of pretrained weights at hand: "coco", "imagenet" (ResNet-50), "lite0" (an
+            installed package), "demo" (comes with this one).
         gpus: how many are used.
     """
 
@@ -148,6 +150,8 @@ def free_memory() -> int:
 
 def _weights_at_hand(device: str) -> frozenset[str]:
     found = {"lite0"} if importlib.util.find_spec(LITE0_PACKAGE) else set()
+    if has_demo():
+        found |= {"demo"}
     if device == "cuda":
         if has_copy(entry_of(COCO_NAME)):
             found |= {"coco"}

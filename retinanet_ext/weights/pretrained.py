@@ -5,6 +5,7 @@
   cache, or else fetched; ``torchvision://resnet50.IMAGENET1K_V1`` names one of several.
 - ``timm://resnet18.a1_in1k``, ``timm://tf_efficientnet_lite0.in1k``: from Hugging Face's cache, or
   else fetched.
+- ``shipped://demo``: a whole small detector, see :mod:`.demo`.
 
 They fit the network under the pyramid; pyramid and head are new. Which pixels a network was trained
 on cannot be seen in its weights, and others make it worse without an error, so a config or model
@@ -23,8 +24,10 @@ from detectron2.config import CfgNode
 
 from ..errors import ConfigError, MissingPackageError, did_you_mean, one_line
 from ..registry import register_config_check
+from .demo import DEMO_FILE, DEMO_FOLDER, DEMO_WEIGHTS, has_demo
 from .names import lite_from_efficientnet_lite_pytorch, lite_from_timm, resnet_from_torchvision
 from .online import hub_file, timm_file, timm_statistics, torchvision_statistics, torchvision_url
+from .pixels import check_timm_pixels, refuse_other_pixels
 from .reading import WeightsError, read_safetensors, read_torch
 
 __all__ = [
@@ -45,7 +48,7 @@ _TIMM = (
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
     *("resnext50_32x4d", "wide_resnet50_2", "tf_efficientnet_lite0"),
 )
-_SCHEMES = ("pypi://", "torchvision://", "timm://")
+_SCHEMES = ("pypi://", "torchvision://", "timm://", "shipped://")
 _LITE_BACKBONES = ("build_efficientnet_lite_backbone", "build_efficientnet_lite_fpn_backbone")
 _RESNET_BACKBONES = (
     "build_resnet_backbone",
@@ -65,6 +68,7 @@ class Pretrained:
         backbones: names in BACKBONE_REGISTRY of the networks that it is for.
         convert: from its names of tensors to those of the network under the pyramid.
         strides_in_3x3: whether bottlenecks halve the map in their 3x3 convolution, not the 1x1.
+        is_detector: whether pyramid and head are in the file, too, under this package's names.
     """
 
     address: str
@@ -73,6 +77,7 @@ class Pretrained:
     backbones: tuple[str, ...]
     convert: Convert
     strides_in_3x3: bool = False
+    is_detector: bool = False
 
     @property
     def name(self) -> str:
@@ -100,6 +105,11 @@ def find_pretrained(address: str) -> Pretrained:
             )
         convert = lite_from_efficientnet_lite_pytorch
         return Pretrained(address, (127.0,) * 3, (128.0,) * 3, _LITE_BACKBONES, convert)
+    if scheme == "shipped":
+        if address != DEMO_WEIGHTS:
+            raise ConfigError(f"MODEL.WEIGHTS is '{address}'; what is shipped is {DEMO_WEIGHTS}")
+        pixels = (127.0,) * 3, (128.0,) * 3
+        return Pretrained(address, *pixels, _LITE_BACKBONES, dict, is_detector=True)
     if scheme == "torchvision":
         mean, std = torchvision_statistics(name)
         return Pretrained(address, mean, std, _RESNET_BACKBONES, resnet_from_torchvision, True)
@@ -152,6 +162,13 @@ def local_file(found: Pretrained) -> str:
     scheme = found.address.partition("://")[0]
     if scheme == "pypi":
         return _file_of_package(found)
+    if scheme == "shipped":
+        if not has_demo():
+            raise WeightsError(
+                f"MODEL.WEIGHTS '{found.address}' is {DEMO_FOLDER / DEMO_FILE}, and there is no "
+                "such file; install retinanet_ext again, or set MODEL.WEIGHTS '' for random weights"
+            )
+        return str(DEMO_FOLDER / DEMO_FILE)
     if scheme == "torchvision":
         return hub_file(torchvision_url(found.name), found.address)
     return timm_file(found.name, found.address)
@@ -190,6 +207,7 @@ def check_pretrained(cfg: CfgNode) -> None:
         ConfigError: names the keys to set; or there are no such weights.
     """
     if not is_pretrained(cfg.MODEL.WEIGHTS):
+        check_timm_pixels(cfg)
         return
     found = find_pretrained(cfg.MODEL.WEIGHTS)
     name = cfg.MODEL.BACKBONE.NAME
@@ -224,17 +242,6 @@ def check_pixels(
     Raises:
         ConfigError: names the keys and their values.
     """
-    wanted = {"MODEL.PIXEL_MEAN": found.pixel_mean, "MODEL.PIXEL_STD": found.pixel_std}
-    given = {"MODEL.PIXEL_MEAN": pixel_mean, "MODEL.PIXEL_STD": pixel_std}
-    right = input_format == "RGB" and all(
-        len(given[k]) == 3 and all(abs(a - b) <= 0.5 for a, b in zip(given[k], v, strict=True))
-        for k, v in wanted.items()
-    )
-    if not right:
-        settings = " ".join(f'{k} "{[round(x, 3) for x in v]}"' for k, v in wanted.items())
-        raise ConfigError(
-            f"MODEL.WEIGHTS is '{found.address}', trained on other pixels than INPUT.FORMAT "
-            f"'{input_format}' with MODEL.PIXEL_MEAN {list(pixel_mean)} and MODEL.PIXEL_STD "
-            f"{list(pixel_std)}, which would make it worse without a word; set INPUT.FORMAT RGB "
-            f"{settings}"
-        )
+    named = f"MODEL.WEIGHTS is '{found.address}'"
+    statistics = (found.pixel_mean, found.pixel_std)
+    refuse_other_pixels(named, statistics, input_format, pixel_mean, pixel_std)

@@ -19,6 +19,7 @@ import torch
 
 from ..errors import InputError, MissingPackageError, UserError, one_line
 from ..files import written_whole
+from .packed import SCALES_KEY, unpack
 from .unpickle import UnsafePickleError, read_pickle
 
 CLASSES_KEY = "thing_classes"
@@ -37,13 +38,19 @@ class WeightsError(UserError, ValueError):
 def read_torch(path: str) -> dict[str, Any]:
     """Read what ``torch.save`` wrote: tensors, numbers and text in Python's containers, to the CPU.
 
+    Tensors of packed weights (:mod:`.packed`) come out as float32.
+
     Raises:
         WeightsError: the file asks for other Python objects, is broken or holds no dict.
         OSError: it cannot be opened.
     """
 
     def read() -> Any:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict) or SCALES_KEY not in content:
+            return content
+        refuse_absurd(path, content)
+        return unpack(content)
 
     return _read(path, read)
 

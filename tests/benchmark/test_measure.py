@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from retinanet_ext.benchmark import measure
-from retinanet_ext.benchmark.measure import peak_memory, timed_rounds
+from retinanet_ext.benchmark.measure import clocked_rounds, peak_memory, timed_rounds
 
 MIB = 2**20
 
@@ -27,6 +27,18 @@ def test_sides_take_turns_and_warm_up_first():
 def test_quick_work_is_repeated_up_to_a_limit():
     samples = timed_rounds({"a": lambda: None}, repeats=None, device="cpu")
     assert len(samples["a"]) == measure.MAX_ROUNDS
+
+
+def test_cpu_time_is_of_the_work_and_not_of_waiting(monkeypatch):
+    now = {"clock": 0.0, "cpu": 0.0}
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: now["clock"])
+    monkeypatch.setattr(measure.time, "process_time", lambda: now["cpu"])
+    works = {
+        "waits": lambda: now.update(clock=now["clock"] + 3),
+        "works": lambda: now.update(clock=now["clock"] + 2, cpu=now["cpu"] + 4),
+    }
+    samples = clocked_rounds(works, repeats=2, device="cpu")
+    assert samples == {"waits": ((3, 0), (3, 0)), "works": ((2, 4), (2, 4))}
 
 
 def test_slow_work_is_repeated_less(monkeypatch):

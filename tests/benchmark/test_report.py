@@ -55,6 +55,25 @@ def test_lack_of_memory_is_shown(bench):
     assert columns(table(bench, "c"), "many") == ["many: memory", "out of memory", "3.0 MiB", "-"]
 
 
+def test_cpu_time_has_a_column_where_it_was_taken(bench):
+    assert "of CPU time" not in table(bench, "c")
+    samples = (2.0, 2.2, 2.4), (1.0, 1.1, 1.2)
+    row = Row("a", "a row", "time", "detectron2", *samples, theirs_cpu=(4.0,), ours_cpu=(1.0,))
+    bench.rows.append(row)
+    text = table(bench, "c")
+    assert columns(text, "what")[-1] == "of CPU time" and columns(text, "a row")[-1] == "4.00x"
+    assert columns(text, "loss ")[-1] == "10.50-11.50"
+    found = as_json(bench, "c", complete=True)["rows"][-1]
+    assert found["cpu_ratio"] == 4 and found["ours_cpu"]["samples"] == [1.0]
+
+
+def test_what_could_not_be_measured_says_why(bench):
+    bench.rows.append(Row("a", "a row", "time", "detectron2", (2.0,), (), absent="no onnx here"))
+    text = table(bench, "c")
+    assert columns(text, "a row") == ["a row", "2.00 s", "absent", "-"]
+    assert "a row: not measured: no onnx here" in text
+
+
 def test_torchvision_stands_under_its_own_header_and_is_explained(bench):
     text = table(bench, "c")
     second = text[text.index("torchvision") :]

@@ -21,6 +21,21 @@ def test_each_peer_gets_a_row_with_the_same_samples_of_ours(settings):
     assert bench.rows[0].ours == bench.rows[1].ours != bench.rows[0].theirs
 
 
+def test_another_way_of_ours_is_set_beside_detectron2_only(settings):
+    bench = Benchmark(settings)
+    works = {"retinanet_ext": nothing, "retinanet_ext, fast": nothing}
+    peers = {"detectron2": nothing, "torchvision": nothing}
+    bench.time("t", "w", {**works, **peers}, absent={"retinanet_ext, other": "not here"})
+    rows = [(row.what, row.against, bool(row.ours), row.absent) for row in bench.rows]
+    assert rows == [
+        ("w", "detectron2", True, ""),
+        ("w, fast", "detectron2", True, ""),
+        ("w, other", "detectron2", False, "not here"),
+        ("w", "torchvision", True, ""),
+    ]
+    assert all(row.theirs_cpu and bool(row.ours_cpu) == bool(row.ours) for row in bench.rows)
+
+
 def test_each_measurement_is_announced_before_it_starts(settings, monkeypatch):
     said: list[str] = []
     monkeypatch.setattr(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,37 @@ def test_samples_see_the_augmentations(config, tall, capsys):
     assert "in 5 views" in first
     assert anchors(*words) == 0
     assert capsys.readouterr().out == first
+
+
+def test_shapes_by_kmeans_are_written_as_cell_anchors(config, tall, tmp_path, capsys):
+    output = tmp_path / "shapes.yaml"
+    words = ("optimise", "--config-file", config, "--train", tall, "--method", "kmeans-shape")
+    assert anchors(*words, "--shapes", "1", "--output", str(output)) == 2
+    assert "5 shapes are asked for, but the objects have 1" in capsys.readouterr().err
+    content = json.loads(Path(tall.split(":")[0]).read_text())
+    for i, annotation in enumerate(content["annotations"]):
+        annotation["bbox"] = [10.0, 2.0, 12.0 + i, 60.0 - 2 * i]
+    Path(tall.split(":")[0]).write_text(json.dumps(content))
+    assert anchors(*words, "--shapes", "1", "--output", str(output)) == 0
+    assert "mean best IoU of shapes" in capsys.readouterr().out
+    cfg = get_cfg()
+    load_config_file(cfg, output)
+    validate_cfg(cfg)
+    levels, _ = anchor_levels(cfg)
+    areas = [float((x.cells[0, 2:] * 2).prod()) for x in levels]
+    assert [len(x.cells) for x in levels] == [1] * 5 and areas == sorted(areas)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--method", "kmeans-shape", "--ratios", "2"), "--ratios is not read.*--shapes"),
+        (("--shapes", "2"), "--shapes is not read.*kmeans-shape"),
+    ],
+)
+def test_numbers_that_the_method_does_not_read_are_refused(config, tall, words, message, capsys):
+    assert anchors("optimise", "--config-file", config, "--train", tall, *words) == 2
+    assert re.search(message, capsys.readouterr().err)
 
 
 @needs_scipy

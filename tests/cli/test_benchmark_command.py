@@ -87,7 +87,9 @@ def test_everything_is_measured_printed_and_written(quick, tmp_path, capsys):
     assert {row["task"] for row in rows} == set(TASKS)
     peers = {(row["task"], row["against"]) for row in rows}
     assert {("inference", "torchvision"), ("training-step", "torchvision")} <= peers
-    assert all(row["ours"]["samples"] for row in rows)
+    # Engines and bfloat16 are not everywhere.
+    assert all(row["ours"]["samples"] for row in rows if not row["absent"])
+    assert {row["task"] for row in rows if row["absent"]} <= {"inference"}
     assert Image.open(files["png"]).format == "PNG"
 
 
@@ -111,6 +113,24 @@ def test_only_and_keys_and_no_torchvision(quick, capsys):
     out = capsys.readouterr().out
     assert "decode, one image" in out and "training step" not in out
     assert "loss, forward" not in out and "64 x 96, batch 2, 3 classes" in out
+
+
+def test_engines_can_be_left_out(quick, capsys):
+    assert benchmark("--no-torchvision", "--no-engines", "--only", "inference") == 0
+    out = capsys.readouterr().out
+    assert "inference, batch 1 " in out and "ONNX" not in out and "bfloat16" not in out
+
+
+def test_autocast_auto_is_said_and_has_no_part_in_the_comparison(monkeypatch, capsys):
+    monkeypatch.setattr("retinanet_ext.cli.benchmark.best_autocast", lambda device: "bfloat16")
+    seen = []
+    monkeypatch.setattr(
+        "retinanet_ext.cli.benchmark.run_tasks", lambda bench, names: seen.append(bench)
+    )
+    words = ["--device", "cpu", "--only", "inference", "--", "MODEL.SPEEDUPS.AUTOCAST", "auto"]
+    assert main(["benchmark", *words]) == 0
+    assert "AUTOCAST auto is bfloat16 here" in capsys.readouterr().out
+    assert seen[0].settings.cfg.MODEL.SPEEDUPS.AUTOCAST == ""
 
 
 def test_a_disagreement_is_named_and_nothing_is_compared(quick, monkeypatch, tmp_path, capsys):

@@ -67,6 +67,35 @@ def test_shipped_recipes_equal_the_model_zoo(name: str):
     assert ours.MODEL.WEIGHTS == theirs.MODEL.WEIGHTS
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "COCO-Detection/faster_rcnn_R_50_FPN_1x",
+        "COCO-Detection/rpn_R_50_FPN_1x",
+        "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x",
+    ],
+)
+def test_shipped_two_stage_recipes_are_those_of_the_model_zoo(name: str):
+    ours, theirs = get_cfg(), get_cfg()
+    load_config_file(ours, CONFIGS / f"{Path(name).name}.yaml")
+    load_config_file(theirs, ZOO / f"{name}.yaml", allow_unsafe=True)
+    assert dict(flatten(ours)) == dict(flatten(theirs)) != dict(flatten(get_cfg()))
+    assert validate_cfg(ours) == []
+
+
+@pytest.mark.parametrize("name", ["faster_rcnn", "mask_rcnn", "rpn"])
+@pytest.mark.parametrize("size", ["{}_R_50_FPN_1x", "quickstart_{}"])
+def test_with_dense_rpn_a_recipe_changes_in_its_proposals_only(size: str, name: str):
+    plain, dense = get_cfg(), get_cfg()
+    load_config_file(plain, CONFIGS / f"{size.format(name)}.yaml")
+    load_config_file(dense, CONFIGS / f"{size.format(name)}_dense_rpn.yaml")
+    assert validate_cfg(dense) == []
+    before, after = dict(flatten(plain)), dict(flatten(dense))
+    changed = {key for key in before if before[key] != after[key]} - {"OUTPUT_DIR"}
+    sections = ("MODEL.PROPOSAL_GENERATOR", "MODEL.ANCHOR_GENERATOR", "MODEL.RETINANET")
+    assert changed and all(key.startswith(sections) for key in changed)
+
+
 def test_file_that_asks_for_code_is_refused_unless_allowed(tmp_path: Path):
     marker = tmp_path / "ran"
     bad = tmp_path / "bad.yaml"

@@ -19,8 +19,8 @@ from retinanet_ext.modeling.backbones.build import TOP_BLOCK_INPUTS
 from retinanet_ext.modeling.criteria.normalizer import NORMALIZERS
 from retinanet_ext.modeling.criteria.quality_branch import QUALITY_BRANCHES
 from retinanet_ext.modeling.heads.towers import NORM_PER_LEVEL
-from retinanet_ext.modeling.postprocess.decode import NMS_KINDS
 from retinanet_ext.modeling.postprocess.soft_nms import SOFT_NMS_METHODS
+from retinanet_ext.modeling.postprocess.suppress import NMS_KINDS
 
 NODE = "MODEL.RETINANET."
 # What the parts themselves know, beside what their key takes.

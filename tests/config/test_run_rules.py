@@ -34,6 +34,7 @@ TWO_SETS = ("DATASETS.TEST", ("coco_2017_val", "coco_2017_val_100"))
         (*PATIENCE, *PERIOD),
         (*PATIENCE, "TEST.EVAL_EPOCHS", 1, "SOLVER.EPOCHS", 3),
         ("TEST.BEST_METRIC", ""),
+        ("INPUT.SIZE_TEST", [300, 200]),
         ("TEST.BEST_METRIC", "ema/bbox/AP", *EMA),
         ("TEST.BEST_METRIC", "val_loss/total", "TEST.VAL_LOSS", "True"),
         TWO_SETS,
@@ -72,6 +73,12 @@ def test_what_works_passes(opts):
         ),
         (("SOLVER.EMA.DECAY", 0.99), "SOLVER.EMA.DECAY is 0.99, but without SOLVER.EMA.ENABLED"),
         (("SOLVER.EMA.WARMUP", "False"), "SOLVER.EMA.WARMUP is False, but without"),
+        (("INPUT.SIZE_TEST", [300]), r"SIZE_TEST is \[300\]; set it to \[height, width\]"),
+        (("INPUT.SIZE_TEST", [300, 0]), r"SIZE_TEST is \[300, 0\]; set it to"),
+        (
+            ("INPUT.SIZE_TEST", [300, 300], "TEST.AUG.ENABLED", "True"),
+            r"SIZE_TEST is \[300, 300\], .* TEST.AUG.ENABLED is True",
+        ),
     ],
 )
 def test_what_cannot_work_is_named_with_the_fix(opts, message):

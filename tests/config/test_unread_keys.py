@@ -13,7 +13,7 @@ from retinanet_ext.config import flatten
 from retinanet_ext.config.keys import KEYS, NOT_ADDED
 from retinanet_ext.config.unread_keys import choosers, declared_keys
 from retinanet_ext.engine.setup import fill_class_counts
-from retinanet_ext.errors import ConfigError, InputError
+from retinanet_ext.errors import ConfigError, InputError, MissingPackageError
 from retinanet_ext.modeling import FocalLoss, RetinaNetExt, RetinaNetHead
 from retinanet_ext.registry import (
     CLS_LOSS_REGISTRY,
@@ -99,6 +99,8 @@ def test_a_declared_key_exists_and_is_read(chooser: str, name: str, key: str):
         cfg.MODEL.BACKBONE.NAME = "build_fpn_backbone_p6p7"  # which reads that
     try:
         assert not any(key in warning for warning in validate_cfg(cfg))
+    except MissingPackageError:  # timm, of a backbone
+        pass
     except InputError as error:  # the value may be impossible, but it is not unread
         assert "which does not read it" not in str(error)
 

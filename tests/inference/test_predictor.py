@@ -414,7 +414,7 @@ def test_a_line_says_the_scores_to_the_last_bit(predictor, pictures):
 def test_autocast_auto_is_for_the_predictor_only(run, monkeypatch):
     opts = ["MODEL.SPEEDUPS.AUTOCAST", "auto"]
     monkeypatch.setattr(
-        "retinanet_ext.inference.predictor.best_autocast", lambda device: "bfloat16"
+        "retinanet_ext.inference.exported.precision.best_autocast", lambda device: "bfloat16"
     )
     fast = Predictor.from_run(run, opts=opts)
     assert fast.model.speedups.autocast == "bfloat16"

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).resolve().parents[2] / "projects" / "FocalLossPaper"
-if str(PROJECT) not in sys.path:
-    sys.path.insert(0, str(PROJECT))
+PROJECTS = Path(__file__).resolve().parents[2] / "projects"
+PROJECT = PROJECTS / "FocalLossPaper"
+for folder in (PROJECT, PROJECTS / "Ancestors"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
 
 from focal_loss_paper import runs  # noqa: E402
 from focal_loss_paper.rows import Setting, default_base  # noqa: E402
 
 from retinanet_ext.data.datasets.register import register_builtin_datasets  # noqa: E402
 from tests.helpers.made_up_results import put_result  # noqa: E402
+from tests.helpers.registered_apart import Apart  # noqa: E402
 
+CENTERNET = Apart("projects.CenterNet")  # before the tests that import from it
 QUICKSTART = Setting("quickstart", default_base("quickstart"), 490)
 
 
@@ -51,3 +56,10 @@ def filled(book) -> runs.RunIndex:
     put_result(book, "1b_gamma0", 2, None)
     put_result(book, "1e_R101_600", 1, 63.0, ms=35)
     return book
+
+
+@pytest.fixture(scope="module")
+def centernet() -> Iterator[None]:
+    """CenterNet is registered, as ``--import projects.CenterNet`` does it."""
+    with CENTERNET.registered():
+        yield

@@ -37,9 +37,12 @@ def facts(
     [
         ("cuda", {"coco", "imagenet", "lite0"}, "coco"),
         ("cuda", {"imagenet", "lite0"}, "imagenet"),
-        ("cuda", {"lite0"}, "lite0"),
+        ("cuda", {"lite0", "demo"}, "lite0"),
+        ("cuda", {"demo"}, "demo"),
         ("cuda", set(), "scratch"),
         ("cpu", {"coco", "lite0"}, "lite0"),
+        ("cpu", {"demo", "lite0"}, "lite0"),
+        ("cpu", {"coco", "demo"}, "demo"),
         ("cpu", {"coco", "imagenet"}, "scratch"),
         ("cpu", set(), "scratch"),
     ],
@@ -49,14 +52,15 @@ def test_the_network_is_the_best_that_is_at_hand(device: str, weights: set[str],
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("weights", ["coco", "imagenet", ""])
+@pytest.mark.parametrize("weights", ["coco", "imagenet", "demo", ""])
 def test_every_network_makes_a_valid_config(preset: str, weights: str):
-    machine = Machine("cuda" if weights else "cpu", weights=frozenset({weights} - {""}))
+    on_gpu = weights in ("coco", "imagenet")
+    machine = Machine("cuda" if on_gpu else "cpu", weights=frozenset({weights} - {""}))
     draft = Draft(get_cfg(), ())
     draft.take(choose_network(machine, preset))
-    draft.take(choose_batch(machine, bool(weights), bool(weights), 10**5, 300))
+    draft.take(choose_batch(machine, on_gpu, bool(weights), 10**5, 300))
     draft.take(batch_norm(draft.cfg.MODEL.BACKBONE.NAME, draft.cfg.MODEL.WEIGHTS, 4))
-    draft.take(choose_optimizer(bool(weights), bool(weights), 4))
+    draft.take(choose_optimizer(on_gpu, bool(weights), 4))
     draft.take(choose_size(facts(), machine.device, preset))
     draft.take(choose_flips(["a cat"]))
     draft.take(choose_augmentation(facts(), 320, preset))

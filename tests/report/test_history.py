@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from retinanet_ext.report.compute.history import MOST_POINTS, read_curves, read_run
+from retinanet_ext.report.compute.history import MOST_POINTS, mask_results, read_curves, read_run
 from retinanet_ext.report.page.sections.training import training
 
 
@@ -89,3 +89,17 @@ def test_nothing_is_told_of_machines_and_folders(tmp_path):
     told = json.dumps(read_run(str(tmp_path)))
     assert "someone" not in told and "their-host" not in told
     assert "cells" in told and "cpu" in told
+
+
+def test_results_of_masks_are_those_of_the_same_evaluation(tmp_path):
+    first = {"bbox/AP": 30.0, "segm/AP": 25.0, "segm/AP50": 50.0, "segm/AP75": 20.0}
+    last = {**first, "bbox/AP": 40.0, "segm/AP": 35.0, "ema/bbox/AP": 41.0, "ema/segm/AP": 36.0}
+    last |= {"ema/segm/AP50": 51.0, "ema/segm/AP75": 21.0}
+    rows = [{"iteration": i, "metrics": x} for i, x in ((9, first), (19, last))]
+    write(tmp_path, [step(19, 1.0)], rows)
+    evaluations = read_curves(str(tmp_path))["evaluations"]
+    assert mask_results(evaluations, 40.0) == {"AP": 35.0, "AP50": 50.0, "AP75": 20.0}
+    assert mask_results(evaluations, 41.0) == {"AP": 36.0, "AP50": 51.0, "AP75": 21.0}
+    assert mask_results(evaluations, 30.0) == {}  # of an evaluation that is not the last
+    boxes_only = {name: curve for name, curve in evaluations.items() if "segm" not in name}
+    assert mask_results(boxes_only, 40.0) == {}

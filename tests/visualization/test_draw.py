@@ -37,6 +37,21 @@ def test_box_has_its_color_and_place_at_every_height(height):
     assert columns == pytest.approx(expected, abs=1)
 
 
+@pytest.mark.parametrize("height", [None, 240])
+def test_masks_are_tinted_in_the_colours_of_their_boxes(height):
+    masks = np.zeros((2, 120, 200), dtype=bool)
+    masks[0, 50:90, 30:80], masks[1, 10:30, 150:190] = True, True
+    boxes = np.array([[20, 40, 90, 100], [140, 5, 195, 35]])
+    drawn = draw_detections(
+        GRAY, boxes, [1, 0], [0.9, 0.8], NAMES, height=height, labels=False, masks=masks
+    )
+    scale = (height or 120) / 120
+    for x, y, k in ((50, 70, 1), (170, 20, 0)):
+        pixel = drawn[round(y * scale), round(x * scale)].astype(float)
+        assert pixel == pytest.approx(90 + (np.array(class_color(k)) - 90) * 110 / 255, abs=2)
+    assert (drawn[round(95 * scale), round(50 * scale)] == 90).all()  # in the box, not in the mask
+
+
 def test_ground_truth_is_dashed_white_under_detections():
     box = np.array([[20, 40, 90, 100]])
     drawn = draw_detections(GRAY, NO_BOXES, [], [], NAMES, box)

@@ -210,9 +210,15 @@ def classify_outcome(run: Run, status: int, output: str) -> dict[str, Any]:
 
 
 def box_metrics(path: Path) -> dict[str, float]:
-    """AP and the like of the last evaluation in a metrics.json, {} if it has none."""
-    found = last_metrics(path, "bbox/AP")
-    return {k.removeprefix("bbox/"): v for k, v in found.items() if k.startswith("bbox/")}
+    """AP and the like of the last evaluation in a metrics.json, {} if it has none.
+
+    Of a model that gives only proposals AR and the like.
+    """
+    for task, metric in (("bbox/", "AP"), ("box_proposals/", "AR@1000")):
+        found = last_metrics(path, task + metric)
+        if found:
+            return {k.removeprefix(task): v for k, v in found.items() if k.startswith(task)}
+    return {}
 
 
 def discard_training_state(run: Run, keep_model: bool) -> None:

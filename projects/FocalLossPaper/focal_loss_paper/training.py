@@ -202,7 +202,8 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 def _line(run: Run, result: dict[str, Any], count: str, minutes_left: float) -> str:
     status = result["status"]
     if status == FINISHED:
-        words = f"AP {result['metrics'].get('AP', float('nan')):.1f}"
+        name = "AR@1000" if "AR@1000" in result["metrics"] else "AP"  # of proposals only
+        words = f"{name} {result['metrics'].get(name, float('nan')):.1f}"
     elif status == DIVERGED:
         words = "diverged"
     else:

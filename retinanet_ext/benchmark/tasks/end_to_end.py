@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +33,7 @@ from ..peers import (
 from ..precision import autocast, full_precision, products
 from ..runner import Benchmark
 from ..settings import Settings
+from .engines import EXACT, build_engines
 
 __all__ = ["run_inference", "run_training_step", "slow_learning", "training_step_work"]
 
@@ -147,6 +150,8 @@ def run_inference(bench: Benchmark, variant: Variant | None = None) -> None:
     limit = settings.cfg.TEST.DETECTIONS_PER_IMAGE
     theirs, ours = build_pair(settings, settings.with_keys(variant.keys) if variant else None)
     peer = build_torchvision(settings) if settings.torchvision and variant is None else None
+    on_cpu, plain = settings.device == "cpu", settings.precision == "float32"
+    by_engines = settings.engines and variant is None and on_cpu and plain
     for size in (1, LARGE_BATCH) if variant is None else (1,):
         batch = make_batch(settings, size)
         exact = settings.with_precision("float32")
@@ -155,10 +160,23 @@ def run_inference(bench: Benchmark, variant: Variant | None = None) -> None:
         works: dict[str, Work] = {OURS: detect(ours, batch, settings)}
         works[DETECTRON2] = detect(theirs, batch, settings)
         if peer is not None:
-            images, _ = torchvision_inputs(batch, settings.device)
-            works[TORCHVISION] = _torchvision_detect(peer, images, settings)
+            pixels, _ = torchvision_inputs(batch, settings.device)
+            works[TORCHVISION] = _torchvision_detect(peer, pixels, settings)
         what = f"inference, batch {size}{suffix}"
-        bench.time(task, what, works, images=size if size > 1 else 0)
+        images = size if size > 1 else 0
+        with contextlib.ExitStack() as stack:
+            absent: dict[str, str] = {}
+            if by_engines and size == 1:
+                folder = stack.enter_context(tempfile.TemporaryDirectory())
+                engines = build_engines(settings, ours, folder, bench.say)
+                for name, model in engines.models.items():
+                    work = detect(model, batch, settings)
+                    if name in EXACT:
+                        compared = compare_detections(task, expected, work(), thresh, limit)
+                        bench.agree(task, compared)
+                    works[engines.named(name)] = work
+                absent = {engines.named(name): why for name, why in engines.absent.items()}
+            bench.time(task, what, works, images=images, absent=absent)
 
 
 def detect(model: Any, batch: list[dict[str, Any]], settings: Settings) -> Callable[[], list[Any]]:

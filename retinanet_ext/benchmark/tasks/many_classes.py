@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ...modeling.criteria.classification import FocalLoss
+from ...modeling.criteria.federated import FederatedFocal
 from ...modeling.speedups.opt_in import opts_in
 from ..agreement import compare_gradients, compare_losses
 from ..inputs import level_features
@@ -24,6 +26,7 @@ from .components import HeadCase, head_losses
 __all__ = ["many_classes_work", "run_many_classes"]
 
 FUSED = f"{OURS}, fused"
+FEDERATED = f"{OURS}, FederatedFocal"
 
 LossAndGradients = tuple[dict[str, Tensor], dict[str, Tensor]]
 
@@ -35,13 +38,18 @@ def run_many_classes(bench: Benchmark) -> None:
     settings = dataclasses.replace(bench.settings.with_classes(num_classes), batch=1)
     case = HeadCase.build(settings, OURS, 1)
     logits_bytes = 4 * case.targets.labels.numel() * num_classes
-    ours = [OURS, FUSED] if opts_in(case.model.cls_loss, "from_features") else [OURS]
-    del case
+    cls_loss = case.model.cls_loss
+    ours = [OURS, FUSED] if opts_in(cls_loss, "from_features") else [OURS]
+    if FUSED in ours and type(cls_loss) is FocalLoss:
+        ours.append(FEDERATED)
+    del case, cls_loss
     works = {side: many_classes_work(settings, side) for side in (*ours, DETECTRON2)}
     with full_precision():
         their_loss, their_gradients = works[DETECTRON2]()
         for side in ours:
-            loss, gradients = works[side]()
+            # Over a few classes it is another number, over all of them the same.
+            checked = works[side] if side != FEDERATED else _federated_work(settings, num_classes)
+            loss, gradients = checked()
             bench.agree(
                 task,
                 compare_losses(task, their_loss, loss),
@@ -60,9 +68,30 @@ def many_classes_work(settings: Settings, side: str) -> Callable[[], LossAndGrad
 
     Args:
         settings: with K classes.
-        side: DETECTRON2, OURS (convolution, then loss) or FUSED.
+        side: DETECTRON2, OURS (convolution, then loss), FUSED, or FEDERATED: over as many classes
+            as the config's FEDERATED_CLASSES.
     """
+    if side == FEDERATED:
+        return _federated_work(settings, settings.cfg.MODEL.RETINANET.FEDERATED_CLASSES)
     case = HeadCase.build(settings, DETECTRON2 if side == DETECTRON2 else OURS, 1)
+    return _work(case, settings, fused=side == FUSED)
+
+
+def _federated_work(settings: Settings, num_sampled: int) -> Callable[[], LossAndGradients]:
+    """As FUSED, by FederatedFocal over so many classes, any as likely as any other."""
+    case = HeadCase.build(settings, OURS, 1)
+    whole = case.model.cls_loss
+    case.model.cls_loss = FederatedFocal(
+        counts=[1] * case.targets.num_classes,
+        num_sampled=num_sampled,
+        alpha=whole.alpha,
+        gamma=whole.gamma,
+        kernel=whole.kernel,
+    )
+    return _work(case, settings, fused=True)
+
+
+def _work(case: HeadCase, settings: Settings, fused: bool) -> Callable[[], LossAndGradients]:
     case.model.train()
     generator = torch.Generator().manual_seed(3)
     conv = case.model.head.cls_score
@@ -74,7 +103,7 @@ def many_classes_work(settings: Settings, side: str) -> Callable[[], LossAndGrad
     ]
     leaves = {f"features of level {i}": x for i, x in enumerate(features)}
     leaves |= {"weight": conv.weight, "bias": conv.bias}
-    classify = (_fused_loss if side == FUSED else _plain_loss)(case, features)
+    classify = (_fused_loss if fused else _plain_loss)(case, features)
 
     def work() -> LossAndGradients:
         loss = classify()

@@ -121,6 +121,11 @@ def apply_detection_options(
 
 def _apply_size(cfg: CfgNode, shortest: int, longest: int) -> None:
     node = cfg.INPUT
+    if node.SIZE_TEST:
+        raise InputError(
+            f"--size is {shortest}, but the model takes every picture at INPUT.SIZE_TEST "
+            f"{list(node.SIZE_TEST)}; leave --size out, or set that key to []"
+        )
     if not longest and not node.MIN_SIZE_TEST:
         raise InputError(
             f"--size is {shortest}, and the model's INPUT.MIN_SIZE_TEST of 0 gives no proportion "

@@ -34,7 +34,8 @@ def add_options(subparsers: Any, name: str) -> argparse.ArgumentParser:
         "sources",
         nargs="+",
         metavar="MODEL SOURCE",
-        help="MODEL: OUTPUT_DIR of a training, or an exported file. SOURCE: pictures, videos, "
+        help="MODEL: OUTPUT_DIR of a training, an exported file, or demo, a small model of shapes "
+        "that comes along (without SOURCE it draws pictures for itself). SOURCE: pictures, videos, "
         "folders, 'patterns/*.jpg', a .txt list with a path a line, webcam or webcam:1, - for "
         "paths on the standard input",
     )

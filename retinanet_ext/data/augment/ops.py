@@ -11,7 +11,7 @@ from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 
 from .mosaic import FILL, Mosaic
-from .transforms import RandomBlur, RandomJPEG, RandomNoise, RandomRotation90
+from .transforms import RandomBlur, RandomJPEG, RandomNoise, RandomRotation90, RandomZoomOut
 from .validate import (
     Check,
     number,
@@ -90,6 +90,10 @@ def _min_iou_crop(p: dict[str, Any], cfg: CfgNode) -> list[Any]:
     return [T.MinIoURandomCrop(tuple(p["MIN_IOUS"]), p["MIN_SIZE"])]
 
 
+def _zoom_out(p: dict[str, Any], cfg: CfgNode) -> list[Any]:
+    return [RandomZoomOut(p["MAX_RATIO"])]
+
+
 def _mosaic(p: dict[str, Any], cfg: CfgNode) -> list[Any]:
     return [Mosaic(p["SIZE"], p["SCALE"], p["CENTER"])]
 
@@ -144,6 +148,7 @@ ENTRIES: dict[str, Entry] = {
         },
         _min_iou_crop,
     ),
+    "RandomZoomOut": Entry({"MAX_RATIO": Parameter(4.0, number(1, 10))}, _zoom_out, prob=0.5),
     "Mosaic": Entry(
         {
             "SIZE": Parameter([800, 800], size),

@@ -12,7 +12,16 @@ import numpy as np
 from detectron2.data import transforms as T
 from PIL import Image, ImageFilter
 
-__all__ = ["RandomBlur", "RandomJPEG", "RandomNoise", "RandomRotation90", "Rotation90Transform"]
+from .mosaic import FILL
+
+__all__ = [
+    "RandomBlur",
+    "RandomJPEG",
+    "RandomNoise",
+    "RandomRotation90",
+    "RandomZoomOut",
+    "Rotation90Transform",
+]
 
 
 class Rotation90Transform(T.Transform):
@@ -66,6 +75,29 @@ class RandomRotation90(T.Augmentation):
         angle = int(np.random.choice(self.angles))
         height, width = image.shape[:2]
         return Rotation90Transform(height, width, angle // 90)
+
+
+class RandomZoomOut(T.Augmentation):
+    """The image somewhere on a larger canvas, so that objects are smaller once it is resized (SSD).
+
+    The canvas is grey and has the image's shape.
+    """
+
+    def __init__(self, max_ratio: float = 4.0):
+        """
+        Args:
+            max_ratio: largest side of the canvas, in sides of the image; from 1 on.
+        """
+        super().__init__()
+        self.max_ratio = max_ratio
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        """Draw the size of the canvas and the image's place on it."""
+        height, width = image.shape[:2]
+        ratio = np.random.uniform(1, self.max_ratio)
+        down, right = int(height * ratio) - height, int(width * ratio) - width
+        top, left = np.random.randint(down + 1), np.random.randint(right + 1)
+        return T.PadTransform(left, top, right - left, down - top, width, height, pad_value=FILL)
 
 
 class RandomBlur(T.Augmentation):

@@ -19,7 +19,7 @@ from ...structures import detection_node, detection_section
 from .bad_pictures import require_all_pictures
 from .own_dicts import check_own_datasets
 from .register import load_class_names
-from .usable import check_boxes
+from .usable import check_boxes, check_masks
 
 __all__ = ["check_dataset_dicts", "check_datasets", "check_num_classes"]
 
@@ -53,6 +53,8 @@ def check_datasets(cfg: CfgNode) -> None:
         num_classes = len(class_names or ()) if node is None else node.NUM_CLASSES
         if getattr(DatasetCatalog[name], "origin", "") == "":  # ours were looked at when read
             check_boxes(name, dicts)
+        if cfg.MODEL.MASK_ON:
+            check_masks(name, dicts)
         if not num_classes:
             continue  # nothing says what the ids may be
         section = detection_section(cfg) or "MODEL.RETINANET"

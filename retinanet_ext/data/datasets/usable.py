@@ -15,7 +15,7 @@ from ...errors import InputError
 from ..formats import BoxTable
 from ..formats.text import parse_size
 
-__all__ = ["check_boxes", "keep_usable_boxes", "usable_table"]
+__all__ = ["check_boxes", "check_masks", "keep_usable_boxes", "usable_table"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,18 @@ def check_boxes(name: str, dicts: Sequence[dict[str, Any]]) -> BoxChanges | None
     if said := changes.describe(show):
         log_first_n(logging.WARNING, f"dataset '{name}': {said}", key="message")
     return changes
+
+
+def check_masks(name: str, dicts: Sequence[dict[str, Any]]) -> None:
+    """Raise InputError unless each object has a mask, without which a mask head cannot train."""
+    objects = [x for r in dicts for x in r.get("annotations") or () if not x.get("iscrowd")]
+    without = sum(not x.get("segmentation") for x in objects)
+    if without:
+        raise InputError(
+            f"MODEL.MASK_ON is True, but {without} of {len(objects)} objects of dataset '{name}' "
+            "have no mask (datasets that are given by a path have boxes only); register a COCO "
+            "json with retinanet_ext.data.register_coco_dataset, or set MODEL.MASK_ON to False"
+        )
 
 
 def _sizes(name: str, records: list[dict[str, Any]]) -> np.ndarray:

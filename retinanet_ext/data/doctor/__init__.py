@@ -3,12 +3,12 @@
 A reader makes a ``DatasetTable``; ``examine`` checks it; ``clean`` makes a corrected COCO json.
 """
 
-from .box_format import format_report, report_as_json
 from .checks import Report, add_reader_warnings, examine, find_faults
 from .coco_file import to_coco, write_json
-from .findings import CODES, Fault, Finding
-from .fix import Change, clean
+from .findings import CODES, Change, Fault, Finding
+from .fix import clean
 from .images import ImageFacts, read_images
+from .report_text import format_report, report_as_json
 from .sources import LoadedTable, load_table, why_refused
 from .statistics import InputSize
 from .table import DatasetTable, from_coco_content, from_coco_json, from_dataset_dicts

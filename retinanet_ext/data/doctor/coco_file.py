@@ -1,9 +1,10 @@
-"""COCO json files to be written."""
+"""COCO json files to be written, and boxes as they should be in them."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from ...files import written_whole
 from .table import DatasetTable
 
-__all__ = ["to_coco", "write_json", "xywh"]
+__all__ = ["corrections_of", "to_coco", "write_json", "xywh"]
 
 
 def to_coco(table: DatasetTable) -> dict[str, Any]:
@@ -51,3 +52,35 @@ def write_json(path: str, content: Any) -> None:
     """Write a json file so that a crash leaves no half of it."""
     with written_whole(path) as new, open(new, "w", encoding="utf-8") as file:
         json.dump(content, file)
+
+
+def corrections_of(table: DatasetTable, layout: str) -> dict[str, Callable[[int], np.ndarray]]:
+    """The corrections of a box: from its row to its corners (4,) in pixels, by the fault's code.
+
+    Args:
+        table: of the dataset.
+        layout: of its boxes between 0 and 1: "XYWH", "CXCYWH" or "XYXY".
+    """
+    bboxes, sizes = table.bboxes, table.image_sizes_of_boxes
+
+    def order(row: int) -> np.ndarray:
+        a, b = table.xyxy[row, :2], table.xyxy[row, 2:]
+        return np.concatenate([np.minimum(a, b), np.maximum(a, b)])
+
+    def cut(row: int) -> np.ndarray:
+        return np.clip(table.xyxy[row], 0, np.tile(sizes[row], 2))
+
+    def scale(row: int) -> np.ndarray:
+        first, last = bboxes[row, :2], bboxes[row, 2:]
+        if layout == "CXCYWH":
+            first, last = first - last / 2, first + last / 2
+        elif layout == "XYWH":
+            last = first + last
+        return np.concatenate([first, last]) * np.tile(sizes[row], 2)
+
+    return {
+        "box_inverted": order,
+        "box_over_border": cut,
+        "box_looks_xyxy": lambda row: bboxes[row],
+        "box_normalised": scale,
+    }

@@ -10,7 +10,7 @@ import numpy as np
 
 from .table import DatasetTable
 
-__all__ = ["CODES", "Fault", "Finding", "list_findings"]
+__all__ = ["CODES", "Change", "Fault", "Finding", "list_findings"]
 
 Severity = Literal["error", "warning"]
 
@@ -54,6 +54,16 @@ CODES: dict[str, tuple[Severity, str]] = {
     "leakage": ("error", "an image of the training set is in the validation set"),
     "different_classes": ("error", "training and validation set have different classes"),
 }
+
+
+@dataclass(frozen=True)
+class Change:
+    """One correction: the fault's code, the image or annotation file, the id, and what was done."""
+
+    code: str
+    file: str
+    annotation_id: Any
+    change: str
 
 
 @dataclass(frozen=True)

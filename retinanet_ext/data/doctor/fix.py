@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from .boxes import corners_are_certain, normalised_layout
 from .checks import find_faults
-from .coco_file import xywh
-from .findings import Fault
+from .coco_file import corrections_of, xywh
+from .findings import Change, Fault
 from .ids import repeated
 from .images import ImageFacts, turn_boxes
 from .leakage import compare_tables
 from .table import DatasetTable, from_coco_content
 
-__all__ = ["Change", "clean"]
+__all__ = ["clean"]
 
 MAX_ROUNDS = 6  # a correction may uncover the next fault, but not for ever
 
@@ -35,16 +34,6 @@ _DROP_BOXES = (
     "unknown_image",
 )
 _NEW_IDS = ("duplicate_annotation_id", "missing_id", "annotation_id_zero")
-
-
-@dataclass(frozen=True)
-class Change:
-    """One correction: the fault's code, the image or annotation file, the id, and what was done."""
-
-    code: str
-    file: str
-    annotation_id: Any
-    change: str
 
 
 def clean(
@@ -221,35 +210,12 @@ class _Round:
                 numbers = self.table.bboxes[row].tolist()
                 self.content["annotations"][row]["bbox"] = numbers
                 self._note(code, "box", row, f"bbox {before} -> {numbers}")
-        bboxes, sizes = self.table.bboxes, self.table.image_sizes_of_boxes
         rows = [row for _, row in self._rows("box_normalised", of="box")]
         layout = normalised_layout(self.table, np.array(rows, dtype=np.int64))
-        layout = "XYWH" if self.is_xywh else layout
-
-        def order(row: int) -> np.ndarray:
-            a, b = self.table.xyxy[row, :2], self.table.xyxy[row, 2:]
-            return np.concatenate([np.minimum(a, b), np.maximum(a, b)])
-
-        def cut(row: int) -> np.ndarray:
-            return np.clip(self.table.xyxy[row], 0, np.tile(sizes[row], 2))
-
-        def scale(row: int) -> np.ndarray:
-            first, last = bboxes[row, :2], bboxes[row, 2:]
-            if layout == "CXCYWH":
-                first, last = first - last / 2, first + last / 2
-            elif layout == "XYWH":
-                last = first + last
-            return np.concatenate([first, last]) * np.tile(sizes[row], 2)
-
-        corrections: dict[str, Callable[[int], np.ndarray]] = {
-            "box_inverted": order,
-            "box_over_border": cut,
-            "box_looks_xyxy": lambda row: bboxes[row],
-            "box_normalised": scale,
-        }
+        corrections = corrections_of(self.table, "XYWH" if self.is_xywh else layout)
         corners = [row for _, row in self._rows("box_looks_xyxy", of="box")]
         if self.is_xywh:  # so they only stand out
-            corrections["box_looks_xyxy"] = cut
+            corrections["box_looks_xyxy"] = corrections["box_over_border"]
         elif not corners_are_certain(self.table, np.array(corners, dtype=np.int64)):
             del corrections["box_looks_xyxy"]
         for code, row in self._rows(*corrections, of="box"):
@@ -260,7 +226,7 @@ class _Round:
                 self._set_box(row, corrected[None])
                 after = self.content["annotations"][row]["bbox"]
                 self._note(code, "box", row, f"bbox {before} -> {after}")
-        self._number_anew()
+        self._give_new_ids()
 
     def _set_box(self, row: int, corners: np.ndarray) -> None:
         annotation = self.content["annotations"][row]
@@ -268,7 +234,7 @@ class _Round:
         if "segmentation" not in annotation:  # else the area is the mask's
             annotation["area"] = round(annotation["bbox"][2] * annotation["bbox"][3], 3)
 
-    def _number_anew(self) -> None:
+    def _give_new_ids(self) -> None:
         used = [x for x in self.table.annotation_ids if type(x) is int]
         new_id = max(used, default=0)
         for code, row in self._rows(*_NEW_IDS, of="box"):

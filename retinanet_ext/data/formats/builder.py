@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import chain
+from typing import Any
 
 import numpy as np
 
@@ -11,8 +13,9 @@ from ...errors import InputError, listed
 from .images import read_sizes
 from .table import BoxTable, Inputs
 
-__all__ = ["TableBuilder"]
+__all__ = ["CONTROL", "SIDES", "TableBuilder", "is_ground_truth"]
 
+SIDES = ("height", "width")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 DECIMALS = 3  # of a pixel: the same box is then the same number in every format
 
@@ -106,3 +109,25 @@ class TableBuilder:
         self._bad |= bad
         sizes = [read.get(path, (height, width)) for path, height, width in self._images]
         return np.array(sizes, np.int64).reshape(-1, 2)
+
+
+def is_ground_truth(content: dict[str, Any]) -> bool:
+    """Whether COCO's code can evaluate with the file itself: numbers where it wants numbers.
+
+    Ids of annotations are unique and not 0, nothing is ``ignore``, images have their sizes.
+    """
+    annotations = content["annotations"]
+    if not {type(a.get("id")) for a in annotations} <= {int}:
+        return False
+    ids = {a["id"] for a in annotations}
+    return (
+        len(ids) == len(annotations)
+        and 0 not in ids
+        and all(type(c["id"]) is int for c in content["categories"])
+        and not any(a.get("ignore") for a in annotations)
+        and all(a.get("iscrowd", 0) in (0, 1) for a in annotations)
+        and set(map(type, chain.from_iterable(a["bbox"] for a in annotations))) <= {int, float}
+        and all(
+            type(x.get(side)) is int and x[side] > 0 for x in content["images"] for side in SIDES
+        )
+    )

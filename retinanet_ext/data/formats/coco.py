@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 
 from ...errors import InputError, listed
-from .builder import CONTROL, TableBuilder
+from .builder import CONTROL, SIDES, TableBuilder, is_ground_truth
 from .places import find_images
 from .plain_text import read_json
 from .table import BoxTable, Inputs, Source
@@ -20,8 +20,7 @@ __all__ = ["read_coco"]
 logger = logging.getLogger(__name__)
 
 PROBED_IMAGES = 5  # to see whether a folder has moved
-MAX_ID = 2**63 - 1  # of a table; larger ones are numbered anew
-SIDES = ("height", "width")
+MAX_ID = 2**63 - 1  # of a table; larger ones are numbered again
 
 
 def read_coco(source: Source, inputs: Inputs) -> BoxTable:
@@ -100,7 +99,7 @@ def read_coco(source: Source, inputs: Inputs) -> BoxTable:
         )
     if lost:
         logger.warning("%s: %d annotations belong to no image of the file; left out", path, lost)
-    whole = own_ids and not joined and _is_ground_truth(content)
+    whole = own_ids and not joined and is_ground_truth(content)
     return builder.build([c["id"] for c in categories] if whole else [])
 
 
@@ -237,25 +236,3 @@ def _box(
         where = _place(path, number, annotation)
         x, y, width, height = (parse_number(value, where, "bbox") for value in box)
     return x, y, x + width, y + height
-
-
-def _is_ground_truth(content: dict[str, Any]) -> bool:
-    """Whether COCO's code can evaluate with the file itself: numbers where it wants numbers.
-
-    Ids of annotations are unique and not 0, nothing is ``ignore``, images have their sizes.
-    """
-    annotations = content["annotations"]
-    if not {type(a.get("id")) for a in annotations} <= {int}:
-        return False
-    ids = {a["id"] for a in annotations}
-    return (
-        len(ids) == len(annotations)
-        and 0 not in ids
-        and all(type(c["id"]) is int for c in content["categories"])
-        and not any(a.get("ignore") for a in annotations)
-        and all(a.get("iscrowd", 0) in (0, 1) for a in annotations)
-        and set(map(type, chain.from_iterable(a["bbox"] for a in annotations))) <= {int, float}
-        and all(
-            type(x.get(side)) is int and x[side] > 0 for x in content["images"] for side in SIDES
-        )
-    )

@@ -9,6 +9,7 @@ import numpy as np
 from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
+from detectron2.data import transforms as T
 from detectron2.utils.file_io import PathManager
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -149,6 +150,9 @@ class PictureMapper(DatasetMapper):
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
         found = super().from_config(cfg, is_train)
+        size = () if is_train else tuple(cfg.INPUT.get("SIZE_TEST", ()))
+        if size:
+            found["augmentations"] = [T.Resize(size)]
         return {**found, "sixteen_bit": cfg.INPUT.get("SIXTEEN_BIT", "")}
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:

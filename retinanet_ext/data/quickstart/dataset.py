@@ -22,14 +22,15 @@ from portalocker.exceptions import LockException
 
 from ...console import SHOWN
 from ...errors import FileError
+from ...files import write_text
 from ..parallel import map_in_processes
+from .coco_json import VERSION, coco_json, describe_scene, json_path
 from .raster import encode_png, require_opencv
 from .scenes import Scene, SceneStyle, draw_scene
 from .shapes import CLASS_NAMES
 
 __all__ = ["CLASS_NAMES", "STYLES", "ensure_quickstart", "folder_of", "render_scene"]
 
-VERSION = 1
 STYLES = {
     "quickstart": SceneStyle(),
     # Few small objects among many things that look like them: background is most of what there is
@@ -40,6 +41,9 @@ SPLITS = ("train", "val")
 NUM_TRAIN, NUM_VAL = 600, 120
 EMPTY_EVERY = 25  # one image in this many shows no object
 HEIGHT, WIDTH, WIDE = 256, 256, 320  # px
+
+NO_MASKS = "it was made before its annotations had masks"
+Job = tuple[str, str, int, int, str]  # folder, split, index, seed, dataset
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +65,7 @@ def ensure_quickstart(
     The layout is ``annotations/instances_{train,val}.json`` and ``{train,val}/*.png``. The folder
     appears in one step when everything in it is written, so that a reader never meets half of it;
     several processes may call this at once. A folder with files missing, or with other counts or
-    another seed than asked for, is replaced.
+    another seed than asked for, is replaced; one without masks gets them, its images stay.
 
     Args:
         root: folder to hold the dataset's folder; created when missing.
@@ -78,19 +82,34 @@ def ensure_quickstart(
     """
     target = Path(os.path.abspath(os.path.expanduser(root))) / folder_of(name)
     counts = dict(zip(SPLITS, (num_train, num_val), strict=True))
-    if _find_problem(target, counts, seed) is None:
+    problem = _find_problem(target, counts, seed)
+    if problem is None:
         return target
-    require_opencv()
     try:
+        require_opencv()
         target.parent.mkdir(parents=True, exist_ok=True)
         with _lock(target):
             problem = _find_problem(target, counts, seed)  # another process may have been faster
-            if problem is not None:
+            if problem == NO_MASKS:
+                logger.info(
+                    "Adding masks to the %s dataset in %s: %s.", name, target, problem, extra=SHOWN
+                )
+                _add_masks(target, counts, seed, name)
+            elif problem is not None:
                 logger.info(
                     "Generating the %s dataset in %s (%s).", name, target, problem, extra=SHOWN
                 )
                 _generate(target, counts, seed, name)
-    except OSError as error:
+    except (OSError, ImportError) as error:
+        if problem == NO_MASKS:  # as good as ever for detectors without masks
+            logger.warning(
+                "The %s dataset in %s has no masks, and they cannot be added (%s): detectors with "
+                "masks need a folder of DETECTRON2_DATASETS that can be written.",
+                *(name, target, error),
+            )
+            return target
+        if not isinstance(error, OSError):
+            raise
         raise FileError(
             error.errno,
             f"cannot write the {name} dataset to {target}: {error.strerror or error}. Make "
@@ -132,16 +151,30 @@ def _generate(target: Path, counts: dict[str, int], seed: int, name: str) -> Non
     try:
         for split in SPLITS:
             (temporary / split).mkdir(parents=True)
-        jobs = [(str(temporary), s, i, seed, name) for s in SPLITS for i in range(counts[s])]
-        results = iter(map_in_processes(_write_image, jobs, f"{name} images"))
         (temporary / "annotations").mkdir()
-        for split in SPLITS:
-            images = [next(results) for _ in range(counts[split])]
-            content = json.dumps(_coco_json(name, split, images, seed))
-            _json_path(temporary, split).write_text(content, encoding="utf-8")
+        jobs = _jobs(temporary, counts, seed, name)
+        _write_annotations(temporary, map_in_processes(_write_image, jobs, f"{name} images"), jobs)
         _move_into_place(temporary, target, counts, seed)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _add_masks(target: Path, counts: dict[str, int], seed: int, name: str) -> None:
+    """Write the annotations of a complete dataset again; its images stay as they are."""
+    jobs = _jobs(target, counts, seed, name)
+    _write_annotations(target, map_in_processes(_describe_image, jobs, f"{name} masks"), jobs)
+
+
+def _jobs(folder: Path, counts: dict[str, int], seed: int, name: str) -> list[Job]:
+    return [(str(folder), s, i, seed, name) for s in SPLITS for i in range(counts[s])]
+
+
+def _write_annotations(folder: Path, images: list[dict], jobs: list[Job]) -> None:
+    *_, seed, name = jobs[0]
+    for split in SPLITS:
+        of_split = [x for x, job in zip(images, jobs, strict=True) if job[1] == split]
+        content = json.dumps(coco_json(name, split, of_split, seed))
+        write_text(str(json_path(folder, split)), content)
 
 
 def _move_into_place(temporary: Path, target: Path, counts: dict[str, int], seed: int) -> None:
@@ -158,65 +191,35 @@ def _move_into_place(temporary: Path, target: Path, counts: dict[str, int], seed
             raise
 
 
-def _write_image(job: tuple[str, str, int, int, str]) -> dict:
-    """Draw and write one image; returns its size, boxes (XYWH) and classes."""
+def _write_image(job: Job) -> dict:
+    """Draw and write one image; returns what the annotations say about it."""
     folder, split, index, seed, dataset = job
     scene = render_scene(split, index, seed, dataset)
-    name = f"{index + 1:06d}.png"
-    (Path(folder) / split / name).write_bytes(encode_png(scene.image))
-    corners = scene.boxes.round(2)
-    boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).round(2)
-    height, width = scene.image.shape[:2]
-    size = {"file_name": name, "height": height, "width": width}
-    return {**size, "boxes": boxes.tolist(), "classes": scene.classes.tolist()}
+    described = describe_scene(scene, index)
+    (Path(folder) / split / described["file_name"]).write_bytes(encode_png(scene.image))
+    return described
 
 
-def _coco_json(name: str, split: str, images: list[dict], seed: int) -> dict:
-    """The content of one annotation file; all ids count from 1."""
-    info = {
-        "description": f"retinanet_ext {name}, {split}: generated scenes of shapes",
-        "version": str(VERSION),
-        "seed": seed,
-    }
-    license_url = "https://creativecommons.org/publicdomain/zero/1.0/"
-    keys = ("file_name", "height", "width")
-    annotations: list[dict] = []
-    for image_id, image in enumerate(images, start=1):
-        for box, kind in zip(image["boxes"], image["classes"], strict=True):
-            entry = {"id": len(annotations) + 1, "image_id": image_id, "category_id": kind + 1}
-            area = round(box[2] * box[3], 2)
-            annotations.append({**entry, "bbox": box, "area": area, "iscrowd": 0})
-    return {
-        "info": info,
-        "licenses": [{"id": 1, "name": "CC0 1.0", "url": license_url}],
-        "categories": [
-            {"id": i, "name": name, "supercategory": "shape"}
-            for i, name in enumerate(CLASS_NAMES, start=1)
-        ],
-        "images": [
-            {"id": i, "license": 1, **{key: image[key] for key in keys}}
-            for i, image in enumerate(images, start=1)
-        ],
-        "annotations": annotations,
-    }
-
-
-def _json_path(folder: Path, split: str) -> Path:
-    return folder / "annotations" / f"instances_{split}.json"
+def _describe_image(job: Job) -> dict:
+    """What :func:`_write_image` returns, without writing it."""
+    _, split, index, seed, dataset = job
+    return describe_scene(render_scene(split, index, seed, dataset), index)
 
 
 def _find_problem(folder: Path, counts: dict[str, int], seed: int) -> str | None:
     """What keeps ``folder`` from being the dataset asked for, or None."""
+    masks = True
     for split, count in counts.items():
-        path = _json_path(folder, split)
+        path = json_path(folder, split)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             made_with = content["info"]["version"], content["info"]["seed"]
             sizes = [(folder / split / i["file_name"]).stat().st_size for i in content["images"]]
+            masks = masks and all("segmentation" in x for x in content["annotations"])
         except FileNotFoundError as error:
             return f"{error.filename} is missing"
         except (OSError, ValueError, KeyError, TypeError) as error:
             return f"{path} is not readable: {error!r}"
         if made_with != (str(VERSION), seed) or len(sizes) != count or not all(sizes):
             return f"{path} is from another version, seed or size, or has empty images"
-    return None
+    return None if masks else NO_MASKS

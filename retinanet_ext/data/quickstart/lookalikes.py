@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from .shapes import CLASS_NAMES, round_corners, turn_outline
+from .polygons import round_corners
+from .shapes import CLASS_NAMES, turn_outline
 
 __all__ = ["make_lookalike"]
 

@@ -45,11 +45,13 @@ class Scene:
         boxes: (N, 4) float64, absolute XYXY, pixel edges at integers: the extent of the part of
             each shape that lies in the image, also where another shape covers it.
         classes: (N,) int64 indices into ``CLASS_NAMES``.
+        polygons: N outlines (P, 2) of what the boxes enclose, in pixels (x, y).
     """
 
     image: np.ndarray
     boxes: np.ndarray
     classes: np.ndarray
+    polygons: tuple[np.ndarray, ...]
 
 
 def draw_scene(
@@ -84,7 +86,9 @@ def draw_scene(
     seen = _visible_areas(owner, len(shapes))
     kept = [s for s, a, v in zip(shapes, areas, seen, strict=True) if v >= MIN_VISIBLE * a]
     boxes = np.array([s.box_within(height, width) for s in kept]).reshape(-1, 4)
-    return Scene(_expose(rng, image), boxes, np.array([s.kind for s in kept], dtype=np.int64))
+    kinds = np.array([s.kind for s in kept], dtype=np.int64)
+    polygons = tuple(s.polygon_within(height, width) for s in kept)
+    return Scene(_expose(rng, image), boxes, kinds, polygons)
 
 
 def _paint_lookalikes(

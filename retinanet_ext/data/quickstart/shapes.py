@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .polygons import clip_to_image, join_hole, regular_polygon, round_corners
 from .raster import blur, draw_line, fill, shrink
 
 __all__ = [
@@ -18,7 +19,6 @@ __all__ = [
     "make_outline",
     "paint_shape",
     "place_outline",
-    "round_corners",
     "turn_outline",
 ]
 
@@ -60,12 +60,16 @@ class Shape:
 
     def box_within(self, height: int, width: int) -> np.ndarray:
         """(4,) XYXY of the part that lies in an image; the centre must lie in it."""
-        points = self.contours[0]
-        for axis, size in enumerate((width, height)):
-            points = _clip_polygon(points, points[:, axis])
-            points = _clip_polygon(points, size - points[:, axis])
+        points = clip_to_image(self.contours[0], height, width)
         box = np.concatenate([points.min(axis=0), points.max(axis=0)])
         return np.clip(box, 0, [width, height, width, height])  # crossings are rounded
+
+    def polygon_within(self, height: int, width: int) -> np.ndarray:
+        """(P, 2) outline of that part without the shape's hole, whose box is that of the part."""
+        points, *holes = self.contours
+        for hole in holes:
+            points = join_hole(points, hole)
+        return np.clip(clip_to_image(points, height, width), 0, [width, height])
 
 
 def make_outline(rng: np.random.Generator, kind: int) -> tuple[np.ndarray, ...]:
@@ -73,12 +77,12 @@ def make_outline(rng: np.random.Generator, kind: int) -> tuple[np.ndarray, ...]:
     name = CLASS_NAMES[kind]
     contours: tuple[np.ndarray, ...]
     if name in ("circle", "ring"):
-        circle = _polygon(96, (1.0,))
+        circle = regular_polygon(96, (1.0,))
         contours = (circle,) if name == "circle" else (circle, circle * rng.uniform(0.45, 0.65))
     elif name == "star":
-        contours = (round_corners(_polygon(10, (1.0, rng.uniform(0.4, 0.52))), 0.12),)
+        contours = (round_corners(regular_polygon(10, (1.0, rng.uniform(0.4, 0.52))), 0.12),)
     else:
-        contours = (round_corners(_polygon(4 if name == "square" else 3, (1.0,)), 0.12),)
+        contours = (round_corners(regular_polygon(4 if name == "square" else 3, (1.0,)), 0.12),)
     return turn_outline(rng, contours)
 
 
@@ -236,34 +240,8 @@ def _centred(values: np.ndarray) -> np.ndarray:
     return values - np.rint(values)
 
 
-def _polygon(corners: int, radii: tuple[float, ...]) -> np.ndarray:
-    """Corners at equal angles whose distances cycle through ``radii``, (corners, 2)."""
-    angles = [2 * math.pi * i / corners for i in range(corners)]
-    unit = np.array([(math.cos(a), math.sin(a)) for a in angles])
-    return unit * np.resize(radii, corners)[:, None]
-
-
-def _clip_polygon(points: np.ndarray, distance: np.ndarray) -> np.ndarray:
-    """The side of a line where ``distance``, (P,), is not negative, of a closed polygon (P, 2)."""
-    inside, beyond = distance >= 0, np.roll(distance, -1)
-    crosses = inside != (beyond >= 0)
-    share = np.divide(distance, distance - beyond, out=np.zeros_like(distance), where=crosses)
-    crossings = points + share[:, None] * (np.roll(points, -1, axis=0) - points)
-    kept = np.stack([inside, crosses], axis=1).ravel()
-    return np.stack([points, crossings], axis=1).reshape(-1, 2)[kept]
-
-
 def _rotate(points: np.ndarray, angle: float) -> np.ndarray:
     """Turn (..., 2) points around the origin."""
     c, s = math.cos(angle), math.sin(angle)
     x, y = points[..., 0], points[..., 1]
     return np.stack([c * x - s * y, s * x + c * y], axis=-1)
-
-
-def round_corners(corners: np.ndarray, amount: float) -> np.ndarray:
-    """Replace each corner by a quadratic Bezier curve over ``amount`` of both its sides."""
-    before = corners + amount * (np.roll(corners, 1, axis=0) - corners)
-    after = corners + amount * (np.roll(corners, -1, axis=0) - corners)
-    t = np.linspace(0, 1, 6)[None, :, None]
-    curve = (1 - t) ** 2 * before[:, None] + 2 * t * (1 - t) * corners[:, None]
-    return (curve + t**2 * after[:, None]).reshape(-1, 2)

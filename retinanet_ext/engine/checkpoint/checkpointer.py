@@ -13,7 +13,6 @@ from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer
 from torch import nn
 
-from ...console import SHOWN
 from ...errors import UserError, one_line
 from ...files import remove_unfinished, write_checked, write_text
 from ...weights.pretrained import (
@@ -31,7 +30,7 @@ from ...weights.reading import (
     read_torch,
     read_zoo_file,
 )
-from .fine_tune import ClassTransfer, match_classes
+from .first_weights import FirstWeights
 from .last_checkpoint import TAG, candidates, choose_checkpoint
 from .same_model import require_same_model
 
@@ -173,13 +172,18 @@ class SafeCheckpointer(DetectionCheckpointer, _SafeFiles):
             self._parsed_url_during_load = None  # else a second call would fail after an error
 
     def _read_pretrained(self, address: str) -> str:
-        """Read ImageNet weights for the network under the pyramid; returns the path of the file."""
+        """Check the pixels, and read ImageNet weights for the network under the pyramid.
+
+        Returns:
+            Path of the file.
+        """
         found = find_pretrained(address)
         model: Any = self.model
         mean, std = (getattr(model, name).flatten().tolist() for name in _PIXEL_BUFFERS)
         check_pixels(found, getattr(model, "input_format", "BGR"), mean, std)
         path = local_file(found)
-        self._read = read_pretrained(found, path, self._trunk())
+        if not found.is_detector:
+            self._read = read_pretrained(found, path, self._trunk())
         return path
 
     def _trunk(self) -> str:
@@ -229,100 +233,22 @@ class SafeCheckpointer(DetectionCheckpointer, _SafeFiles):
             self._read = None
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
-        names = list(checkpoint["model"])
+        loaded = FirstWeights(self._source, self.model, list(checkpoint["model"]))
         trains_on = self._resuming and bool(self.checkpointables)
-        transfer = None if trains_on else self._match_classes(checkpoint)
+        if not trains_on:
+            loaded.match_classes(checkpoint, self.thing_classes, self.allow_new_classes)
         if self._resuming:
             classes = self.thing_classes if trains_on else ()
             require_same_model(self._source, checkpoint, self.model, classes)
         incompatible = super()._load_model(checkpoint)
-        fresh = self._fresh_parameters(incompatible, transfer)
-        self._require_fit(names, fresh)
+        loaded.compare(incompatible)
+        loaded.require_fit(self.require_all)
         if is_pretrained(self._source):
-            self._require_trunk(fresh)
+            loaded.require_trunk(self._trunk())
         if not self._resuming:
-            self._log_start(fresh, transfer)
+            loaded.log()
             if incompatible.missing_keys:
                 # The console has it in one line; fvcore would warn of each tensor.
                 logger.info("not in %s: %s", self._source, ", ".join(incompatible.missing_keys))
                 incompatible.missing_keys.clear()
         return incompatible
-
-    def _match_classes(self, checkpoint: dict[str, Any]) -> ClassTransfer | None:
-        """Put the rows of the model's classes in place of the checkpoint's, see :mod:`.fine_tune`.
-
-        Raises:
-            WeightsError: there are new classes, and nothing will train them.
-        """
-        weights, old_names = checkpoint["model"], checkpoint.get(CLASSES_KEY)
-        found = None
-        if self.thing_classes:
-            found = match_classes(self.model, weights, old_names, self.thing_classes)
-        if found is None:
-            return None
-        transfer, merged = found
-        if transfer.new and not self.allow_new_classes:
-            if all(x.shape == getattr(weights.get(k), "shape", None) for k, x in merged.items()):
-                logger.warning(
-                    "%s has other class names: %s; rows used as they are", self._source, transfer
-                )
-                return None
-            raise WeightsError(
-                f"'{self._source}' does not detect all classes of the dataset; {transfer}. Train "
-                "it on them first, or evaluate on a dataset of its own classes"
-            )
-        if transfer.new and not self.model.head.cls_score.weight.requires_grad:
-            raise WeightsError(
-                f"MODEL.RETINANET.FREEZE holds cls_score, but '{self._source}' lacks classes of "
-                f"the dataset, which would stay random; {transfer}. Take cls_score out of FREEZE"
-            )
-        weights.update(merged)
-        return transfer
-
-    def _fresh_parameters(self, incompatible: Any, transfer: ClassTransfer | None) -> list[str]:
-        """Names of the parameters that the checkpoint has no row of."""
-        wrong = {name for name, *_ in incompatible.incorrect_shapes}
-        wrong.update(incompatible.missing_keys)
-        if transfer is not None and not transfer.copied:
-            wrong.update(transfer.layers)
-        return [name for name, _ in self.model.named_parameters() if name in wrong]
-
-    def _require_fit(self, names: list[str], fresh: list[str]) -> None:
-        """Raise WeightsError if no parameter was loaded, or not each one that must be."""
-        parameters = [name for name, _ in self.model.named_parameters()]
-        if fresh and self.require_all:
-            raise WeightsError(
-                f"'{self._source}' does not fit the model: {len(fresh)} of {len(parameters)} "
-                f"parameter tensors are missing or of another shape ({', '.join(fresh[:3])}); give "
-                "the config and the number of classes that it was trained with"
-            )
-        if len(fresh) < len(parameters) or not parameters:
-            return
-        raise WeightsError(
-            f"'{self._source}' has no weights that fit the model: it holds "
-            f"{', '.join(names[:3]) or 'nothing'}, ..., and the model {', '.join(parameters[:3])}, "
-            "...; give weights of this network, or '?matching_heuristics=True' after the file's "
-            "name to match names by their last parts"
-        )
-
-    def _require_trunk(self, fresh: list[str]) -> None:
-        """Raise WeightsError if a part of the network under the pyramid was not loaded."""
-        missing = [name for name in fresh if name.startswith(self._trunk())]
-        if missing:
-            raise WeightsError(
-                f"'{self._source}' does not fit the backbone: {len(missing)} of its parameter "
-                f"tensors are missing or of another shape ({', '.join(missing[:3])}); set the "
-                "backbone and its depth and width to those of the weights"
-            )
-
-    def _log_start(self, fresh: list[str], transfer: ClassTransfer | None) -> None:
-        """Say in one line what was loaded and what was not."""
-        total = sum(1 for _ in self.model.parameters())
-        parts = [f"loaded {total - len(fresh)} of {total} parameter tensors from {self._source}"]
-        layers = list(dict.fromkeys(name.rpartition(".")[0] for name in fresh))
-        if layers:
-            more = f" and {len(layers) - 4} more layers" if len(layers) > 4 else ""
-            parts.append(f"new: {', '.join(layers[:4])}{more}")
-        if transfer is not None:
-            parts.append(str(transfer))
-        logger.info("%s", "; ".join(parts), extra=SHOWN)

@@ -75,11 +75,14 @@ def match_classes(
     score, prefix = getattr(head, "cls_score", None), _prefix(weights)
     if prefix is None or score is None or getattr(model, "num_classes", None) != num_classes:
         return None
-    rows, anchors = len(weights[f"{prefix}{SCORE}.weight"]), score.out_channels // num_classes
+    # Of a softmax each anchor has one more row, the background's, which every model has.
+    more = int(getattr(head, "classifier", "sigmoid") == "softmax")
+    rows = len(weights[f"{prefix}{SCORE}.weight"])
+    anchors = score.out_channels // (num_classes + more)
     fits = rows == score.out_channels
     if fits and (old_names is None or len(old_names) != num_classes):
         return None
-    if old_names is None and rows == anchors * COCO_CLASSES:
+    if old_names is None and rows == anchors * (COCO_CLASSES + more):
         old_names = MetadataCatalog.get("coco_2017_train").get("thing_classes")
     if fits and _keys(old_names or ()) == _keys(new_names):
         return None
@@ -91,10 +94,18 @@ def match_classes(
     old = {name: torch.as_tensor(weights.get(prefix + name, ())) for name in sizes}
     pairs = _pairs(old_names or (), new_names)
     for name, size in sizes.items():
-        if old[name].shape != (anchors * len(old_names or ()) * size, *state[name].shape[1:]):
+        old_rows = len(old_names or ()) + more * name.startswith(SCORE)
+        if old[name].shape != (anchors * old_rows * size, *state[name].shape[1:]):
             pairs = {}  # other anchors or channels: no row of a class fits
+    of_score = {**pairs, num_classes: len(old_names or ())} if more else pairs
     merged = {
-        prefix + name: _merge(state[name], old[name] if pairs else None, pairs, anchors, size)
+        prefix + name: _merge(
+            state[name],
+            old[name] if pairs else None,
+            of_score if name.startswith(SCORE) else pairs,
+            anchors,
+            size,
+        )
         for name, size in sizes.items()
     }
     return _describe(pairs, old_names, new_names, tuple(sizes)), merged

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from detectron2.utils import comm
 from torch import nn
 
-from ...errors import listed
+from ...errors import TrainingFailed, listed
 from ...weights.reading import CLASSES_KEY, WeightsError
 
 MAX_NAMES = 5  # in an error
@@ -89,3 +90,21 @@ def _key(name: str) -> str:
 
 def _keys(names: Sequence[str]) -> list[str]:
     return [_key(name) for name in names]
+
+
+def require_same_start(iteration: int, output_dir: str) -> None:
+    """Check that all processes of a job start at the same iteration; called by all of them.
+
+    Args:
+        iteration: where this process would start.
+        output_dir: of the job.
+
+    Raises:
+        TrainingFailed: they found different checkpoints.
+    """
+    starts = comm.all_gather(iteration)
+    if len(set(starts)) > 1:
+        raise TrainingFailed(
+            f"the processes of this job would start at iterations {starts}: OUTPUT_DIR "
+            f"'{output_dir}' must be one folder that all machines share"
+        )

@@ -20,7 +20,7 @@ from torch.distributed.rendezvous import rendezvous
 from ...errors import InputError, TrainingFailed, one_line
 from .child_errors import ChildReports, leave_group
 from .cluster import Job, find_job
-from .stopping import forwarded_signals
+from .signals import forwarded_signals
 
 CONNECT_TIMEOUT = timedelta(minutes=10)
 """How long a process waits for the others of its job to start."""

@@ -63,7 +63,7 @@ def freezable_parts(model: nn.Module) -> dict[str, list[nn.Module]]:
     """Names that :func:`freeze` takes for ``model``, with the modules they stand for."""
     backbone: Any = model.backbone
     head: Any = getattr(model, "head", None)
-    bottom_up = getattr(backbone, "bottom_up", None)
+    bottom_up = getattr(backbone, "bottom_up", getattr(backbone, "net", None))  # ViTDet's is net
     parts: dict[str, list[nn.Module]] = {"backbone": [backbone if bottom_up is None else bottom_up]}
     if bottom_up is not None:
         parts["fpn"] = [x for x in backbone.children() if x is not bottom_up]

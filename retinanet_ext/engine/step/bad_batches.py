@@ -13,7 +13,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from ...compat import norm_of_all
-from ..failures.reports import NonFiniteLoss, RankReport, describe_nonfinite, files_of
+from ..failures.nonfinite import NonFiniteLoss, RankReport, describe_nonfinite, files_of
 from .micro_batches import Batch
 
 __all__ = ["SkipBadBatches"]

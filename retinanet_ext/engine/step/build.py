@@ -8,7 +8,7 @@ import torch
 from detectron2.config import CfgNode
 from torch import nn
 
-from ..failures.reports import nonfinite_hint
+from ..failures.nonfinite import nonfinite_hint
 from .bad_batches import Report, SkipBadBatches
 from .micro_batches import Batch
 from .train_step import TrainStep

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from detectron2.modeling.box_regression import Box2BoxTransformLinear
 from torch import Tensor, nn
 
 from ...modeling.postprocess.decode import DenseDecoder
@@ -43,15 +44,18 @@ class StaticDecoder(nn.Module):
             offset: of the first anchor's centre, in strides.
         """
         super().__init__()
-        transform: Any = decoder.box2box_transform  # Box2BoxTransform: others are refused
+        transform: Any = decoder.box2box_transform  # one of the two that are not refused
+        self.by_edges = isinstance(transform, Box2BoxTransformLinear)
+        self.by_score = decoder.candidates_by == "score"
         self.num_classes = decoder.num_classes
         self.score_thresh, self.nms_thresh = decoder.score_thresh, decoder.nms_thresh
         self.topk, self.most = decoder.topk_candidates, decoder.max_detections
         self.per_class_boxes = not decoder.cls_agnostic_bbox_reg
         self.per_class_nms = decoder.nms_kind == "per_class"
-        self.scale_clamp = transform.scale_clamp
+        self.scale_clamp = 0.0 if self.by_edges else transform.scale_clamp
         self.strides, self.offset = strides, offset
-        self.register_buffer("delta_weights", torch.tensor(transform.weights))
+        weights = (1.0,) * 4 if self.by_edges else transform.weights
+        self.register_buffer("delta_weights", torch.tensor(weights))
         for i, cells in enumerate(cell_anchors):
             self.register_buffer(f"cells{i}", cells.detach().float().clone())
 
@@ -109,6 +113,11 @@ class StaticDecoder(nn.Module):
         num_classes, count = self.num_classes, self.topk
         images, _, height, width = logits.shape
         area = height * width
+        whole = quality is not None and self.by_score
+        if quality is not None and self.by_score:  # ranked by the score, as in FCOS
+            of_classes = logits.reshape(images, len(cells), num_classes, area).sigmoid()
+            of_boxes = quality.reshape(images, len(cells), 1, area).sigmoid()
+            logits, quality = (of_classes * of_boxes).sqrt().reshape(logits.shape), None
         # The best k pairs of anchor and class are among the k anchors of the best best classes.
         per_anchor = logits.reshape(images, len(cells), num_classes, area)
         best = per_anchor.amax(dim=2).reshape(images, -1)  # in the order (A, H, W)
@@ -131,7 +140,7 @@ class StaticDecoder(nn.Module):
         boxes = self._boxes(
             _pick(deltas, channels, location), cells[anchor], location, width, level
         )
-        scores = top.sigmoid()
+        scores = top if whole else top.sigmoid()
         passed = scores > self.score_thresh
         if quality is not None:
             judged = _pick(quality, anchor.unsqueeze(2), location).squeeze(2).sigmoid()
@@ -145,13 +154,16 @@ class StaticDecoder(nn.Module):
     def _boxes(
         self, deltas: Tensor, cells: Tensor, location: Tensor, width: int, level: int
     ) -> Tensor:
-        """Boxes (N, k, 4): :meth:`Box2BoxTransform.apply_deltas` of these anchors."""
+        """Boxes (N, k, 4): ``apply_deltas`` of the decoder's box coder, of these anchors."""
         row, column = _divmod(location, width)
         stride = self.strides[level]
         x, y = (column.float() + self.offset) * stride, (row.float() + self.offset) * stride
         anchors = torch.stack([x, y, x, y], dim=2) + cells
         sides = anchors[..., 2:] - anchors[..., :2]
         centres = anchors[..., :2] + 0.5 * sides
+        if self.by_edges:
+            before, after = deltas.clamp(min=0).split(2, dim=2)
+            return torch.cat([centres - before * sides, centres + after * sides], dim=2)
         deltas = deltas / self.delta_weights
         centres = deltas[..., :2] * sides + centres
         sides = deltas[..., 2:].clamp(max=self.scale_clamp).exp() * sides

@@ -13,7 +13,7 @@ import torch
 from ...errors import InputError, MissingPackageError
 from .sidecar import NAME, Sidecar, digest_of
 
-__all__ = ["Engine", "open_engine", "require"]
+__all__ = ["Engine", "computes_in_bfloat16", "open_engine", "require"]
 
 SIDECAR_KEY = "retinanet_ext.sidecar"
 """Of an ONNX file's metadata: the digest of its ``model.json``."""
@@ -33,18 +33,32 @@ class Engine(Protocol):
         """
 
 
-def open_engine(sidecar: Sidecar, device: str = "cpu") -> Engine:
+def open_engine(sidecar: Sidecar, device: str = "cpu", precision: str = "") -> Engine:
     """What runs the file.
 
     Args:
         sidecar: of the file.
         device: "cpu", or "cuda" where the program has it.
+        precision: "" for that of the file, or "bfloat16" where :func:`computes_in_bfloat16`.
 
     Raises:
         MissingPackageError: the program is not installed; names the extra.
-        InputError: it cannot read the file, or does not run on this device.
+        InputError: it cannot read the file, or does not run on this device or in this precision.
     """
+    if computes_in_bfloat16(sidecar) and precision in ("", "bfloat16"):
+        return OpenVino(sidecar, device, precision)
+    if precision:
+        raise InputError(
+            f"MODEL.SPEEDUPS.AUTOCAST is {precision}, but '{sidecar.path}' is computed in the "
+            "precision that it was exported in (an OpenVINO file also in bfloat16); leave "
+            "--precision out"
+        )
     return _ENGINES[sidecar.kind](sidecar, device)
+
+
+def computes_in_bfloat16(sidecar: Sidecar) -> bool:
+    """Whether what runs the file can compute it in bfloat16, whatever it holds."""
+    return sidecar.kind == "openvino"
 
 
 def require(module: str, extra: str) -> Any:
@@ -100,9 +114,9 @@ class OnnxRuntime:
 
 
 class OpenVino:
-    """By OpenVINO."""
+    """By OpenVINO, in float32, or in bfloat16 where the CPU has it and it is asked for."""
 
-    def __init__(self, sidecar: Sidecar, device: str):
+    def __init__(self, sidecar: Sidecar, device: str, precision: str = ""):
         openvino = require("openvino", "openvino")
         if device != "cpu":
             raise InputError(f"the device is {device}, but OpenVINO is used on the CPU; pass cpu")
@@ -111,7 +125,7 @@ class OpenVino:
         config = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if precision else "f32",
         }
         model = core.read_model(sidecar.path)
         signed = model.has_rt_info(SIDECAR_KEY)

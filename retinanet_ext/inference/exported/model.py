@@ -52,7 +52,9 @@ class ExportedModel(nn.Module):
 
     def __init__(self, cfg: CfgNode, sidecar: Sidecar):
         super().__init__()
-        self.sidecar, self.engine = sidecar, open_engine(sidecar, cfg.MODEL.DEVICE)
+        autocast = cfg.MODEL.SPEEDUPS.AUTOCAST
+        precision = "" if autocast == "auto" else autocast  # auto is the Predictor's to decide
+        self.sidecar, self.engine = sidecar, open_engine(sidecar, cfg.MODEL.DEVICE, precision)
         self.device = torch.device("cpu")
         self.decoder = DenseDecoder.from_cfg(cfg)
         self.score_thresh = float(cfg.MODEL.RETINANET.SCORE_THRESH_TEST)
@@ -186,7 +188,9 @@ def _check_values(cfg: CfgNode, sidecar: Sidecar) -> None:
         wrong[thresh] = f"at least {own[thresh]:g}"
     if sidecar.head == "nms" and now[most] > own[most]:
         wrong[most] = f"at most {own[most]}"
-    free = {"MODEL.WEIGHTS", "MODEL.DEVICE", thresh, *FREE[sidecar.head]}
+    # What runs the file has its own word on the precision.
+    free = {"MODEL.WEIGHTS", "MODEL.DEVICE", "MODEL.SPEEDUPS.AUTOCAST", thresh}
+    free.update(FREE[sidecar.head])
     for key, value in own.items():
         of_file = key.startswith("MODEL.") or key == "INPUT.FORMAT"
         if of_file and key not in free and _plain(now.get(key)) != _plain(value):

@@ -46,6 +46,13 @@ KEYS = {
 }
 """Config key -> where its value stands."""
 
+LATER_KEYS = {
+    "MODEL.RETINANET.BOX_CODER": ("decode", "box_coder"),
+    "MODEL.RETINANET.QUALITY_BRANCH": ("decode", "quality"),
+    "MODEL.RETINANET.CANDIDATES_BY": ("decode", "candidates_by"),
+}
+"""The same, of what is not in files of the first exports: those have the default."""
+
 
 def is_export(path: str | os.PathLike[str]) -> bool:
     """Whether it names an exported file, or the folder of one."""
@@ -153,7 +160,8 @@ def cfg_of_export(path: str | os.PathLike[str]) -> CfgNode:
     cfg.MODEL.META_ARCHITECTURE = "RetinaNetExt"
     cfg.MODEL.WEIGHTS = sidecar.path
     cfg.MODEL.DEVICE = "cpu"
-    for name, (part, key) in KEYS.items():
+    later = {k: (part, key) for k, (part, key) in LATER_KEYS.items() if key in meta[part]}
+    for name, (part, key) in {**KEYS, **later}.items():
         value = meta[part][key]
         cfg.merge_from_list([name, tuple(value) if isinstance(value, list) else value])
     cfg.MODEL.RETINANET.NUM_CLASSES = len(meta["classes"])

@@ -94,6 +94,7 @@ def _write_coco(folder: ResultsFolder, path: str, ids: CocoIds, score_thresh: Sc
                     "category_id": ids.category_ids[found["class_id"]],
                     "bbox": [x1, y1, round(x2 - x1, 3), round(y2 - y1, 3)],
                     "score": found["score"],
+                    **{name: found[name] for name in ("segmentation",) if name in found},
                 }
 
     with _text(path) as file:

@@ -51,10 +51,17 @@ class ImageAssigner(ABC):
             anchors: L Boxes (Hi*Wi*A, 4), the same for all images.
             gt_instances: N Instances with ``gt_boxes`` and ``gt_classes`` in [0, K).
         """
-        all_anchors, prepared = Boxes.cat(anchors).tensor, self._prepare(anchors)
+        prepared = self._prepare(anchors)
+        return self._assign(anchors, gt_instances, [prepared] * len(gt_instances))
+
+    def _assign(
+        self, anchors: list[Boxes], gt_instances: list[Instances], prepared: Sequence[Any]
+    ) -> DenseTargets:
+        """As :meth:`__call__`, with what :meth:`_match` gets for each of the N images."""
+        all_anchors = Boxes.cat(anchors).tensor
         labels, boxes, matched, extra = [], [], [], []
         for image, gt in enumerate(gt_instances):
-            of_image = self._assign_image(all_anchors, prepared, gt)
+            of_image = self._assign_image(all_anchors, prepared[image], gt)
             labels.append(of_image[0])
             boxes.append(of_image[1])
             matched.append(of_image[2])

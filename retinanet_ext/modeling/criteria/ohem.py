@@ -18,15 +18,18 @@ from ...losses.cross_entropy import anchor_cross_entropy
 from ...losses.focal import sigmoid_focal_loss
 from ...losses.kernels.dispatch import check_kernel
 from ...losses.sampling import check_sampling_arguments, hardest_anchors, hardest_at_ratio
+from ...losses.softmax import softmax_focal_loss
 from ...registry import CLS_LOSS_REGISTRY, node_of
 from ...structures import IGNORE_LABEL, DenseTargets
+from ..classifier import CLASSIFIERS, num_class_outputs
 
 
 @CLS_LOSS_REGISTRY.register()
 class OHEM(nn.Module):
     """Online hard example mining: cross entropy of the hardest anchors of each image (Sec. 5.1).
 
-    An anchor's loss is the sum over its K sigmoids. The others are treated as ignored, so no
+    An anchor's loss is the sum over its K sigmoids, or that of its softmax, as in SSD, by
+    ``classifier``. The others are treated as ignored, so no
     gradient passes through the selection: :mod:`retinanet_ext.losses.sampling`. NMS is over the
     anchors themselves, as OHEM's was over region proposals.
 
@@ -35,6 +38,7 @@ class OHEM(nn.Module):
     """
 
     MODES = ("topk", "ratio")
+    classifiers = CLASSIFIERS
 
     config_keys = (
         "OHEM_MODE",
@@ -55,6 +59,7 @@ class OHEM(nn.Module):
         neg_pos_ratio: float = 3.0,
         min_negatives: int = 3,
         kernel: str = "auto",
+        classifier: str = "sigmoid",
     ):
         """
         Args:
@@ -63,7 +68,8 @@ class OHEM(nn.Module):
             batch_size: anchors per image; 0 with "ratio" takes all positives.
             nms_thresh: see :func:`retinanet_ext.losses.hardest_anchors`; 1 is no suppression.
             neg_pos_ratio, min_negatives: see :func:`retinanet_ext.losses.hardest_at_ratio`.
-            kernel: see :func:`retinanet_ext.losses.sigmoid_focal_loss`.
+            kernel: see :func:`retinanet_ext.losses.sigmoid_focal_loss`; not for "softmax".
+            classifier: what the logits are, see :mod:`retinanet_ext.modeling.classifier`.
         """
         super().__init__()
         if mode not in self.MODES:
@@ -73,6 +79,8 @@ class OHEM(nn.Module):
             raise InputError("MODEL.RETINANET.OHEM_BATCH is 0; OHEM_MODE topk needs it to be > 0")
         check_sampling_arguments(batch_size, nms_thresh, neg_pos_ratio, min_negatives)
         check_kernel(kernel)
+        num_class_outputs(1, classifier)  # refuses others
+        self.classifier = classifier
         self.mode = mode
         self.batch_size = batch_size
         self.nms_thresh = nms_thresh
@@ -91,6 +99,7 @@ class OHEM(nn.Module):
             "neg_pos_ratio": node.OHEM_NEG_POS_RATIO,
             "min_negatives": node.OHEM_MIN_NEG,
             "kernel": node.LOSS_KERNEL,
+            "classifier": node.CLASSIFIER,
         }
 
     def forward(
@@ -99,7 +108,7 @@ class OHEM(nn.Module):
         targets: DenseTargets,
         anchors: Sequence[Boxes] | None = None,
     ) -> Tensor:
-        """Sum over the anchors that are chosen; logits are the head's (N, A*K, Hi, Wi).
+        """Sum over the anchors that are chosen; logits are the head's, of ``classifier``.
 
         Args:
             logits, targets: as for every classification loss.
@@ -109,6 +118,8 @@ class OHEM(nn.Module):
             ValueError: if there is NMS and no anchors are given.
         """
         labels = self.select(logits, targets, anchors)
+        if self.classifier == "softmax":
+            return softmax_focal_loss(logits, labels, targets.num_classes).sum()
         return sigmoid_focal_loss(
             logits, labels, targets.num_classes, alpha=-1, gamma=0.0, kernel=self.kernel
         )
@@ -129,7 +140,10 @@ class OHEM(nn.Module):
                 f"{self.nms_thresh}; call it with anchors=, or set OHEM_NMS_THRESH to 1.0"
             )
         boxes = None if anchors is None else Boxes.cat(list(anchors)).tensor
-        losses = anchor_cross_entropy(logits, targets.labels, targets.num_classes)
+        of_anchors = anchor_cross_entropy
+        if self.classifier == "softmax":
+            of_anchors = softmax_focal_loss
+        losses = of_anchors(logits, targets.labels, targets.num_classes)
         masks = []
         for loss, labels in zip(losses, targets.labels, strict=True):
             if self.mode == "topk":

@@ -3,9 +3,10 @@
 A box can fit badly where its class is sure. A third predictor beside the deltas tells such boxes
 separately: it learns, only at positive anchors, either the IoU of the predicted box with its ground
 truth (IoU-aware RetinaNet, arXiv 1912.05992), or how central the anchor lies in it (FCOS, arXiv
-1904.01355; ATSS, arXiv 1912.02424).
+1904.01355; ATSS, arXiv 1912.02424). Or it learns at all anchors whether they have an object (YOLO,
+arXiv 1804.02767).
 
-Letters: P positive anchors.
+Letters: N images, A anchors per location, R anchors over all levels, P positive anchors.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import InputError
+from ...losses.layout import element_losses
 from ...losses.precision import at_least_float32
 from ...protocols import BoxCoder
-from ...structures import HeadOutputs
+from ...structures import DenseTargets, HeadOutputs
 from .quality import box_quality
 
-QUALITY_BRANCHES = ("", "iou", "centerness")
+QUALITY_BRANCHES = ("", "iou", "centerness", "objectness")
 """Values of MODEL.RETINANET.QUALITY_BRANCH."""
 
 
@@ -41,8 +43,8 @@ def check_named_quality(kind: str, outputs: HeadOutputs, head: str) -> None:
     if named and not kind:
         raise InputError(
             f"the head {head} has an output named quality, but MODEL.RETINANET.QUALITY_BRANCH is "
-            "''; set it to what that has to learn, 'iou' or 'centerness', or give the output "
-            "another name"
+            f"''; set it to what that has to learn, one of {', '.join(QUALITY_BRANCHES[1:])}, or "
+            "give the output another name"
         )
 
 
@@ -71,6 +73,22 @@ def quality_branch_loss(
     else:
         target = centerness(anchors, gt_boxes)
     return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="sum")
+
+
+def objectness_loss(quality: list[Tensor], targets: DenseTargets) -> Tensor:
+    """Sum of the binary cross entropy of whether an anchor has an object, over all not ignored.
+
+    Args:
+        quality: L logits (N, A, Hi, Wi).
+        targets: of the N images.
+    """
+    losses = element_losses(
+        [at_least_float32(x) for x in quality],
+        torch.where(targets.pos_mask, 0, targets.labels.clamp(max=1)),
+        1,
+        lambda x, truth: F.softplus(torch.where(truth, -x, x)),
+    )
+    return torch.stack([x.sum() for x in losses]).sum()
 
 
 @torch.no_grad()

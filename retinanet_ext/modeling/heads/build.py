@@ -118,7 +118,7 @@ def build_dense_head(
     if predicts_quality and not node.QUALITY_BRANCH:
         raise InputError(
             f"the head {node.HEAD} has a quality_pred, but MODEL.RETINANET.QUALITY_BRANCH is ''; "
-            "set it to what that has to learn, 'iou' or 'centerness'"
+            "set it to what that has to learn, 'iou', 'centerness' or 'objectness'"
         )
     if node.QUALITY_BRANCH and not predicts_quality:
         raise InputError(

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ...errors import ConfigError, InputError, did_you_mean
 from ...registry import BOX_CODER_REGISTRY, node_of
 from ...structures import HeadOutputs
+from ..classifier import num_class_outputs
 from ..coders import num_box_outputs
 from ..speedups.hooked import is_hooked
 from .towers import build_tower, few_values_warning
@@ -59,6 +60,7 @@ class DenseHead(nn.Module):
         cls_agnostic_bbox_reg: bool = True,
         predicts_quality: bool = False,
         box_outputs: int = 4,
+        classifier: str = "sigmoid",
     ):
         """
         Args:
@@ -69,12 +71,15 @@ class DenseHead(nn.Module):
             norm: "" or a name for :func:`detectron2.layers.get_norm`.
             norm_per_level: what of the norms differs between levels, see :func:`build_tower`.
             prior_prob: pi, the probability of an object that a fresh head gives every anchor
-                (Sec. 3.3), so that background does not swamp the first iterations.
+                (Sec. 3.3), so that background does not swamp the first iterations: each class, or
+                with "softmax" all classes together.
             cls_agnostic_bbox_reg: one box per anchor (Sec. 4, "Box Regression Subnet"); False: one
                 for each class, so K times as many.
             predicts_quality: ``quality_pred`` beside ``bbox_pred``, one logit per anchor that says
                 how good its box is; see :mod:`.quality_branch`.
             box_outputs: how many numbers a box takes, see BOX_CODER_REGISTRY.
+            classifier: "sigmoid", or "softmax" with one more output for the background; see
+                :mod:`..classifier`.
 
         Raises:
             ValueError: if pi is outside of (0, 1), the levels' channels differ, or the numbers of
@@ -92,13 +97,17 @@ class DenseHead(nn.Module):
         counts = _counts(num_anchors, len(channels))
         self.num_classes = num_classes
         self.level_anchors = counts
+        # Of the features, and of what the predictors see.
+        self.in_channels, self.out_channels = channels[0], [channels[0], *conv_dims][-1]
         self.cls_agnostic_bbox_reg = cls_agnostic_bbox_reg
         self.build_towers(
             partial(build_tower, channels[0], conv_dims, norm, len(channels), norm_per_level)
         )
-        out_channels = [channels[0], *conv_dims][-1]
+        out_channels = self.out_channels
         deltas_per_anchor = box_outputs * (1 if cls_agnostic_bbox_reg else num_classes)
-        self.cls_score = nn.Conv2d(out_channels, max(counts) * num_classes, 3, padding=1)
+        self.classifier = classifier
+        class_outputs = num_class_outputs(num_classes, classifier)
+        self.cls_score = nn.Conv2d(out_channels, max(counts) * class_outputs, 3, padding=1)
         self.bbox_pred = nn.Conv2d(out_channels, max(counts) * deltas_per_anchor, 3, padding=1)
         self.quality_pred = None
         if predicts_quality:
@@ -112,7 +121,12 @@ class DenseHead(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         assert self.cls_score.bias is not None, "the prior lives in the bias of the last layer"
-        nn.init.constant_(self.cls_score.bias, -math.log((1 - prior_prob) / prior_prob))
+        odds = (1 - prior_prob) / prior_prob
+        if self.classifier == "softmax":
+            of_anchors = self.cls_score.bias.detach().view(-1, self.num_classes + 1)
+            of_anchors[:, -1] = math.log(self.num_classes * odds)
+            return
+        nn.init.constant_(self.cls_score.bias, -math.log(odds))
 
     @classmethod
     def check_config(cls, cfg: CfgNode, node: CfgNode | None = None) -> list[str]:
@@ -164,6 +178,7 @@ class DenseHead(nn.Module):
             "cls_agnostic_bbox_reg": node.CLS_AGNOSTIC_BBOX_REG,
             "predicts_quality": node.QUALITY_BRANCH != "",
             "box_outputs": num_box_outputs(BOX_CODER_REGISTRY.build(cfg, node=section)),
+            "classifier": node.CLASSIFIER,
         }
 
     def build_towers(self, make_tower: partial[nn.Sequential]) -> None:

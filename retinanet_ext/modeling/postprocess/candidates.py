@@ -17,6 +17,9 @@ from torch import Tensor
 from ...errors import InputError
 from ...losses.precision import at_least_float32
 
+SCORE_RULES = ("sqrt_pq", "pq", "p")
+"""Values of MODEL.RETINANET.SCORE_RULE: what the score is of p of the class and q of the box."""
+
 # A logit this far under another one cannot round to a score above the other's.
 _LOGIT_MARGIN = 1e-3
 
@@ -91,18 +94,31 @@ def select_candidates(
     return Candidates(scores[chosen], image_indices, *_divmod(entry, num_classes))
 
 
-def joint_logits(logits: list[Tensor], quality: list[Tensor]) -> list[Tensor]:
-    """Logits of sqrt(p * q), p of a class and q of the box, in the layout of ``logits``.
+def joint_scores(probs: Tensor, quality: Tensor, rule: str) -> Tensor:
+    """The scores of ``rule``, out of p of a class and q of the box; both of one shape, in [0, 1]"""
+    if rule == "p":
+        return probs
+    return probs * quality if rule == "pq" else (probs * quality).sqrt()
+
+
+def joint_logits(
+    logits: list[Tensor], quality: list[Tensor], rule: str = "sqrt_pq"
+) -> list[Tensor]:
+    """Logits of the scores of :func:`joint_scores`, in the layout of ``logits``.
 
     Args:
         logits: L tensors (N, A*K, Hi, Wi).
         quality: L tensors (N, A, Hi, Wi), logits too.
+        rule: one of :data:`SCORE_RULES`.
     """
+    if rule == "p":
+        return logits
+    parts = 1 if rule == "pq" else 2
     joint = []
     for of_classes, of_boxes in zip(logits, quality, strict=True):
         of_boxes = at_least_float32(of_boxes)
         of_classes = at_least_float32(of_classes).unflatten(1, (of_boxes.shape[1], -1))
-        log_score = (F.logsigmoid(of_classes) + F.logsigmoid(of_boxes)[:, :, None]) / 2
+        log_score = (F.logsigmoid(of_classes) + F.logsigmoid(of_boxes)[:, :, None]) / parts
         joint.append((log_score - (-torch.expm1(log_score)).log()).flatten(1, 2))
     return joint
 

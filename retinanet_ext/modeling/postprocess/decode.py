@@ -18,26 +18,20 @@ from ...errors import InputError
 from ...protocols import BoxCoder
 from ...registry import BOX_CODER_REGISTRY, node_of
 from ...structures import HeadOutputs
+from ..classifier import class_logits, num_class_outputs
 from ..coders import decode_boxes, num_box_outputs
-from .candidates import Candidates, joint_logits, refuse_trace, select_candidates
+from .candidates import (
+    SCORE_RULES,
+    Candidates,
+    joint_logits,
+    joint_scores,
+    select_candidates,
+)
 from .gather import gather_deltas, gather_quality
-from .nms import top_batched_nms
-from .soft_nms import check_soft_nms_arguments, soft_nms
-
-NMS_KINDS = ("per_class", "class_agnostic", "soft")
-"""Values of MODEL.RETINANET.NMS_KIND, see :class:`DenseDecoder`."""
+from .suppress import Suppression, check_nms_arguments
 
 
-def check_nms_arguments(kind: str, soft_method: str, soft_sigma: float) -> None:
-    """Raise ValueError, with the config key, unless :class:`DenseDecoder` knows all three."""
-    if kind not in NMS_KINDS:
-        raise InputError(
-            f"MODEL.RETINANET.NMS_KIND is '{kind}'; set it to one of {', '.join(NMS_KINDS)}"
-        )
-    check_soft_nms_arguments(soft_method, soft_sigma)
-
-
-class DenseDecoder:
+class DenseDecoder(Suppression):
     """Threshold, top candidates per level, decode only those, then NMS; by ``nms_kind``:
 
     - ``per_class``: a box is dropped for a better one of its class, as in the paper.
@@ -45,10 +39,10 @@ class DenseDecoder:
     - ``soft``: a box's score is lowered for each better one of its class (:func:`soft_nms`), and
       the box is dropped if the score is no longer above ``score_thresh``.
 
-    Where the head predicts the quality of its boxes, a detection's score is sqrt(p * q): p of its
-    class, q of its box. ``score_thresh`` and ``topk_candidates`` look at p, so that the choice of
-    candidates costs nothing more, or with ``candidates_by`` "score" at sqrt(p * q), as FCOS does;
-    NMS and ``max_detections`` rank by the score.
+    Where the head predicts the quality of its boxes, a detection's score is by ``score_rule``
+    sqrt(p * q), p * q or p: p of its class, q of its box. ``score_thresh`` and ``topk_candidates``
+    look at p, so that the choice of candidates costs nothing more, or with ``candidates_by``
+    "score" at the score, as FCOS does; NMS and ``max_detections`` rank by the score.
     """
 
     def __init__(
@@ -66,6 +60,8 @@ class DenseDecoder:
         cls_agnostic_bbox_reg: bool = True,
         candidates_by: str = "class",
         clip_before_nms: bool = False,
+        classifier: str = "sigmoid",
+        score_rule: str = "sqrt_pq",
     ):
         """
         Args:
@@ -82,6 +78,8 @@ class DenseDecoder:
             soft_nms_method, soft_nms_sigma: ``method`` and ``sigma`` of :func:`soft_nms`.
             cls_agnostic_bbox_reg: one box for all classes of an anchor; False: one for each.
             candidates_by: "class" or "score", see the class.
+            classifier: what the logits are, one of CLASSIFIERS.
+            score_rule: one of SCORE_RULES, see the class.
 
         Raises:
             ValueError: names the config key of a setting that is out of range.
@@ -95,6 +93,12 @@ class DenseDecoder:
             if not low <= value <= high:
                 raise InputError(f"{key} must be in [{low}, {high}], got {value}")
         check_nms_arguments(nms_kind, soft_nms_method, soft_nms_sigma)
+        num_class_outputs(num_classes, classifier)  # refuses others
+        if score_rule not in SCORE_RULES:
+            raise InputError(
+                f"MODEL.RETINANET.SCORE_RULE is '{score_rule}'; set it to one of "
+                f"{', '.join(SCORE_RULES)}"
+            )
         self.box2box_transform = box2box_transform
         self.num_classes = num_classes
         self.score_thresh = score_thresh
@@ -107,6 +111,8 @@ class DenseDecoder:
         self.cls_agnostic_bbox_reg = cls_agnostic_bbox_reg
         self.candidates_by = candidates_by
         self.clip_before_nms = clip_before_nms
+        self.classifier = classifier
+        self.score_rule = score_rule
 
     @classmethod
     def from_cfg(cls, cfg: CfgNode, node: CfgNode | None = None) -> DenseDecoder:
@@ -130,6 +136,8 @@ class DenseDecoder:
             cls_agnostic_bbox_reg=node.CLS_AGNOSTIC_BBOX_REG,
             candidates_by=node.CANDIDATES_BY,
             clip_before_nms=node.CLIP_BEFORE_NMS,
+            classifier=node.CLASSIFIER,
+            score_rule=node.SCORE_RULE,
         )
 
     @torch.no_grad()
@@ -218,8 +226,9 @@ class DenseDecoder:
         logits, deltas, quality = outputs.logits, outputs.deltas, outputs.named.get("quality")
         if logits is None or deltas is None:
             raise ValueError("detections need the head's logits and deltas as a whole")
+        logits = class_logits(logits, self.num_classes, self.classifier)
         if quality is not None and self.candidates_by == "score":
-            logits, quality = joint_logits(logits, quality), None
+            logits, quality = joint_logits(logits, quality, self.score_rule), None
         found = select_candidates(logits, self.num_classes, self.score_thresh, self.topk_candidates)
         images, rows = found.image_indices, found.anchor_indices
         classes = None if self.cls_agnostic_bbox_reg else found.classes
@@ -232,50 +241,6 @@ class DenseDecoder:
         )
         if quality is not None:
             quality_probs = gather_quality(quality, images, rows).sigmoid()
-            found = found._replace(scores=(found.scores * quality_probs).sqrt())
+            scores = joint_scores(found.scores, quality_probs, self.score_rule)
+            found = found._replace(scores=scores)
         return found, boxes
-
-    @torch.no_grad()
-    def suppress(self, candidates: Instances) -> Instances:
-        """NMS and the limit on detections: those of an image, best first.
-
-        Args:
-            candidates: of :meth:`candidates`, or several of them put together.
-        """
-        keep, scores = self.keep(candidates)
-        return Instances(
-            candidates.image_size,
-            pred_boxes=Boxes(candidates.pred_boxes.tensor[keep]),
-            scores=scores,
-            pred_classes=candidates.pred_classes[keep],
-        )
-
-    @torch.no_grad()
-    def keep(self, candidates: Instances) -> tuple[Tensor, Tensor]:
-        """Which candidates become detections, best first, and their scores then.
-
-        Args:
-            candidates: as of :meth:`suppress`.
-
-        Returns:
-            Indices and scores, (at most max_detections,) each.
-        """
-        boxes, scores = candidates.pred_boxes.tensor, candidates.scores
-        classes = candidates.pred_classes
-        if self.nms_kind == "soft":
-            refuse_trace("MODEL.RETINANET.NMS_KIND soft")
-            keep, kept_scores = soft_nms(
-                boxes,
-                scores,
-                classes,
-                max_detections=self.max_detections,
-                score_thresh=self.score_thresh,
-                method=self.soft_nms_method,
-                sigma=self.soft_nms_sigma,
-                iou_thresh=self.nms_thresh,
-            )
-        else:
-            groups = classes if self.nms_kind == "per_class" else torch.zeros_like(classes)
-            keep = top_batched_nms(boxes, scores, groups, self.nms_thresh, self.max_detections)
-            kept_scores = scores[keep]
-        return keep, kept_scores

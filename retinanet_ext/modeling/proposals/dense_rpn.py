@@ -10,14 +10,12 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.config import get_cfg as get_detectron2_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY, build_anchor_generator
 from detectron2.modeling.proposal_generator.proposal_utils import find_top_rpn_proposals
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
-from ...errors import InputError
 from ...losses.precision import at_least_float32
 from ...protocols import Assigner, BoxCoder, BoxLoss, ClassificationLoss
 from ...registry import (
@@ -36,28 +34,8 @@ from ..heads.build import build_dense_head
 from ..loss_terms import Positives, box_term, classification_term, named_terms, quality_term
 from ..postprocess.candidates import joint_logits
 from ..postprocess.gather import gather_from_whole
-
-# Keys of MODEL.RETINANET that are about the detections of a RetinaNet, and what stands for them.
-_KEYS_OF_DETECTIONS = {
-    "NUM_CLASSES": "MODEL.ROI_HEADS.NUM_CLASSES",
-    "IN_FEATURES": "MODEL.RPN.IN_FEATURES",
-    "SCORE_THRESH_TEST": "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
-    "TOPK_CANDIDATES_TEST": "MODEL.RPN.PRE_NMS_TOPK_TEST",
-    "NMS_THRESH_TEST": "MODEL.RPN.NMS_THRESH",
-}
-# Keys of MODEL.RPN that are about Detectron2's own RPN, and what stands for them.
-_KEYS_OF_RPN = {
-    "HEAD_NAME": "MODEL.RETINANET.HEAD",
-    "IOU_THRESHOLDS": "MODEL.RETINANET.IOU_THRESHOLDS",
-    "IOU_LABELS": "MODEL.RETINANET.IOU_LABELS",
-    "BATCH_SIZE_PER_IMAGE": "MODEL.RETINANET.CLS_LOSS",
-    "POSITIVE_FRACTION": "MODEL.RETINANET.CLS_LOSS",
-    "BBOX_REG_LOSS_TYPE": "MODEL.RETINANET.BBOX_REG_LOSS_TYPE",
-    "BBOX_REG_WEIGHTS": "MODEL.RETINANET.BBOX_REG_WEIGHTS",
-    "SMOOTH_L1_BETA": "MODEL.RETINANET.SMOOTH_L1_LOSS_BETA",
-    "BOUNDARY_THRESH": "MODEL.RETINANET.ASSIGNER",
-    "CONV_DIMS": "MODEL.RETINANET.NUM_CONVS",
-}
+from ..predictions import HeadPredictions, needs_predictions
+from .dense_rpn_keys import check_keys, node_of_one_class
 
 
 @register_once(PROPOSAL_GENERATOR_REGISTRY)
@@ -86,6 +64,7 @@ class DenseRPN(nn.Module):
         box_coder: BoxCoder,
         loss_normalizer: LossNormalizer | None = None,
         quality_branch: str = "",
+        score_rule: str = "sqrt_pq",
         pre_nms_topk: tuple[int, int] = (2000, 1000),
         post_nms_topk: tuple[int, int] = (1000, 1000),
         nms_thresh: float = 0.7,
@@ -98,7 +77,8 @@ class DenseRPN(nn.Module):
             in_features: names of the backbone's outputs, finest first.
             head, anchor_generator, assigner, cls_loss, box_loss, box_coder, loss_normalizer: of
                 one class; as of :class:`retinanet_ext.modeling.RetinaNetExt`.
-            quality_branch: "", "iou" or "centerness".
+            quality_branch: "", "iou", "centerness" or "objectness".
+            score_rule: of that quality, see :class:`DenseDecoder`.
             pre_nms_topk, post_nms_topk: in training and in inference; per level, and in all.
             nms_thresh: boxes of a level with a larger IoU are suppressed.
             min_box_size: smaller proposals are dropped, in pixels of the network's input.
@@ -114,6 +94,7 @@ class DenseRPN(nn.Module):
         self.box_coder = box_coder
         self.loss_normalizer = loss_normalizer or LossNormalizer()
         self.quality_branch = quality_branch
+        self.score_rule = score_rule
         self.pre_nms_topk = {True: pre_nms_topk[0], False: pre_nms_topk[1]}
         self.post_nms_topk = {True: post_nms_topk[0], False: post_nms_topk[1]}
         self.nms_thresh = nms_thresh
@@ -125,7 +106,7 @@ class DenseRPN(nn.Module):
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         require_keys(cfg, "MODEL.RETINANET.HEAD")
         cls.check_config(cfg)
-        rpn, node = cfg.MODEL.RPN, _one_class(cfg)
+        rpn, node = cfg.MODEL.RPN, node_of_one_class(cfg)
         shapes = [input_shape[name] for name in rpn.IN_FEATURES]
         anchor_generator = build_anchor_generator(cfg, shapes)
         return {
@@ -138,6 +119,7 @@ class DenseRPN(nn.Module):
             "box_coder": BOX_CODER_REGISTRY.build(cfg, node=node),
             "loss_normalizer": build_loss_normalizer(cfg, node=node),
             "quality_branch": node.QUALITY_BRANCH,
+            "score_rule": node.SCORE_RULE,
             "pre_nms_topk": (rpn.PRE_NMS_TOPK_TRAIN, rpn.PRE_NMS_TOPK_TEST),
             "post_nms_topk": (rpn.POST_NMS_TOPK_TRAIN, rpn.POST_NMS_TOPK_TEST),
             "nms_thresh": rpn.NMS_THRESH,
@@ -149,20 +131,7 @@ class DenseRPN(nn.Module):
     @classmethod
     def check_config(cls, cfg: CfgNode) -> None:
         """Raise InputError for a changed key of either section that nobody reads."""
-        known = get_detectron2_cfg().MODEL
-        for section, keys in (("RETINANET", _KEYS_OF_DETECTIONS), ("RPN", _KEYS_OF_RPN)):
-            for key, meant in keys.items():
-                value, default = cfg.MODEL[section][key], known[section][key]
-                if value != default:
-                    raise InputError(
-                        f"MODEL.{section}.{key} is {value!r}, but the proposal generator DenseRPN "
-                        f"does not read it; set {meant} instead"
-                    )
-        if not cfg.MODEL.RETINANET.CLS_AGNOSTIC_BBOX_REG:
-            raise InputError(
-                "MODEL.RETINANET.CLS_AGNOSTIC_BBOX_REG is False, but the proposals of DenseRPN "
-                "have one class; set it to True"
-            )
+        check_keys(cfg)
 
     def forward(
         self,
@@ -196,8 +165,11 @@ class DenseRPN(nn.Module):
         self, anchors: list[Boxes], outputs: HeadOutputs, gt_instances: list[Instances]
     ) -> dict[str, Tensor]:
         """Sums over the batch divided by the loss normalizer, times their weights."""
-        targets = self.assigner(anchors, [_objects(x) for x in gt_instances])
         strides = strides_of_anchors(self.box_coder, anchors, self.anchor_generator)
+        seen = []
+        if needs_predictions(self.assigner):
+            seen.append(HeadPredictions(outputs, anchors, self.box_coder, 1, strides))
+        targets = self.assigner(anchors, [_objects(x) for x in gt_instances], *seen)
         numbers = num_box_outputs(self.box_coder)
         positives = Positives.of(anchors, outputs, targets, False, numbers, strides)
         cls_loss = classification_term(
@@ -208,7 +180,7 @@ class DenseRPN(nn.Module):
             "loss_rpn_loc": box_term(self.box_loss, targets, positives) * self.box_weight,
         }
         if self.quality_branch:
-            quality = quality_term(self.quality_branch, outputs, positives, self.box_coder)
+            quality = quality_term(self.quality_branch, outputs, targets, positives, self.box_coder)
             losses["loss_rpn_quality"] = quality * self.box_weight
         losses |= named_terms(self.head, outputs, targets, anchors)
         normalizer = self.loss_normalizer(len(positives), targets.labels.numel())
@@ -223,7 +195,7 @@ class DenseRPN(nn.Module):
             raise ValueError("proposals need the head's logits and deltas as a whole")
         logits = outputs.logits
         if self.quality_branch:
-            logits = joint_logits(logits, outputs.named["quality"])
+            logits = joint_logits(logits, outputs.named["quality"], self.score_rule)
         strides = strides_of_anchors(self.box_coder, anchors, self.anchor_generator)
         counts = [len(x) for x in anchors]
         per_level = [None] * len(counts) if strides is None else strides.split(counts)
@@ -257,14 +229,6 @@ class DenseRPN(nn.Module):
             self.min_box_size,
             self.training,
         )
-
-
-def _one_class(cfg: CfgNode) -> CfgNode:
-    """MODEL.RETINANET for one class, on the levels of MODEL.RPN."""
-    node = cfg.MODEL.RETINANET.clone()
-    node.defrost()
-    node.NUM_CLASSES, node.IN_FEATURES = 1, list(cfg.MODEL.RPN.IN_FEATURES)
-    return node
 
 
 def _objects(gt: Instances) -> Instances:

@@ -11,7 +11,7 @@ from ...evaluation.analysis.recall_by_shape import recall_by_shape
 from ...evaluation.analysis.results import as_json
 from ...evaluation.predictions.evaluate import EvaluatedFile
 from .curves import score_curves
-from .history import read_curves, read_run
+from .history import mask_results, read_curves, read_run
 from .options import ReportOptions
 from .shapes import NetworkInput, shapes_in_network
 from .subject import Subject
@@ -81,6 +81,8 @@ def base_content(
         curves = read_curves(run_folder, subject.name)
         if curves:
             content["training"] = curves
+            masks = mask_results(curves["evaluations"], content["summary"]["AP"])
+            content |= {"masks": masks} if masks else {}
     return content
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["read_curves", "read_run"]
+__all__ = ["mask_results", "read_curves", "read_run"]
 
 MOST_POINTS = 300  # of a curve; more do not fit into its width
 LOSSES = ("total_loss", "loss_cls", "loss_box_reg")
@@ -75,6 +75,26 @@ def read_curves(folder: str, dataset: str = "") -> dict[str, Any]:
         return {}
     resumes = _resumes((_load(os.path.join(folder, "run.json")) or {}).get("resumes"))
     return {"train": train, "evaluations": evaluations, "resumes": resumes}
+
+
+def mask_results(evaluations: Mapping[str, Any], ap: float) -> dict[str, float]:
+    """AP, AP50 and AP75 of the masks, from the evaluation that the page is about.
+
+    Args:
+        evaluations: of :func:`read_curves`.
+        ap: of the boxes on the page; where the last evaluation had another one, or there are no
+            masks, there is no result.
+    """
+    for average in ("", "ema/"):
+        boxes, masks = (f"{average}{task}/AP" for task in ("bbox", "segm"))
+        if masks in evaluations and math.isclose(_last(evaluations, boxes), ap, abs_tol=1e-6):
+            names = ("AP", "AP50", "AP75")
+            return {x: _last(evaluations, f"{average}segm/{x}") for x in names}
+    return {}
+
+
+def _last(evaluations: Mapping[str, Any], name: str) -> float:
+    return float(evaluations[name]["value"][-1]) if name in evaluations else math.nan
 
 
 def _of_set(evaluations: dict[str, Any], dataset: str) -> dict[str, Any]:

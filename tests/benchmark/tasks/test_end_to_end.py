@@ -18,7 +18,7 @@ from retinanet_ext.benchmark.tasks.end_to_end import run_inference, run_training
 @pytest.fixture
 def bench(settings, monkeypatch) -> Benchmark:
     monkeypatch.setattr(runner, "measure_in_own_process", lambda *order: Peak(9, "m"))
-    return Benchmark(dataclasses.replace(settings, torchvision=False))
+    return Benchmark(dataclasses.replace(settings, torchvision=False, engines=False))
 
 
 @pytest.fixture

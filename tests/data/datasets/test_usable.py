@@ -12,6 +12,7 @@ from retinanet_ext.config import get_cfg
 from retinanet_ext.data import check_datasets, register_coco_dataset
 from retinanet_ext.data.datasets.by_path import register_extra_datasets
 from retinanet_ext.data.datasets.command_line import name_datasets
+from retinanet_ext.data.datasets.usable import check_masks
 from retinanet_ext.errors import InputError
 from tests.helpers.four_formats import Picture, write
 
@@ -86,3 +87,11 @@ def test_no_object_left_is_said_with_its_reason(tmp_path: Path):
     xml.write_text(xml.read_text().replace("<difficult>0", "<difficult>1"))
     with pytest.raises(InputError, match=r"no object to train on.*all 1 boxes are crowds"):
         start(root)
+
+
+def test_masks_to_train_on_are_asked_for():
+    box = {"bbox": [0, 0, 4, 4], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0}
+    mask = {**box, "segmentation": [[0, 0, 4, 0, 4, 4]]}
+    check_masks("ants", [{"annotations": [mask, {**box, "iscrowd": 1}]}, {"annotations": []}, {}])
+    with pytest.raises(InputError, match=r"MODEL\.MASK_ON is True, but 1 of 2 objects .* 'ants'"):
+        check_masks("ants", [{"annotations": [mask]}, {"annotations": [box]}])

@@ -15,7 +15,8 @@ from torch.utils.data import IterableDataset
 from retinanet_ext.data.augment import build_train_mapper
 from retinanet_ext.data.datasets.register import register_coco_dataset
 from retinanet_ext.data.loading.bad_images import LoadOrSkip
-from retinanet_ext.data.loading.stream import TrainStream, build_train_stream
+from retinanet_ext.data.loading.build_stream import build_train_stream
+from retinanet_ext.data.loading.stream import TrainStream
 from tests.helpers.tiny import tiny_cfg, write_dataset
 
 NUM_IMAGES = 23
@@ -137,7 +138,7 @@ def test_samplers_that_take_the_seed_of_the_config_give_the_same_order(cfg, monk
         return build(of_samplers, **arguments)
 
     monkeypatch.setattr(
-        "retinanet_ext.data.loading.stream.build_detection_train_loader", build_as_later
+        "retinanet_ext.data.loading.build_stream.build_detection_train_loader", build_as_later
     )
     for of_config in (7, -1):
         cfg.SEED = of_config
@@ -145,11 +146,17 @@ def test_samplers_that_take_the_seed_of_the_config_give_the_same_order(cfg, monk
             assert ids(take(stream_of(cfg, seed), 15)) == expected[seed]
 
 
-@pytest.mark.parametrize("group", [False, True])
-def test_batches_do_not_depend_on_the_number_of_workers(cfg, group):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ASPECT_RATIO_GROUPING": False},
+        {"ASPECT_RATIO_GROUPING": True},
+        {"SAMPLER_TRAIN": "RepeatFactorTrainingSampler", "REPEAT_THRESHOLD": 0.9},
+    ],
+)
+def test_batches_do_not_depend_on_the_number_of_workers(cfg, changes):
     expected, one, three = (
-        take(stream_of(cfg, ASPECT_RATIO_GROUPING=group, NUM_WORKERS=workers), 14)
-        for workers in (0, 1, 3)
+        take(stream_of(cfg, **changes, NUM_WORKERS=workers), 14) for workers in (0, 1, 3)
     )
     assert one == expected and three == expected
     assert len({x["numbers"] for batch in expected for x in batch}) == 14 * 4

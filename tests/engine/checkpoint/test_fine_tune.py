@@ -81,6 +81,21 @@ def test_rows_of_equal_names_are_copied_and_others_are_as_built(cfg, old, new, a
                     assert torch.equal(ours, expected)
 
 
+def test_the_background_of_a_softmax_is_copied_with_the_classes(cfg):
+    cfg = cfg.clone()
+    cfg.MODEL.RETINANET.CLASSIFIER = "softmax"
+    weights, model = trained(cfg, 3), build(cfg, 2)
+    transfer, merged = match_classes(model, weights, ["a", "b", "c"], ["c", "x"])
+    assert (transfer.copied, transfer.new) == (("c",), ("x",))
+    for kind in ("weight", "bias"):
+        name = f"head.cls_score.{kind}"
+        old = weights[name].unflatten(0, (ANCHORS, 4))
+        built = model.state_dict()[name].unflatten(0, (ANCHORS, 3))
+        found = merged[name].unflatten(0, (ANCHORS, 3))
+        torch.testing.assert_close(found[:, [0, 2]], old[:, [2, 3]])
+        torch.testing.assert_close(found[:, 1], built[:, 1])
+
+
 def test_new_classes_start_from_the_prior(cfg):
     transfer, merged = match_classes(build(cfg, 2), trained(cfg, 2), ["a", "b"], ["x", "y"])
     assert transfer.copied == () and transfer.left_out == ("a", "b")

@@ -11,13 +11,13 @@ import torch
 from detectron2.config import CfgNode
 from torch.utils.data import DataLoader
 
-from retinanet_ext.engine.failures.reports import (
+from retinanet_ext.engine.failures.nonfinite import (
     RankReport,
     describe_nonfinite,
-    explain,
     files_of,
     nonfinite_hint,
 )
+from retinanet_ext.engine.failures.reports import explain
 from tests.helpers.tiny import tiny_cfg
 
 

@@ -14,7 +14,7 @@ from detectron2.config import CfgNode
 from detectron2.structures import BitMasks, Boxes
 from torch import nn
 
-from retinanet_ext.engine.failures.reports import NonFiniteLoss
+from retinanet_ext.engine.failures.nonfinite import NonFiniteLoss
 from retinanet_ext.engine.failures.snapshot import (
     NonFiniteReporter,
     gradient_norms,

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessRaisedException
 
-from retinanet_ext.engine.failures.reports import NonFiniteLoss
+from retinanet_ext.engine.failures.nonfinite import NonFiniteLoss
 from retinanet_ext.engine.launch import child_errors
 from retinanet_ext.engine.launch.child_errors import ChildReports
 from retinanet_ext.engine.launch.launching import launch_job

@@ -9,7 +9,8 @@ import pytest
 from torch.utils.data import DataLoader
 
 from retinanet_ext.engine.launch.deferred import StartsWhole, signals_deferred
-from retinanet_ext.engine.launch.stopping import StopSignals, TrainingStopped, quiet_signals
+from retinanet_ext.engine.launch.signals import quiet_signals
+from retinanet_ext.engine.launch.stopping import StopSignals, TrainingStopped
 
 
 class Interrupted:

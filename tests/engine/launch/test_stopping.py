@@ -20,12 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 from retinanet_ext.engine.checkpoint.checkpointer import SafeCheckpointer
 from retinanet_ext.engine.checkpoint.hook import CheckpointHook
 from retinanet_ext.engine.launch import stopping
-from retinanet_ext.engine.launch.stopping import (
-    StopHook,
-    StopSignals,
-    TrainingStopped,
-    forwarded_signals,
-)
+from retinanet_ext.engine.launch.signals import forwarded_signals
+from retinanet_ext.engine.launch.stopping import StopHook, StopSignals, TrainingStopped
 from retinanet_ext.errors import TrainingFailed
 from tests.helpers.two_ranks import run_on_two_ranks
 
@@ -368,7 +364,7 @@ from detectron2.engine import launch
 from detectron2.utils import comm
 sys.path.insert(0, {root!r})
 from retinanet_ext.engine.launch.child_errors import leave_group
-from retinanet_ext.engine.launch.stopping import forwarded_signals
+from retinanet_ext.engine.launch.signals import forwarded_signals
 from tests.engine.launch.test_stopping import Training
 
 class Slow(Training):

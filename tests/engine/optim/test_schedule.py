@@ -170,6 +170,13 @@ def test_a_random_subset_is_an_epoch(cfg, register):
     assert count_training_images(cfg) == 4
 
 
+def test_images_that_a_sampler_repeats_count_once(cfg, register):
+    register([*[[{"category_id": 0}]] * 8, [{"category_id": 1}]])
+    cfg.DATALOADER.SAMPLER_TRAIN = "RepeatFactorTrainingSampler"
+    cfg.DATALOADER.REPEAT_THRESHOLD = 0.9
+    assert count_training_images(cfg) == 9
+
+
 def test_the_learning_rate_follows_the_batch(caplog):
     cfg = get_cfg()
     cfg.SOLVER.BASE_LR, cfg.SOLVER.BASE_LR_END = 0.01, 0.001

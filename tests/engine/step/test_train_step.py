@@ -14,7 +14,7 @@ from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor, multiprocessing, nn
 from torch import distributed as dist
 
-from retinanet_ext.engine.failures.reports import NonFiniteLoss
+from retinanet_ext.engine.failures.nonfinite import NonFiniteLoss
 from retinanet_ext.engine.step.bad_batches import SkipBadBatches
 from retinanet_ext.engine.step.build import build_train_step
 from retinanet_ext.engine.step.micro_batches import split_batch

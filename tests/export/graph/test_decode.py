@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.box_regression import Box2BoxTransform, Box2BoxTransformLinear
 from detectron2.structures import Boxes, Instances
 
 from retinanet_ext.export.compare import compare_sets
@@ -29,7 +29,12 @@ class Scene:
     """Random outputs of a head, and both decoders."""
 
     def __init__(
-        self, scales=(1, 1, 1), per_class_boxes: bool = False, quality: bool = False, **settings
+        self,
+        scales=(1, 1, 1),
+        per_class_boxes: bool = False,
+        quality: bool = False,
+        ltrb: bool = False,
+        **settings,
     ):
         self.generator = RetinaNetAnchorGenerator(
             octave_base_sizes=[16.0, 32.0, 64.0],
@@ -44,7 +49,9 @@ class Scene:
         self.deltas = [torch.randn(2, a * per_box, h, w) * 0.4 for a, (h, w) in levels]
         self.quality = [torch.randn(2, a, h, w) for a, (h, w) in levels] if quality else None
         self.dense = DenseDecoder(
-            box2box_transform=Box2BoxTransform((1.0, 2.0, 1.0, 0.5)),
+            box2box_transform=Box2BoxTransformLinear()
+            if ltrb
+            else Box2BoxTransform((1.0, 2.0, 1.0, 0.5)),
             num_classes=K,
             cls_agnostic_bbox_reg=not per_class_boxes,
             **{"topk_candidates": 50, **settings},
@@ -88,6 +95,10 @@ FORMS = pytest.mark.parametrize(
         {"per_class_boxes": True},
         {"quality": True},
         {"score_thresh": 0.4},
+        {"ltrb": True},
+        {"ltrb": True, "per_class_boxes": True},
+        {"ltrb": True, "quality": True, "candidates_by": "score", "score_thresh": 0.2},
+        {"quality": True, "candidates_by": "score", "topk_candidates": 20},
     ],
     ids=str,
 )

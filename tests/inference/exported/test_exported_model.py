@@ -18,6 +18,7 @@ from tests.helpers.tiny import CLASSES
 
 pytestmark = pytest.mark.usefixtures("clean_catalogs")
 
+MODULE = "retinanet_ext.inference.exported.precision"
 HEADS = pytest.mark.parametrize("head", ["raw", "decoded", "nms"])
 
 
@@ -95,6 +96,35 @@ def test_what_is_done_after_the_file_can_be_changed(exports, photos):
 def test_what_the_file_holds_cannot_be_changed(exports, head, key, value):
     with pytest.raises(InputError, match=rf"{key} is .*can only be .*--head {head}"):
         Predictor.from_export(exports(head), opts=[key, value])
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_an_onnx_file_keeps_its_precision(exports, precision):
+    with pytest.raises(InputError, match=f"AUTOCAST is {precision}.* leave --precision out"):
+        Predictor.from_export(exports("raw"), opts=["MODEL.SPEEDUPS.AUTOCAST", precision])
+
+
+def test_autocast_auto_leaves_an_onnx_file_its_precision(exports, photos, monkeypatch, capsys):
+    monkeypatch.setattr(f"{MODULE}.best_autocast", lambda device: "bfloat16")
+    predictor = Predictor.from_export(exports("raw"), opts=["MODEL.SPEEDUPS.AUTOCAST", "auto"])
+    assert "in the precision of the exported file (AUTOCAST auto)" in capsys.readouterr().out
+    assert_same(found_by(Predictor.from_run(exports.run), photos), found_by(predictor, photos))
+
+
+@pytest.mark.parametrize(("flags", "hint"), [("bfloat16", "bf16"), ("", "f32")])
+def test_openvino_computes_in_bfloat16_where_the_cpu_does(exports, monkeypatch, flags, hint):
+    folder = exports("raw", "openvino")
+    monkeypatch.setattr(f"{MODULE}.best_autocast", lambda device: flags)
+    asked: list[str] = []
+    compile_model = engines.require("openvino", "openvino").Core.compile_model
+
+    def compile(self, model, device, config):
+        asked.append(config["INFERENCE_PRECISION_HINT"])
+        return compile_model(self, model, device, config)
+
+    monkeypatch.setattr("openvino.Core.compile_model", compile)
+    predictor = Predictor.from_export(folder, opts=["MODEL.SPEEDUPS.AUTOCAST", "auto"])
+    assert asked == [hint] and flags == predictor.cfg.MODEL.SPEEDUPS.AUTOCAST
 
 
 def test_an_unknown_key_is_named(exports):

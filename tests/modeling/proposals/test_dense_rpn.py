@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
+from detectron2.modeling import build_backbone, build_model
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import EventStorage
@@ -18,6 +18,13 @@ from retinanet_ext.modeling import DenseRPN
 CONFIG = "configs/quickstart_faster_rcnn_dense_rpn.yaml"
 SIZES = [(32, 40), (16, 20), (8, 10), (4, 5), (2, 3)]
 N, BATCH_SIZE = 2, 256
+# With these keys of MODEL.RETINANET, losses are those of an RPN that uses all anchors.
+WITH_ALL_ANCHORS: dict[str, Any] = {
+    "LOSS_NORMALIZER": "constant",
+    "LOSS_NORMALIZER_VALUE": float(BATCH_SIZE * N),
+    "IOU_THRESHOLDS": [0.3, 0.7],
+    "SMOOTH_L1_LOSS_BETA": 0.0,
+}
 
 
 def dense_cfg(**retinanet: Any) -> CfgNode:
@@ -52,14 +59,7 @@ class FixedHead(torch.nn.Module):
 def build_pair(monkeypatch: pytest.MonkeyPatch) -> tuple[RPN, DenseRPN, dict, ImageList]:
     """Detectron2's RPN, all anchors in its loss, and ours with the same head and anchors."""
     torch.manual_seed(0)
-    cfg = dense_cfg(
-        CLS_LOSS="BCE",
-        LOSS_NORMALIZER="constant",
-        LOSS_NORMALIZER_VALUE=float(BATCH_SIZE * N),
-        IOU_THRESHOLDS=[0.3, 0.7],
-        SMOOTH_L1_LOSS_BETA=0.0,
-        NORM="",
-    )
+    cfg = dense_cfg(**WITH_ALL_ANCHORS, CLS_LOSS="BCE", NORM="")
     features = {f"p{i}": torch.zeros(N, 64, *s) for i, s in enumerate(SIZES, start=2)}
     shapes = build_model(cfg).backbone.output_shape()
     ours = DenseRPN(cfg, shapes).train()
@@ -104,8 +104,9 @@ def test_with_bce_and_all_anchors_losses_and_proposals_equal_detectron2s_rpn(
         {},
         {"ASSIGNER": "ATSSAssigner", "BBOX_REG_LOSS_TYPE": "giou", "QUALITY_BRANCH": "iou"},
         {"CLS_LOSS": "OHEM", "BOX_CODER": "ltrb", "HEAD": "SharedTowerHead"},
+        {"ASSIGNER": "TaskAlignedAssigner", "CLS_LOSS": "QualityFocalLoss"},
     ],
-    ids=["default", "atss", "ohem"],
+    ids=["default", "atss", "ohem", "task_aligned"],
 )
 def test_faster_rcnn_trains_with_parts_of_ours(parts: dict[str, Any], objects: int):
     cfg = dense_cfg(**parts)
@@ -141,3 +142,46 @@ def test_a_key_that_it_does_not_read_is_refused(key: str, value: Any, meant: str
     cfg.merge_from_list([key, value])
     with pytest.raises(UserError, match=f"{key} is .*{meant}"):
         validate_cfg(cfg)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        {"CLS_LOSS": "BCE"},
+        {"CLS_LOSS": "FocalLoss", "FOCAL_LOSS_GAMMA": 0.0, "FOCAL_LOSS_ALPHA": -1.0},
+    ],
+    ids=["bce", "focal"],
+)
+@pytest.mark.parametrize(
+    ("conv_dims", "cls_value", "box_value"),
+    [([-1], 0.08011703193, 0.101470276), ([64] * 5, 0.08122821152, 0.10064548254)],
+    ids=["one", "five"],
+)
+def test_the_numbers_of_detectron2s_own_test_of_its_rpn(
+    conv_dims: list[int], cls_value: float, box_value: float, loss: dict[str, Any]
+):
+    # Its scene has fewer than 256 anchors, so that the RPN uses all of them.
+    cfg = get_cfg()
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
+    for key, value in {**WITH_ALL_ANCHORS, **loss, "NUM_CONVS": 1}.items():
+        cfg.MODEL.RETINANET[key] = value
+    of_rpn = cfg.clone()
+    of_rpn.MODEL.RPN.CONV_DIMS = conv_dims
+    torch.manual_seed(121)
+    shapes = build_backbone(of_rpn).output_shape()
+    theirs = RPN(of_rpn, shapes)
+    images = ImageList(torch.rand(2, 20, 30), [(10, 10), (20, 30)])
+    features = {"res4": torch.rand(2, 1024, 1, 2)}
+    objects = [Instances((15, 15)) for _ in range(2)]
+    for gt, box in zip(objects, ([1.0, 1, 3, 3], [2.0, 2, 6, 6]), strict=True):
+        gt.gt_boxes = Boxes(torch.tensor([box]))
+    ours = DenseRPN(cfg, shapes)
+    ours.head = theirs.rpn_head
+    with EventStorage():
+        proposals, losses = ours(images, features, objects)
+    assert losses["loss_rpn_cls"].item() == pytest.approx(cls_value, rel=1e-5)
+    assert losses["loss_rpn_loc"].item() == pytest.approx(box_value, rel=1e-5)
+    if conv_dims == [-1]:
+        want = torch.tensor([[0, 0, 10, 10], [7.2702, 0, 10, 10]])
+        torch.testing.assert_close(proposals[0].proposal_boxes.tensor, want, rtol=0, atol=1e-3)

@@ -19,6 +19,7 @@ from retinanet_ext.modeling.speedups.settings import (
     FastConv2d,
     FastNormConv2d,
     Speedups,
+    best_autocast,
     best_channels_last,
     scale_and_shift,
 )
@@ -246,6 +247,31 @@ def test_channels_last_is_what_the_device_is_fast_in(monkeypatch, device, capabi
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert best_channels_last(torch.device(device)) == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"avx512_bf16": True, "avx2": True}, "bfloat16"),
+        ({"avx512_bf16": False, "amx_bf16": True}, "bfloat16"),
+        ({"avx512_f": True, "avx512_vnni": True, "avx512_bf16": False, "amx_int8": True}, ""),
+        ({"avx2": True}, ""),
+        ({}, ""),
+    ],
+)
+def test_autocast_is_bfloat16_where_the_cpu_computes_with_it(monkeypatch, flags, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags, raising=False)
+    assert best_autocast(torch.device("cpu")) == expected
+
+
+def test_a_pytorch_that_does_not_know_the_flags_computes_in_float32(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert best_autocast(torch.device("cpu")) == ""
+
+
+def test_autocast_auto_is_float32_in_training_and_evaluation(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    assert build(AUTOCAST="auto").speedups.autocast == ""
 
 
 def test_model_can_be_copied_and_pickled():

@@ -65,8 +65,14 @@ def candidates(
         cells = np.asarray(level["cells"], dtype=np.float32)
         height, width = logits.shape[1:]
         # In the order (H, W, A, K), so that equal scores are resolved as in PyTorch.
-        flat = logits.reshape(len(cells), num_classes, -1).transpose(2, 0, 1).reshape(-1)
-        scores = sigmoid(flat)
+        scores = sigmoid(logits.reshape(len(cells), num_classes, -1).transpose(2, 0, 1))
+        judged = None
+        if f"quality_{i}" in outputs:
+            judged = sigmoid(outputs[f"quality_{i}"][index].reshape(len(cells), -1))
+        whole = judged is not None and decode.get("candidates_by") == "score"
+        if judged is not None and whole:
+            scores = np.sqrt(scores * judged.T[:, :, None])
+        scores = scores.reshape(-1)
         entries = np.flatnonzero(scores > np.float32(decode["score_thresh"]))
         entries = entries[np.argsort(-scores[entries], kind="stable")[: decode["topk_per_level"]]]
         scores, classes = scores[entries], entries % num_classes
@@ -76,9 +82,8 @@ def candidates(
         regressor = anchor * num_classes + classes if decode["boxes_per_class"] else anchor
         of_entries = deltas.reshape(-1, 4, height * width)[regressor, :, location]
         boxes = apply_deltas(of_entries, anchors, decode)
-        if f"quality_{i}" in outputs:
-            quality = outputs[f"quality_{i}"][index].reshape(len(cells), -1)[anchor, location]
-            scores = np.sqrt(scores * sigmoid(quality))
+        if judged is not None and not whole:
+            scores = np.sqrt(scores * judged[anchor, location])
         finite = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
         found.append((boxes[finite], scores[finite], classes[finite]))
     boxes, scores, classes = (np.concatenate(part) for part in zip(*found, strict=True))
@@ -86,7 +91,15 @@ def candidates(
 
 
 def apply_deltas(deltas: np.ndarray, anchors: np.ndarray, decode: Mapping[str, Any]) -> np.ndarray:
-    """Boxes (T, 4) XYXY of anchors (T, 4) moved and scaled by deltas (T, 4)."""
+    """Boxes (T, 4) XYXY of anchors (T, 4) moved and scaled by deltas (T, 4).
+
+    With decode.box_coder ltrb the four are distances from the anchor's centre to the edges.
+    """
+    if decode.get("box_coder") == "ltrb":
+        sides = np.tile(anchors[:, 2:] - anchors[:, :2], 2)
+        centres = np.tile(0.5 * (anchors[:, :2] + anchors[:, 2:]), 2)
+        signs = np.asarray([-1, -1, 1, 1], dtype=np.float32)
+        return centres + signs * np.maximum(deltas, 0) * sides
     deltas = deltas / np.asarray(decode["delta_weights"], dtype=np.float32)
     sides = anchors[:, 2:] - anchors[:, :2]
     centres = anchors[:, :2] + 0.5 * sides + deltas[:, :2] * sides

@@ -52,6 +52,11 @@ def tiles(content: Mapping[str, Any]) -> str:
             f'<div class="tile" title="{esc(more)}"><span>{esc(name)}</span>'
             f"<b>{points(summary.get(key))}</b>{margin}</div>"
         )
+    for key, value in content.get("masks", {}).items():
+        found.append(
+            f'<div class="tile" title="by the overlap of masks, as the training evaluated it">'
+            f"<span>{esc(key)} of masks</span><b>{points(value)}</b></div>"
+        )
     note = ""
     if intervals:
         note = (

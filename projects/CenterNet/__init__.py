@@ -1,0 +1,3 @@
+"""CenterNet; importing this registers it: ``--import projects.CenterNet``."""
+
+from . import centernet  # noqa: F401
