@@ -14,6 +14,7 @@ from detectron2.structures import Boxes, Instances
 from torchvision.ops import box_iou
 
 from retinanet_ext import get_cfg
+from retinanet_ext.inference.build import build_detector
 
 TILE, OVERLAP = 96, 40
 SIDE = 3 * TILE - 2 * OVERLAP  # three tiles in a row
