@@ -181,7 +181,6 @@ MAY_IMPORT = {
     "inference/detector": {"data/loading", "modeling"},
     "inference/exported": {"config", "modeling"},
     "inference/job": {"inference"},
-    "inference/lanes": set(),
     "inference/load_model": {
         "engine/checkpoint",
         "engine/impossible_model",
@@ -203,14 +202,8 @@ MAY_IMPORT = {
         "inference",
     },
     "inference/raw_heads": {"inference", "modeling"},
-    "inference/reading": {"inference/lanes", "inference/pictures"},
     "inference/sources": {"data/formats", "inference/pictures"},
-    "inference/stream": {
-        "inference/lanes",
-        "inference/pictures",
-        "inference/prediction",
-        "inference/reading",
-    },
+    "inference/streaming": {"inference/pictures", "inference/prediction"},
     "integrations": {"inference"},
     "inference/run_folder": {"config", "engine/checkpoint", "weights/demo"},
     "losses/__init__": {"losses"},

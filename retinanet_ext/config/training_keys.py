@@ -157,4 +157,4 @@ merge.add("KIND", "", choices=("", "nms", "soft", "wbf", "none"))
 merge.add("THRESH", None)
 # With NMS and soft-NMS: the IoU from which boxes of an object in several tiles or views are
 # averaged, weighted by scores; 0: never.
-merge.add("AVERAGE", 0.8, at_least=0, below=1, meaning="an IoU, or 0 to average no boxes")
+merge.add("AVERAGE", 0.7, at_least=0, below=1, meaning="an IoU, or 0 to average no boxes")

@@ -16,7 +16,7 @@ from .predictor import Predictor
 from .progress import Progress
 from .score_thresh import ScoreThresh, describe, reaches
 from .sources import Item, Items, Listing, VideoOptions
-from .stream import WINDOW
+from .streaming.stream import WINDOW
 
 __all__ = ["Job", "Summary"]
 

@@ -22,18 +22,15 @@ from .build import build_detector
 from .detector import Detector, Fitting
 from .exported import cfg_of_export
 from .exported.precision import settle_autocast
-from .lanes import num_lanes
 from .load_model import check_weights, load_model
 from .pictures import Picture, read_pixels, to_rgb
 from .prediction import FailedPicture, Prediction
-from .reading import ReadPicture, read_ahead
 from .run_folder import cfg_of_run
-from .stream import WINDOW, Stream
+from .streaming.lanes import num_lanes
+from .streaming.reading import ReadPicture, read_ahead
+from .streaming.stream import AUTO_BATCH, WINDOW, Stream
 
 __all__ = ["Predictor"]
-
-AUTO_BATCH = {"cpu": 4, "cuda": 32}
-"""Pictures at once where no number is given, by the kind of device."""
 
 
 class Predictor:
@@ -209,16 +206,8 @@ class Predictor:
         predict: Any = functools.partial(self._predict, detector if lanes < 2 else detector.detect)
         if fitting is not None:
             predict = functools.partial(fitting, predict)
-        stream = Stream(
-            self.read,
-            self._batch_key,
-            predict,
-            batch_size,
-            lanes,
-            workers,
-            on_error == "raise",
-            window,
-        )
+        of_stream = batch_size, lanes, workers, on_error == "raise", window
+        stream = Stream(self.read, self._batch_key, predict, *of_stream)
         return stream(x if isinstance(x, Picture) else Picture(x, channels) for x in sources)
 
     def read(self, picture: Picture) -> np.ndarray:

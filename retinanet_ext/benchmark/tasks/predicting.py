@@ -36,7 +36,7 @@ MOST_PICTURES = 96
 ROUND = 6.0
 """Seconds that both sides together take for the pictures, as far as one batch is not more."""
 FILE_SIZE = 0.6  # of the network's input, as COCO's 480 x 640 at 800 px
-INT8_BELOW = 0.5
+INT8_BELOW = 2.0
 """Seconds of a picture up to which 8 bits are measured: making them takes many times as long."""
 
 

@@ -6,8 +6,8 @@ import argparse
 from typing import Any
 
 from ...inference.outputs import FORMATS
-from ...inference.predictor import AUTO_BATCH
-from ...inference.reading import default_workers
+from ...inference.streaming.reading import default_workers
+from ...inference.streaming.stream import AUTO_BATCH
 from ..common import config_options, positive_int
 from .detections import add_detection_options, names
 from .model import add_trailing_opts

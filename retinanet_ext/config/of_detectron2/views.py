@@ -53,7 +53,7 @@ def check_tiles_and_views(cfg: CfgNode, architecture: Any) -> list[str]:
             for key, value, default in (
                 ("KIND", merge.KIND, ""),
                 ("THRESH", threshold, None),
-                ("AVERAGE", merge.AVERAGE, 0.8),
+                ("AVERAGE", merge.AVERAGE, 0.7),
             )
             if value != default
         ]

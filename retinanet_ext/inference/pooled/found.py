@@ -5,6 +5,7 @@ Letters: T candidates of a view, P of them that its own NMS would keep, its peak
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ __all__ = ["Found", "settle_seams"]
 
 EDGE = 4.0
 """A box ends at a tile's edge if it is nearer than so many pixels, of picture and network input."""
+FAR = 16.0
+"""From so many pixels of network input on, a tile's edge does not matter to a box."""
 COVERED = 0.6
 """Share of a cut box that a whole one has to cover to take its place."""
 COVER_SCORE = 0.5
@@ -76,15 +79,17 @@ class Found:
         """(P, 4) of the peaks."""
         return self.candidates.pred_boxes.tensor[self.peaks]
 
-    def cut(self, height: int, width: int) -> Tensor:
-        """Which peaks (P,) end at an edge of the tile that is inside of the picture.
+    def to_edge(self, height: int, width: int) -> Tensor:
+        """How many pixels of the picture peaks (P,) are from an edge of the tile inside of it.
 
         Args:
             height, width: of the picture.
+
+        Returns:
+            The distance to the nearest one; infinite where the tile has none.
         """
         tile, boxes = self.tile, self.boxes
-        edge = max(EDGE, EDGE / self.scale)
-        found = torch.zeros(len(boxes), dtype=torch.bool)
+        nearest = boxes.new_full((len(boxes),), math.inf)
         for inside, distance in (
             (tile.left > 0, boxes[:, 0] - tile.left),
             (tile.top > 0, boxes[:, 1] - tile.top),
@@ -92,8 +97,25 @@ class Found:
             (tile.bottom < height, tile.bottom - boxes[:, 3]),
         ):
             if inside:
-                found |= distance < edge
-        return found
+                nearest = nearest.minimum(distance)
+        return nearest
+
+    def cut(self, height: int, width: int) -> Tensor:
+        """Which peaks (P,) end at an edge of the tile that is inside of the picture.
+
+        Args:
+            height, width: of the picture.
+        """
+        return self.to_edge(height, width) < max(EDGE, EDGE / self.scale)
+
+    def weights(self) -> Tensor:
+        """What the peaks (P,) count for in a mean of boxes of one object.
+
+        Their scores, but what is seen at half the size is off by twice as many pixels, and what
+        ends near an edge of the tile was seen without what is around it.
+        """
+        near = (self.to_edge(*self.candidates.image_size) * self.scale / FAR).clamp(1e-3, 1)
+        return self.candidates.scores[self.peaks] * self.scale**2 * near
 
     def out_of_range(self, smallest: float) -> Tensor:
         """Which peaks (P,) the tiles, or the picture as a whole, see better.

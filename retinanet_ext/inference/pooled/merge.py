@@ -81,11 +81,10 @@ class Merger:
         """With boxes that are the mean of the peaks at the same place.
 
         A tile or view shows each object once after its own NMS, so that no box is averaged with
-        worse guesses of the view that it comes from. What is seen at half the size is off by twice
-        as many pixels, so that a peak counts by its score and the square of the view's scale.
+        worse guesses of the view that it comes from. See :meth:`Found.weights` for the mean.
         """
         peaks = Instances.cat([x.candidates[x.peaks] for x in found])
-        peaks.weights = torch.cat([x.candidates.scores[x.peaks] * x.scale**2 for x in found])
+        peaks.weights = torch.cat([x.weights() for x in found])
         boxes = merged.pred_boxes.tensor.clone()
         for k in merged.pred_classes.unique():
             own = (merged.pred_classes == k).nonzero().flatten()

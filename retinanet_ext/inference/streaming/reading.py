@@ -12,9 +12,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..errors import UserError, one_line
+from ...errors import UserError, one_line
+from ..pictures import Picture
 from .lanes import results_ahead
-from .pictures import Picture
 
 __all__ = ["ReadPicture", "default_workers", "in_batches", "read_ahead"]
 

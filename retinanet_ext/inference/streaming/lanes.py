@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..cores import threads_side_by_side
+from ...cores import threads_side_by_side
 
 __all__ = ["in_lanes", "num_lanes", "results_ahead"]
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from retinanet_ext.inference import lanes
 from retinanet_ext.inference.detector import calls_may_overlap
-from retinanet_ext.inference.lanes import in_lanes, num_lanes
+from retinanet_ext.inference.streaming import lanes
+from retinanet_ext.inference.streaming.lanes import in_lanes, num_lanes
 
 
 @pytest.fixture(autouse=True)

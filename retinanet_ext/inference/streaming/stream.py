@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..pictures import Picture
+from ..prediction import FailedPicture, Prediction
 from .lanes import in_lanes
-from .pictures import Picture
-from .prediction import FailedPicture, Prediction
 from .reading import ReadPicture, default_workers, in_batches, read_ahead
 
-__all__ = ["WINDOW", "Stream"]
+__all__ = ["AUTO_BATCH", "WINDOW", "Stream"]
 
+AUTO_BATCH = {"cpu": 4, "cuda": 32}
+"""Pictures at once where no number is given, by the kind of device."""
 WINDOW = 4
 """Batches within which pictures are put in another order, so that each has one padded size."""
 
