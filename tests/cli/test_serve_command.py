@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from retinanet_ext.cli import _build_parser, main, serve
+from retinanet_ext.data.quickstart.dataset import CLASS_NAMES
 from retinanet_ext.serve import DetectionServer, Limits
 from retinanet_ext.serve.server import LOWEST_SCORE
 from tests.helpers.run_folder import write_run
@@ -62,6 +63,14 @@ def test_a_run_is_served(run, once, capsys):
     printed = capsys.readouterr().out
     assert re.search(r"^http://127\.0\.0\.1:\d+/$", printed, re.MULTILINE)
     assert printed.endswith("stopped\n")
+
+
+def test_the_demo_is_served_by_its_name(once, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["serve", "demo", "--port", "0"]) == 0
+    about, found = once
+    assert about.json["model"] == "demo" and found.status == 200
+    assert [x["name"] for x in about.json["classes"]] == list(CLASS_NAMES)
 
 
 def test_a_config_with_weights_is_served_with_its_keys(run, once):

@@ -6,6 +6,8 @@ import random
 
 import numpy as np
 import pytest
+import torch
+from detectron2.modeling import build_model
 
 from retinanet_ext import get_cfg, validate_cfg
 from retinanet_ext.recipe.augment import choose_augmentation, choose_flips, why_no_flip
@@ -14,6 +16,8 @@ from retinanet_ext.recipe.facts import DataFacts, Machine
 from retinanet_ext.recipe.network import batch_norm, choose_network, kind_of
 from retinanet_ext.recipe.pictures import SMALL_OBJECT, choose_size, smaller
 from retinanet_ext.recipe.steps import OF_MEMORY, PER_PIXEL, choose_batch, choose_optimizer
+from retinanet_ext.weights.demo import DEMO_FILE, DEMO_FOLDER
+from retinanet_ext.weights.reading import read_torch
 
 PRESETS = ("fast", "balanced", "accurate")
 
@@ -49,6 +53,20 @@ def facts(
 )
 def test_the_network_is_the_best_that_is_at_hand(device: str, weights: set[str], kind: str):
     assert kind_of(Machine(device, weights=frozenset(weights))) == kind
+
+
+def test_without_other_weights_all_of_the_demo_but_its_classes_is_the_start():
+    draft = Draft(get_cfg(), ())
+    choice = choose_network(Machine("cpu", weights=frozenset({"demo"})), "balanced")
+    draft.take(choice)
+    assert draft.cfg.MODEL.WEIGHTS == "shipped://demo" and "pip install" in choice.reason
+    draft.cfg.MODEL.DEVICE = "meta"
+    with torch.device("meta"):
+        ours = {k: v.shape for k, v in build_model(draft.cfg).state_dict().items()}
+    theirs = {k: v.shape for k, v in read_torch(str(DEMO_FOLDER / DEMO_FILE))["model"].items()}
+    assert ours.keys() == theirs.keys()
+    differ = {k for k, shape in ours.items() if theirs[k] != shape}
+    assert differ == {"head.cls_score.weight", "head.cls_score.bias"}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
