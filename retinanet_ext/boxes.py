@@ -1,13 +1,22 @@
-"""Boxes and anchors as plain arrays, and work on large matrices of pairs in chunks."""
+"""Boxes, masks and anchors as plain arrays, and work on large matrices of pairs in chunks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from pycocotools import mask as mask_codes
 
-__all__ = ["AnchorLevel", "BoxChanges", "best_anchor_iou", "in_chunks", "within_images"]
+__all__ = [
+    "AnchorLevel",
+    "BoxChanges",
+    "best_anchor_iou",
+    "in_chunks",
+    "with_masks",
+    "within_images",
+]
 
 PAIRS_AT_ONCE = 2**20  # elements of a matrix of pairs; 4 MiB in float32
 BORDER_TOLERANCE = 1.0  # pixels over the border that rounding explains, not worth a line
@@ -186,3 +195,19 @@ def within_images(boxes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, Box
         unit=np.logical_and(tiny, np.all(known >= NORMALISED_SIDE, axis=1)),
     )
     return clipped, changes
+
+
+def with_masks(rows: list[dict[str, Any]], masks: np.ndarray | None) -> list[dict[str, Any]]:
+    """The rows of detections with their masks as ``segmentation``, as the evaluation writes them.
+
+    Args:
+        rows: N of them.
+        masks: (N, H, W) bool; None leaves the rows as they are.
+    """
+    if masks is None or not rows:
+        return rows
+    codes = mask_codes.encode(np.asfortranarray(masks.transpose(1, 2, 0), np.uint8))
+    return [
+        {**row, "segmentation": {"size": code["size"], "counts": code["counts"].decode("ascii")}}
+        for row, code in zip(rows, codes, strict=True)
+    ]

@@ -194,7 +194,7 @@ MAY_IMPORT = {
     },
     "inference/pictures": {"data/loading"},
     "inference/pooled": {"data/loading", "inference/detector", "modeling"},
-    "inference/prediction": {"inference/masks", "inference/score_thresh", "visualization"},
+    "inference/prediction": {"inference/score_thresh", "visualization"},
     "inference/predictor": {
         "config",
         "data/loading",

@@ -51,5 +51,9 @@ def _close_names(name: str, names: list[str]) -> str:
     close = difflib.get_close_matches(Path(name).stem.lower(), of_stem, n=3, cutoff=0.6)
     if close:
         return "did you mean " + ", ".join(f"'{of_stem[stem]}'" for stem in close) + "?"
-    plain_first = sorted(names, key=lambda name: ("/" in name, name.startswith("Base-"), name))
-    return f"shipped are {listed(plain_first)}"
+    own = ("quickstart.yaml", "retinanet_")  # before the other detectors
+
+    def rank(name: str) -> tuple[bool, bool, bool, str]:
+        return "/" in name, name.startswith("Base-"), not name.startswith(own), name
+
+    return f"shipped are {listed(sorted(names, key=rank))}"

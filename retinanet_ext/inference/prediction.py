@@ -14,9 +14,9 @@ import torch
 from detectron2.structures import Instances
 from PIL import Image
 
+from ..boxes import with_masks
 from ..errors import InputError, MissingPackageError
 from ..visualization.draw import drawn_detections
-from .masks import with_masks
 from .score_thresh import ScoreThresh, reaches
 
 __all__ = ["FailedPicture", "Prediction"]
