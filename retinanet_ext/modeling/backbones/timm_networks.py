@@ -187,9 +187,12 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
 
 
 @register_once(BACKBONE_REGISTRY)
-@reads(*TIMM_KEYS, "MODEL.FPN.TOP_BLOCK_IN", "MODEL.FPN.TOP_BLOCK_RELU", check_config=check_timm)
+@reads(*TIMM_KEYS, check_config=check_timm)
 def build_timm_fpn_p6p7(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """A pyramid up to P7 over the network that MODEL.TIMM.NAME names.
+    """A pyramid up to P7 over the network that MODEL.TIMM.NAME names, P6 from C5.
+
+    For P6 from P5, put :func:`build_timm_backbone` under
+    :func:`~retinanet_ext.modeling.build_fpn_backbone_p6p7`.
 
     Args:
         cfg: the config, with MODEL.FPN.IN_FEATURES such as ``["c3", "c4", "c5"]``.
@@ -199,6 +202,4 @@ def build_timm_fpn_p6p7(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
         MissingPackageError, ConfigError, InputError: see :func:`check_timm`; or the network lacks
             one of FPN.IN_FEATURES.
     """
-    network, node = build_timm_backbone(cfg, input_shape), cfg.MODEL.FPN
-    name = cfg.MODEL.TIMM.NAME
-    return build_pyramid(cfg, network, name, node.TOP_BLOCK_IN, relu=node.TOP_BLOCK_RELU)
+    return build_pyramid(cfg, build_timm_backbone(cfg, input_shape), cfg.MODEL.TIMM.NAME)
