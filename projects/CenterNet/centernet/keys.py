@@ -22,6 +22,9 @@ register_config_key(
 register_config_key(f"{SECTION}.IN_FEATURE", "p2")
 # Channels of the 3x3 convolution of each of the three branches (the paper: 64, or 256 over DLA).
 register_config_key(f"{SECTION}.HEAD_WIDTH", 64, at_least=1, meaning="a number of channels")
+# "" (the paper), or the norm after these convolutions: GN helps a network that learns from random
+# weights.
+register_config_key(f"{SECTION}.HEAD_NORM", "", choices=("", "BN", "GN", "SyncBN"))
 # Channels of the three steps up of build_resnet_upsampling_backbone, from stride 32 to 4.
 register_config_key(f"{SECTION}.UPSAMPLING_CHANNELS", [256, 128, 64])
 

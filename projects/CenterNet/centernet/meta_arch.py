@@ -107,7 +107,9 @@ class CenterNet(DenseDetector):
         shape = shapes[node.IN_FEATURE]
         return {
             "backbone": backbone,
-            "head": CenterNetHead(shape.channels, node.NUM_CLASSES, node.HEAD_WIDTH),
+            "head": CenterNetHead(
+                shape.channels, node.NUM_CLASSES, node.HEAD_WIDTH, node.HEAD_NORM
+            ),
             "in_feature": node.IN_FEATURE,
             "num_classes": node.NUM_CLASSES,
             "cls_loss": CLS_LOSS_REGISTRY.build(cfg, node=node),
