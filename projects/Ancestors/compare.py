@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -160,9 +161,14 @@ def train_all(
     return failed
 
 
-def _without_counts(say):
+def _without_counts(say: Callable[[str], None]) -> Callable[[str], None]:
     """What :func:`train_runs` says of a list of runs says nothing of a single one."""
-    return lambda text: None if text.endswith("done before") else say(text.removeprefix("[1/1] "))
+
+    def filtered(text: str) -> None:
+        if not text.endswith("done before"):
+            say(text.removeprefix("[1/1] ").replace("; about 0 min left", ""))
+
+    return filtered
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ __all__ = ["draw_accuracy_time", "draw_imbalance"]
 
 TWO_STAGE = ("rcnn", "faster_rcnn")
 WINDOWS = ("viola_jones", "overfeat")
-PICTURE = "share of the {of} that easy background has"
 
 
 def draw_accuracy_time(path: Path, rows: Sequence[dict[str, Any]], dataset: str) -> bool:
