@@ -70,7 +70,7 @@ MAY_IMPORT = {
     "data/quickstart": {"data/parallel"},
     "data/register": {"data/datasets"},
     "engine/__init__": {"engine"},
-    "engine/checkpoint": {"weights"},
+    "engine/checkpoint": {"data/loading", "weights"},
     "engine/checkpointer": {"engine/checkpoint"},
     "engine/builders": {
         "engine/evaluating",
@@ -216,7 +216,6 @@ MAY_IMPORT = {
     "losses/heatmap": {"losses/focal", "losses/precision"},
     "losses/kernels": {"losses/layout", "losses/precision"},
     "losses/multi_label": {"losses/elementwise"},
-    "losses/softmax": {"losses/focal", "losses/layout", "losses/precision"},
     "losses/quality": {"losses/elementwise", "losses/focal", "losses/precision"},
     "losses/star": {"losses/focal", "losses/layout", "losses/precision"},
     "modeling/__init__": {"modeling"},
@@ -230,18 +229,13 @@ MAY_IMPORT = {
         "modeling/postprocess",
     },
     "modeling/detectron2_names": {"modeling/postprocess"},
-    "modeling/inference_steps": {
-        "modeling/coders",
-        "modeling/postprocess",
-        "modeling/speedups",
-    },
     "modeling/heads": {"modeling/classifier", "modeling/coders", "modeling/speedups"},
     "modeling/loss_terms": {"modeling/criteria", "modeling/postprocess"},
     "modeling/postprocess": {"losses/precision", "modeling/classifier", "modeling/coders"},
     "modeling/predictions": {"losses/precision", "modeling/coders"},
     "modeling/proposals": {"losses/precision", "modeling"},
     "modeling/retinanet": {"modeling"},
-    "modeling/training_steps": {
+    "modeling/steps": {
         "modeling/assigners",
         "modeling/coders",
         "modeling/criteria",

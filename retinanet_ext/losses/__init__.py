@@ -3,7 +3,7 @@
 from .box import BOX_IOU_LOSSES, iou_box_loss, smooth_l1_box_loss
 from .conv_focal import conv_focal_loss
 from .cross_entropy import anchor_cross_entropy, class_alphas, class_balanced_focal_loss
-from .focal import focal_loss, sigmoid_focal_loss
+from .focal import focal_loss, sigmoid_focal_loss, softmax_focal_loss
 from .heatmap import heatmap_focal_loss, sum_of_heatmap_focal_loss
 from .layout import level_views
 from .multi_label import conv_extra_positive_loss, extra_positive_loss
@@ -14,7 +14,6 @@ from .quality import (
     varifocal_loss,
 )
 from .sampling import hardest_anchors, hardest_at_ratio
-from .softmax import softmax_focal_loss
 from .star import focal_loss_star, sigmoid_focal_loss_star
 
 __all__ = [

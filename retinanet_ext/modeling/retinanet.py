@@ -28,12 +28,12 @@ from .criteria.normalizer import LossNormalizer, build_loss_normalizer
 from .detectron2_arguments import complete_parts
 from .detectron2_names import Detectron2Names
 from .heads.build import build_dense_head
-from .inference_steps import InferenceSteps
 from .input_check import check_training_inputs
 from .postprocess.decode import DenseDecoder
 from .speedups.fused_loss import fuses_cls_loss
 from .speedups.settings import Speedups
-from .training_steps import TrainingSteps
+from .steps.inference import InferenceSteps
+from .steps.training import TrainingSteps
 from .visualize import visualize_periodically
 
 

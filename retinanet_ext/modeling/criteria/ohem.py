@@ -15,10 +15,9 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from ...losses.cross_entropy import anchor_cross_entropy
-from ...losses.focal import sigmoid_focal_loss
+from ...losses.focal import sigmoid_focal_loss, softmax_focal_loss
 from ...losses.kernels.dispatch import check_kernel
 from ...losses.sampling import check_sampling_arguments, hardest_anchors, hardest_at_ratio
-from ...losses.softmax import softmax_focal_loss
 from ...registry import CLS_LOSS_REGISTRY, node_of
 from ...structures import IGNORE_LABEL, DenseTargets
 from ..classifier import CLASSIFIERS, num_class_outputs

@@ -10,8 +10,7 @@ from typing import Any, ClassVar
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
-from ...losses.focal import check_focal_arguments
-from ...losses.softmax import softmax_focal_loss
+from ...losses.focal import check_focal_arguments, softmax_focal_loss
 from ...registry import CLS_LOSS_REGISTRY, node_of
 from ...structures import DenseTargets
 

@@ -12,18 +12,18 @@ from detectron2.structures import Boxes
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor, nn
 
-from ..protocols import Assigner, BoxCoder, BoxLoss, ClassificationLoss
-from ..structures import DenseTargets, HeadOutputs
-from .assigners.ignore_regions import ignore_anchors
-from .coders import num_box_outputs
-from .criteria.normalizer import LossNormalizer
-from .criteria.quality_branch import check_named_quality
-from .detectron2_names import check_targets, refuse_instances
-from .loss_terms import Positives, box_term, classification_term, named_terms, quality_term
-from .postprocess.decode import DenseDecoder
-from .predictions import HeadPredictions, needs_predictions
-from .speedups.opt_in import wanted_parts
-from .speedups.settings import Speedups
+from ...protocols import Assigner, BoxCoder, BoxLoss, ClassificationLoss
+from ...structures import DenseTargets, HeadOutputs
+from ..assigners.ignore_regions import ignore_anchors
+from ..coders import num_box_outputs
+from ..criteria.normalizer import LossNormalizer
+from ..criteria.quality_branch import check_named_quality
+from ..detectron2_names import check_targets, refuse_instances
+from ..loss_terms import Positives, box_term, classification_term, named_terms, quality_term
+from ..postprocess.decode import DenseDecoder
+from ..predictions import HeadPredictions, needs_predictions
+from ..speedups.opt_in import wanted_parts
+from ..speedups.settings import Speedups
 
 
 class TrainingSteps:

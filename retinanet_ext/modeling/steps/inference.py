@@ -11,10 +11,10 @@ import torch
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
-from ..structures import HeadOutputs
-from .coders import strides_of_anchors
-from .postprocess.decode import DenseDecoder
-from .speedups.settings import Speedups
+from ...structures import HeadOutputs
+from ..coders import strides_of_anchors
+from ..postprocess.decode import DenseDecoder
+from ..speedups.settings import Speedups
 
 
 class InferenceSteps:

@@ -1,0 +1,1 @@
+"""What the detector does with features: losses in training, detections in inference."""
