@@ -93,7 +93,7 @@ def test_an_entry_reads_its_node_as_it_reads_the_default_one(registry, name: str
     entry = registry.get(name)
     by_node = state(entry(cfg, node=cfg.MODEL.SECOND))
     assert by_node == state(entry(in_place))
-    assert by_node != state(entry(cfg))
+    assert by_node != state(entry(cfg)) or name == "SoftmaxCE"  # which reads nothing
 
 
 @pytest.mark.parametrize("name", names_of(DENSE_HEAD_REGISTRY))
