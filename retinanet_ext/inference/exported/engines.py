@@ -20,7 +20,7 @@ SIDECAR_KEY = "retinanet_ext.sidecar"
 
 
 class Engine(Protocol):
-    """Runs a file; one call at a time."""
+    """Runs a file; several threads may call it, of which some engines let one compute at a time."""
 
     name: str
     """What runs it and on what, for people."""
@@ -133,9 +133,11 @@ class OpenVino:
         self._model = core.compile_model(model, "CPU", config)
         self.name = f"OpenVINO {openvino.__version__.partition('-')[0]}, CPU"
         self._names = list(sidecar.meta["outputs"])
+        self._lock = threading.Lock()  # calls share one request, and with it its outputs
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        outputs = self._model(images)
+        with self._lock:
+            outputs = self._model(images)
         return {name: outputs[i] for i, name in enumerate(self._names)}
 
 
