@@ -56,4 +56,5 @@ def _close_names(name: str, names: list[str]) -> str:
     def rank(name: str) -> tuple[bool, bool, bool, str]:
         return "/" in name, name.startswith("Base-"), not name.startswith(own), name
 
-    return f"shipped are {listed(sorted(names, key=rank))}"
+    ordered: list[str] = sorted(names, key=rank)
+    return f"shipped are {listed(ordered)}"
