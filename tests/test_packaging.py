@@ -125,6 +125,7 @@ def test_the_metadata_says_what_is_needed(wheel: Path):
         "openvino",
         "pretrained",
         "safetensors",
+        "timm",
     }
     needed = [x for x in values["Requires-Dist"] if "extra ==" not in x]
     assert {"torch>=2.4", "torchvision", "yacs", "fvcore"} <= set(needed)

@@ -13,11 +13,10 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent
 sys.path[:0] = [str(FOLDER), str(FOLDER.parents[1])]
 
-from ancestors.proposals import proposals_of, write_proposals  # noqa: E402
+from ancestors.proposals import Proposer, write_proposals  # noqa: E402
 
 from retinanet_ext.cli.common import debug_options, run_guarded  # noqa: E402
 from retinanet_ext.data.datasets.register import register_builtin_datasets  # noqa: E402
-from retinanet_ext.inference import Predictor  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,9 +33,8 @@ def main(argv: list[str] | None = None) -> int:
 
     def write() -> int:
         register_builtin_datasets(args.data_root)
-        predictor = Predictor.from_run(args.run, args.weights)
-        image_format = predictor.cfg.INPUT.FORMAT
-        write_proposals(proposals_of(predictor), args.dataset, args.output, image_format)
+        propose = Proposer(args.run, args.weights)
+        write_proposals(propose, args.dataset, args.output, propose.cfg.INPUT.FORMAT)
         print(f"{args.output} is written")
         return 0
 

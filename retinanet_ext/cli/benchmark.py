@@ -31,7 +31,8 @@ from ..errors import InputError, did_you_mean
 from ..files import dump_json
 from ..modeling.speedups.settings import best_autocast
 from ..structures import RETINANET_ARCHITECTURES
-from .common import config_options, load_cfg, pairs, positive_int
+from .common import config_options, load_cfg, pairs
+from .options.numbers import positive_int
 from .outputs import check_writable
 
 __all__ = ["add_parser", "run"]

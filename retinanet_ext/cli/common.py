@@ -19,7 +19,6 @@ from ..config.load import add_config_arguments, merge_opts
 from ..config.shipped import config_names
 from ..data.datasets.register import register_builtin_datasets
 from ..errors import ConfigError, InputError, did_you_mean, shown_error
-from .options.numbers import positive_int, share
 
 __all__ = [
     "add_training_set",
@@ -30,9 +29,7 @@ __all__ = [
     "debug_options",
     "load_cfg",
     "pairs",
-    "positive_int",
     "run_guarded",
-    "share",
 ]
 
 DEBUG = "RETINANET_EXT_DEBUG"

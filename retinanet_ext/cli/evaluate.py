@@ -17,7 +17,8 @@ from ..evaluation.predictions.text import as_text
 from ..files import dump_json, write_text
 from ..inference.exported import is_export
 from . import train
-from .common import load_cfg, positive_int
+from .common import load_cfg
+from .options.numbers import positive_int
 from .outputs import check_writable
 
 __all__ = ["add_parser"]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
 from detectron2.utils import comm
@@ -22,7 +23,7 @@ from .common import check_config_is_named, check_device, debug_options, pairs, r
 from .options.train import RECIPE_OPTIONS, add_recipe, recipe_options, take_data
 from .run_report import report_after_training
 
-__all__ = ["add_parser", "main", "run", "start"]
+__all__ = ["add_parser", "main", "projects_of", "run", "start"]
 
 DESCRIPTIONS = {
     "train": "Train a detector on --data, or from a config file, on GPUs or CPUs; with --resume, "
@@ -89,6 +90,21 @@ def start(args: argparse.Namespace) -> int:
     return 0
 
 
+def projects_of(config_file: str) -> list[str]:
+    """``projects.NAME`` for a config below ``projects/NAME``, a package that can be imported.
+
+    So what the project registers is known. The folder of ``projects`` is the working directory or
+    the script's.
+    """
+    roots = {Path(x).resolve() for x in (".", *sys.path)}
+    path = Path(config_file).resolve()
+    for projects in path.parents:
+        if projects.name == "projects" and projects.parent in roots:
+            name = path.relative_to(projects).parts[0]
+            return [f"projects.{name}"] if (projects / name / "__init__.py").is_file() else []
+    return []
+
+
 def _parents() -> list[argparse.ArgumentParser]:
     return [default_argument_parser(), debug_options(), recipe_options()]
 
@@ -109,6 +125,7 @@ def run(argv: list[str] | None = None) -> None:
         add_help=False,  # the first of them has it
     )
     args = parser.parse_args(argv)
+    args.imports = [*projects_of(args.config_file), *(args.imports or ())]
     code = run_guarded(lambda: start(args), args.debug)
     if code:
         sys.exit(code)

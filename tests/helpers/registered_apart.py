@@ -10,7 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
+from detectron2.modeling import (
+    ANCHOR_GENERATOR_REGISTRY,
+    BACKBONE_REGISTRY,
+    META_ARCH_REGISTRY,
+)
 
 from retinanet_ext.config.keys import KEYS
 from retinanet_ext.registry import COMPONENT_REGISTRIES
@@ -20,8 +24,9 @@ class Apart:
     """A module that was imported, and whose entries and config keys were taken out again."""
 
     def __init__(self, module: str):
-        registries = (META_ARCH_REGISTRY, BACKBONE_REGISTRY, *COMPONENT_REGISTRIES)
-        self._tables: list[dict[str, Any]] = [KEYS, *(x._obj_map for x in registries)]
+        registries = (META_ARCH_REGISTRY, BACKBONE_REGISTRY, ANCHOR_GENERATOR_REGISTRY)
+        tables = [x._obj_map for x in (*registries, *COMPONENT_REGISTRIES)]
+        self._tables: list[dict[str, Any]] = [KEYS, *tables]
         before = [dict(table) for table in self._tables]
         importlib.import_module(module)
         self._added = [

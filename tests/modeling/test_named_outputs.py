@@ -18,7 +18,7 @@ from tests.helpers.tiny import NINE_ANCHORS, tiny_cfg
 from .test_retinanet import example
 
 
-class VarianceHead(RetinaNetHead):
+class LogVarianceHead(RetinaNetHead):
     """A log variance for each delta, learned by a Gaussian likelihood of the wanted deltas."""
 
     def build_towers(self, make_tower):
@@ -55,7 +55,7 @@ class ThirdOutput(RetinaNetHead):
         return logits, deltas, [x[:, :9] for x in logits]
 
 
-for entry in (VarianceHead, NamesQuality, NamesADetectorsLoss, PairHead, ThirdOutput):
+for entry in (LogVarianceHead, NamesQuality, NamesADetectorsLoss, PairHead, ThirdOutput):
     DENSE_HEAD_REGISTRY.register(entry)
 
 
@@ -76,7 +76,7 @@ def same_weights(head: str) -> tuple[RetinaNetExt, RetinaNetExt]:
 
 
 def test_a_named_output_gets_its_loss_and_leaves_the_others_alone():
-    own, usual = same_weights("VarianceHead")
+    own, usual = same_weights("LogVarianceHead")
     losses, expected = own.train()([example()]), usual.train()([example()])
     variance = losses.pop("loss_variance")
     assert losses.keys() == expected.keys()
@@ -89,14 +89,14 @@ def test_a_named_output_gets_its_loss_and_leaves_the_others_alone():
 
 
 def test_named_losses_are_divided_by_the_normalizer():
-    with_one = build("VarianceHead", LOSS_NORMALIZER="constant", LOSS_NORMALIZER_VALUE=1.0)
-    with_ten = build("VarianceHead", LOSS_NORMALIZER="constant", LOSS_NORMALIZER_VALUE=10.0)
+    with_one = build("LogVarianceHead", LOSS_NORMALIZER="constant", LOSS_NORMALIZER_VALUE=1.0)
+    with_ten = build("LogVarianceHead", LOSS_NORMALIZER="constant", LOSS_NORMALIZER_VALUE=10.0)
     one, ten = (model.train()([example()])["loss_variance"] for model in (with_one, with_ten))
     torch.testing.assert_close(one, 10 * ten)
 
 
 def test_a_named_output_leaves_scores_and_boxes_alone():
-    own, usual = same_weights("VarianceHead")
+    own, usual = same_weights("LogVarianceHead")
     for model in (own, usual):
         torch.nn.init.zeros_(model.head.cls_score.bias)
     got, expected = (model.eval()([example()])[0]["instances"] for model in (own, usual))
@@ -113,7 +113,7 @@ def test_losses_and_decoder_of_a_subclass_see_a_named_output(monkeypatch):
             seen.append(outputs)
             return super().losses(anchors, outputs, targets)
 
-    model = build("VarianceHead")
+    model = build("LogVarianceHead")
     model.__class__ = Sees
     model.train()([example()])
     decode = model.decoder

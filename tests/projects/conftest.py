@@ -21,7 +21,8 @@ from retinanet_ext.data.datasets.register import register_builtin_datasets  # no
 from tests.helpers.made_up_results import put_result  # noqa: E402
 from tests.helpers.registered_apart import Apart  # noqa: E402
 
-CENTERNET = Apart("projects.CenterNet")  # before the tests that import from it
+# Before the tests that import from them.
+CENTERNET, ANCESTORS = Apart("projects.CenterNet"), Apart("ancestors")
 QUICKSTART = Setting("quickstart", default_base("quickstart"), 490)
 
 
@@ -62,4 +63,11 @@ def filled(book) -> runs.RunIndex:
 def centernet() -> Iterator[None]:
     """CenterNet is registered, as ``--import projects.CenterNet`` does it."""
     with CENTERNET.registered():
+        yield
+
+
+@pytest.fixture(scope="module")
+def ancestors() -> Iterator[None]:
+    """SSD and YOLO are registered, as ``--import ancestors`` does it."""
+    with ANCESTORS.registered():
         yield

@@ -26,6 +26,8 @@ from PIL import Image
 from retinanet_ext.data.datasets.register import register_builtin_datasets
 from retinanet_ext.errors import ConfigError, MissingFileError
 
+pytestmark = pytest.mark.usefixtures("ancestors")
+
 SCRIPT = ROOT / "projects" / "Ancestors" / "compare.py"
 TINY = ["INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64", "DATALOADER.NUM_WORKERS", "0"]
 

@@ -17,13 +17,16 @@ from PIL import Image
 import train_net
 from projects.CenterNet.centernet import CenterNet, box_maps, centre_points
 from retinanet_ext import Predictor, UserError, get_cfg, load_config_file, validate_cfg
+from retinanet_ext.cli import train
+from retinanet_ext.cli.train import projects_of
 from retinanet_ext.errors import ConfigError, InputError
 from retinanet_ext.export import ExportOptions, export
 from retinanet_ext.structures import detection_section
 
 pytestmark = pytest.mark.usefixtures("centernet")
 
-CONFIGS = Path(train_net.__file__).parent / "projects" / "CenterNet" / "configs"
+ROOT = Path(train_net.__file__).resolve().parent
+CONFIGS = ROOT / "projects" / "CenterNet" / "configs"
 QUICKSTART = CONFIGS / "quickstart_centernet.yaml"
 # A pyramid down to stride 4 over a RegNet of a few channels.
 TINY: dict[str, Any] = {
@@ -216,12 +219,16 @@ def test_a_predictor_runs_it_and_an_export_is_refused(tmp_path: Path):
         export(cfg, ExportOptions(output=str(tmp_path / "export")))
 
 
-def test_train_net_imports_the_project_of_a_config():
-    command = ["--config-file", str(QUICKSTART), "SEED", "2"]
-    assert train_net.with_project(command) == ["--import", "projects.CenterNet", *command]
+def test_train_net_imports_the_project_of_a_config(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for name in (QUICKSTART, QUICKSTART.relative_to(ROOT)):
+        assert projects_of(str(name)) == ["projects.CenterNet"]
     for other in ("configs/quickstart.yaml", "projects/FocalLossPaper/configs/1a_ce.yaml", ""):
-        assert train_net.with_project(["--config-file", other]) == ["--config-file", other]
-    assert train_net.with_project(["--help"]) == ["--help"]
+        assert projects_of(other) == []
+    jobs: list[Any] = []
+    monkeypatch.setattr(train, "launch_job", lambda main, args: jobs.append(args))
+    train_net.run(["--config-file", str(QUICKSTART), "--import", "math", "SEED", "2"])
+    assert jobs[0].imports == ["projects.CenterNet", "math"]
 
 
 def test_a_section_that_nobody_added_asks_for_the_module(tmp_path: Path):

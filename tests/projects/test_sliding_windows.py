@@ -16,6 +16,8 @@ from ancestors.samples import random_crop
 from ancestors.scanning import Found, Picture, background, merge, pyramid
 from ancestors.viola_jones import Features, ViolaJones
 
+pytestmark = pytest.mark.usefixtures("ancestors")
+
 SHAPES = ((1, 2), (2, 1), (1, 3), (3, 1), (2, 2))
 
 

@@ -16,6 +16,8 @@ from retinanet_ext.losses import hardest_at_ratio
 from retinanet_ext.modeling import IoUAssigner
 from tests.helpers.ancestors import configured, finds_what_it_learned, objects, trained_losses
 
+pytestmark = pytest.mark.usefixtures("ancestors")
+
 SCALES = [0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05]
 RATIOS = [[2], [2, 3], [2, 3], [2, 3], [2], [2]]
 STEPS = [8, 16, 32, 64, 100, 300]

@@ -27,6 +27,8 @@ from retinanet_ext.modeling import RetinaNetAnchorGenerator
 from retinanet_ext.structures import DenseTargets
 from tests.helpers.ancestors import configured, finds_what_it_learned, objects, trained_losses
 
+pytestmark = pytest.mark.usefixtures("ancestors")
+
 
 def anchors_of(cells, strides, side: int) -> list[Boxes]:
     generator = RetinaNetAnchorGenerator(

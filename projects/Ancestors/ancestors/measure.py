@@ -13,7 +13,7 @@ from retinanet_ext.benchmark.measure import timed_rounds
 from retinanet_ext.inference import Predictor
 
 from .own import load_own
-from .proposals import detect_among, proposals_of
+from .proposals import Proposer, detect_among
 from .scanning import Picture
 from .systems import System
 
@@ -43,7 +43,7 @@ def load_detector(system: System, run: Run, proposals: Run | None = None) -> Det
 
     if proposals is None:
         return in_its_order(lambda pixels: predictor.detector([pixels])[0])
-    return in_its_order(detect_among(predictor, proposals_of(Predictor.from_run(proposals.folder))))
+    return in_its_order(detect_among(predictor, Proposer(proposals.folder)))
 
 
 def milliseconds(

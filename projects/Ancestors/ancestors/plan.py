@@ -18,12 +18,11 @@ from retinanet_ext import get_cfg, load_config_file, validate_cfg
 from retinanet_ext.data.datasets.register import load_class_names
 from retinanet_ext.engine.setup import merge_opts, resolve_device
 from retinanet_ext.errors import ConfigError, did_you_mean
-from retinanet_ext.inference import Predictor
 from retinanet_ext.recipe.pace import measure_pace
 from retinanet_ext.structures import detection_node
 
 from .own import FINAL
-from .proposals import proposals_of, write_proposals
+from .proposals import Proposer, write_proposals
 from .systems import PROJECT, ROOT, System, by_name
 
 __all__ = ["Comparison", "child_command", "missing"]
@@ -188,9 +187,9 @@ class Comparison:
         for split, key in (("train", "PROPOSAL_FILES_TRAIN"), ("val", "PROPOSAL_FILES_TEST")):
             path = before.folder / f"proposals_{split}.pkl"
             if not path.is_file():
-                predictor = Predictor.from_run(before.folder)
+                propose = Proposer(before.folder)
                 dataset = f"{self.dataset}_{split}"
-                write_proposals(proposals_of(predictor), dataset, path, predictor.cfg.INPUT.FORMAT)
+                write_proposals(propose, dataset, path, propose.cfg.INPUT.FORMAT)
                 self.say(f"proposals of {dataset} are written")
             cfg.DATASETS[key] = (str(path),)
 

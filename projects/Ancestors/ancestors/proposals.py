@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -12,36 +13,55 @@ from detectron2.data import DatasetCatalog, detection_utils
 from detectron2.modeling import ProposalNetwork, detector_postprocess
 from detectron2.structures import BoxMode, Instances
 
-from retinanet_ext import files
+from retinanet_ext import files, validate_cfg
+from retinanet_ext.engine.launch.device import resolve_device
 from retinanet_ext.errors import InputError
 from retinanet_ext.inference import Predictor
+from retinanet_ext.inference.detector import PlainDetector
+from retinanet_ext.inference.load_model import load_model
+from retinanet_ext.inference.run_folder import cfg_of_run
 
-__all__ = ["Propose", "detect_among", "proposals_of", "write_proposals"]
+__all__ = ["Propose", "Proposer", "detect_among", "write_proposals"]
 
 Propose = Callable[[np.ndarray], Instances]
 """Of a picture (H, W, 3) uint8 in INPUT.FORMAT, N Instances with ``proposal_boxes`` in its pixels
 and ``objectness_logits``."""
 
 
-def proposals_of(predictor: Predictor) -> Propose:
-    """Those of a trained ``ProposalNetwork``, or of the first stage of a two-stage model."""
-    model, prepare = predictor.model, predictor.detector.prepare  # type: ignore[attr-defined]
-    if getattr(model, "proposal_generator", None) is None:
-        raise InputError(
-            f"{predictor.cfg.MODEL.META_ARCHITECTURE} has no proposal generator; train "
-            "projects/Ancestors/configs/quickstart_rpn.yaml or another two-stage model"
-        )
+class Proposer:
+    """The proposals of a trained ``ProposalNetwork``, or of the first stage of two; a `Propose`.
+
+    Attributes:
+        cfg: of the training.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], weights: str = ""):
+        """
+        Args:
+            folder, weights: as of ``Predictor.from_run``, which takes only what gives detections.
+
+        Raises:
+            InputError: the model has no proposal generator.
+        """
+        self.cfg = cfg_of_run(os.fspath(folder), weights)
+        validate_cfg(self.cfg)
+        resolve_device(self.cfg)
+        self._model = load_model(self.cfg)[0]
+        self._prepare = PlainDetector(self.cfg, self._model).prepare
+        if getattr(self._model, "proposal_generator", None) is None:
+            raise InputError(
+                f"{self.cfg.MODEL.META_ARCHITECTURE} has no proposal generator; train "
+                "projects/Ancestors/configs/quickstart_rpn.yaml or another two-stage model"
+            )
 
     @torch.no_grad()
-    def propose(pixels: np.ndarray) -> Instances:
-        given = prepare(pixels)
+    def __call__(self, pixels: np.ndarray) -> Instances:
+        given, model = self._prepare(pixels), self._model
         if isinstance(model, ProposalNetwork):
             return model([given])[0]["proposals"].to("cpu")
         images = model.preprocess_image([given])
         found = model.proposal_generator(images, model.backbone(images.tensor), None)[0][0]
         return detector_postprocess(found, *pixels.shape[:2]).to("cpu")
-
-    return propose
 
 
 def write_proposals(propose: Propose, dataset: str, path: Path, image_format: str = "BGR") -> None:

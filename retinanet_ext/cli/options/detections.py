@@ -12,7 +12,7 @@ from detectron2.config import CfgNode
 from ...errors import InputError
 from ...evaluation.analysis.thresholds import Thresholds
 from ...structures import detection_node
-from ..common import positive_int, share
+from .numbers import positive_int, share
 
 __all__ = [
     "add_detection_options",

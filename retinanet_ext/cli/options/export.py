@@ -15,8 +15,8 @@ from ...data.datasets.by_path import register_extra_datasets
 from ...engine import RetinaNetTrainer
 from ...errors import InputError
 from ...export.int8 import Measure
-from ..common import positive_int
 from .given_images import list_images
+from .numbers import positive_int
 
 __all__ = [
     "NUM_PICTURES",

@@ -8,10 +8,10 @@ from typing import Any
 from ...inference.outputs import FORMATS
 from ...inference.streaming.reading import default_workers
 from ...inference.streaming.stream import AUTO_BATCH
-from ..common import config_options, positive_int
+from ..common import config_options
 from .detections import add_detection_options, names
 from .model import add_trailing_opts
-from .numbers import number_above_0
+from .numbers import number_above_0, positive_int
 from .tiles import add_tile_options
 
 __all__ = ["add_options"]

@@ -8,8 +8,7 @@ import os
 from ...errors import InputError
 from ...evaluation.analysis.thresholds import Thresholds, read_thresholds
 from ...report import ReportOptions
-from ..common import positive_int
-from .numbers import number_above_0
+from .numbers import number_above_0, positive_int
 
 __all__ = ["add_report_options", "report_options"]
 

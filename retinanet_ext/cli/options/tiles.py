@@ -8,7 +8,7 @@ import re
 from detectron2.config import CfgNode
 
 from ...errors import InputError
-from ..common import positive_int
+from .numbers import positive_int
 
 __all__ = ["add_tile_options", "apply_tile_options"]
 

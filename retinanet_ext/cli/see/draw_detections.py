@@ -20,8 +20,9 @@ from ...inference import Prediction, Predictor
 from ...inference.class_names import class_names_of
 from ...structures import detection_node, detection_section
 from ...visualization.sheet import contact_sheet, tile_caption, tile_heights
-from ..common import check_registered, config_options, load_cfg, positive_int, share
+from ..common import check_registered, config_options, load_cfg
 from ..options.given_images import list_images
+from ..options.numbers import positive_int, share
 from .pictures import check_picture, each_readable, pick_images
 
 __all__ = ["add_parser", "run"]

@@ -29,7 +29,8 @@ from ...structures import RETINANET_ARCHITECTURES
 from ...visualization.draw_sample import draw_sample
 from ...visualization.palette import DISTINCT
 from ...visualization.sheet import contact_sheet, tile_caption, tile_heights
-from ..common import add_training_set, check_registered, config_options, load_cfg, positive_int
+from ..common import add_training_set, check_registered, config_options, load_cfg
+from ..options.numbers import positive_int
 from .pictures import check_picture, each_readable, pick_images
 
 __all__ = ["AnchorMaker", "add_parser", "run"]

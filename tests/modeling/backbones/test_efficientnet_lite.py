@@ -157,11 +157,11 @@ def test_the_pyramid_has_p3_to_p7():
         maps = backbone(torch.zeros(1, 3, 128, 64))
     shapes = {name: tuple(x.shape[1:]) for name, x in maps.items()}
     assert shapes == {
-        "p3": (64, 16, 8),
-        "p4": (64, 8, 4),
-        "p5": (64, 4, 2),
-        "p6": (64, 2, 1),
-        "p7": (64, 1, 1),
+        "p3": (96, 16, 8),
+        "p4": (96, 8, 4),
+        "p5": (96, 4, 2),
+        "p6": (96, 2, 1),
+        "p7": (96, 1, 1),
     }
 
 
