@@ -7,8 +7,6 @@ python train_net.py --config-file configs/quickstart.yaml --dry-run
 python train_net.py --config-file projects/CenterNet/configs/quickstart_centernet.yaml
 """
 
-from __future__ import annotations
-
 from retinanet_ext.cli.train import main, run
 
 __all__ = ["main", "run"]
