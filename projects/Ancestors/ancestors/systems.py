@@ -135,7 +135,7 @@ SYSTEMS = (
         "focal loss on a heat map, whose surroundings of an object count less as background",
         "projects/CenterNet/configs/quickstart_centernet.yaml",
         ("projects.CenterNet",),
-        floor=3.0,
+        floor=30.0,
     ),
 )
 
