@@ -46,6 +46,7 @@ from retinanet_ext.registry import (
     CLS_LOSS_REGISTRY,
     DENSE_HEAD_REGISTRY,
 )
+from tests.helpers.regnet import REGNET
 
 SCENES, TWO_CLASSES = "every_entry_scenes", "every_entry_two_classes"
 ITERATIONS = 20
@@ -53,18 +54,6 @@ BATCH, NUM_BATCHES = 2, 2
 # The loss is compared over whole rounds through the batches.
 ENDS = 2 * NUM_BATCHES
 
-# Four stages of 1, 1, 2 and 1 blocks and widths 8, 16, 48 and 112.
-REGNET = {
-    "MODEL.FPN.BOTTOM_UP": "build_regnet_backbone",
-    "MODEL.FPN.IN_FEATURES": ["s2", "s3", "s4"],
-    "MODEL.REGNET.W_0": 8,
-    "MODEL.REGNET.W_A": 18.0,
-    "MODEL.REGNET.W_M": 2.4,
-    "MODEL.REGNET.DEPTH": 5,
-    "MODEL.REGNET.GROUP_WIDTH": 8,
-    "MODEL.REGNET.STEM_WIDTH": 8,
-    "MODEL.REGNET.NORM": "BN",
-}
 # Not of BASE, where nobody reads them: their defaults.
 NO_REGNET = {
     key: get_cfg().MODEL.REGNET[key.removeprefix("MODEL.REGNET.")]

@@ -22,6 +22,7 @@ from retinanet_ext.cli.train import projects_of
 from retinanet_ext.errors import ConfigError, InputError
 from retinanet_ext.export import ExportOptions, export
 from retinanet_ext.structures import detection_section
+from tests.helpers.regnet import REGNET
 
 pytestmark = pytest.mark.usefixtures("centernet")
 
@@ -32,16 +33,9 @@ QUICKSTART = CONFIGS / "quickstart_centernet.yaml"
 TINY: dict[str, Any] = {
     "MODEL.DEVICE": "cpu",
     "MODEL.BACKBONE.NAME": "build_fpn_backbone_p6p7",
-    "MODEL.FPN.BOTTOM_UP": "build_regnet_backbone",
+    **REGNET,
     "MODEL.FPN.IN_FEATURES": ["s1", "s2", "s3", "s4"],
     "MODEL.FPN.OUT_CHANNELS": 16,
-    "MODEL.REGNET.W_0": 8,
-    "MODEL.REGNET.W_A": 18.0,
-    "MODEL.REGNET.W_M": 2.4,
-    "MODEL.REGNET.DEPTH": 5,
-    "MODEL.REGNET.GROUP_WIDTH": 8,
-    "MODEL.REGNET.STEM_WIDTH": 8,
-    "MODEL.REGNET.NORM": "BN",
     "MODEL.REGNET.OUT_FEATURES": ["s1", "s2", "s3", "s4"],
     "MODEL.CENTERNET.HEAD_WIDTH": 32,
     "MODEL.CENTERNET.SIZE_LOSS_WEIGHT": 0.1,

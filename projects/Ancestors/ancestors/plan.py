@@ -101,16 +101,13 @@ class Comparison:
                 return None
             words.append(before.folder.parent.name)
             self._take_proposals(cfg, before)
-        settings = changed_keys(cfg)
-        # Files of proposals are named by the run that made them, not by where that lies.
-        hashed = {k: v for k, v in settings.items() if "PROPOSAL_FILES" not in k}
-        iterations = self.iterations or self._planned(system, cfg, hashed, words, plan)
+        iterations = self.iterations or self._planned(system, cfg, words, plan)
         if iterations is None:
             return None
         scale_schedule(cfg, iterations)
         settings = changed_keys(cfg)
-        hashed = {k: v for k, v in settings.items() if "PROPOSAL_FILES" not in k}
-        key = settings_hash({**hashed, "of": [] if self.iterations else words, "by": words[2:]})
+        of = [] if self.iterations else words
+        key = settings_hash({**_hashed(settings), "of": of, "by": words[2:]})
         return Run(system.name, settings, seed, self._folder(f"{system.name}-{key}", seed))
 
     def check(self, system: System) -> None:
@@ -161,13 +158,12 @@ class Comparison:
         self,
         system: System,
         cfg: CfgNode,
-        settings: dict[str, Any],
         words: list[str],
         plan: bool,
     ) -> int | None:
         """Iterations that fit, measured once: a run that is continued keeps its length."""
         path = self.folder / PLANS
-        key = "-".join([*words[:2], settings_hash({**settings, "by": words[2:]})])
+        key = "-".join([*words[:2], settings_hash({**_hashed(changed_keys(cfg)), "by": words[2:]})])
         known = read_json(path)
         if key not in known:
             if not plan:
@@ -192,6 +188,11 @@ class Comparison:
                 write_proposals(propose, dataset, path, propose.cfg.INPUT.FORMAT)
                 self.say(f"proposals of {dataset} are written")
             cfg.DATASETS[key] = (str(path),)
+
+
+def _hashed(settings: dict[str, Any]) -> dict[str, Any]:
+    """Without the files of proposals: the run that made them names these, not where they lie."""
+    return {k: v for k, v in settings.items() if "PROPOSAL_FILES" not in k}
 
 
 def child_command(run: Run, system: System, comparison: Comparison) -> list[str]:

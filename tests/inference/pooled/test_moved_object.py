@@ -15,6 +15,7 @@ from torchvision.ops import box_iou
 
 from retinanet_ext import get_cfg
 from retinanet_ext.inference.build import build_detector
+from tests.helpers.regnet import REGNET
 
 TILE, OVERLAP = 96, 40
 SIDE = 3 * TILE - 2 * OVERLAP  # three tiles in a row
@@ -27,17 +28,9 @@ KEYS: dict[str, Any] = {
     "MODEL.DEVICE": "cpu",
     "MODEL.BACKBONE.NAME": "build_fpn_backbone_p6p7",
     "MODEL.BACKBONE.FREEZE_AT": 0,
-    "MODEL.FPN.BOTTOM_UP": "build_regnet_backbone",
-    "MODEL.FPN.IN_FEATURES": ["s2", "s3", "s4"],
+    **REGNET,
     "MODEL.FPN.OUT_CHANNELS": 32,
     "MODEL.FPN.NORM": "BN",
-    "MODEL.REGNET.W_0": 8,
-    "MODEL.REGNET.W_A": 18.0,
-    "MODEL.REGNET.W_M": 2.4,
-    "MODEL.REGNET.DEPTH": 5,
-    "MODEL.REGNET.GROUP_WIDTH": 8,
-    "MODEL.REGNET.STEM_WIDTH": 8,
-    "MODEL.REGNET.NORM": "BN",
     "MODEL.ANCHOR_GENERATOR.NAME": "RetinaNetAnchorGenerator",
     "MODEL.ANCHOR_GENERATOR.OCTAVE_BASE_SIZES": [20.0, 40.0],
     "MODEL.ANCHOR_GENERATOR.SCALES_PER_OCTAVE": 2,
