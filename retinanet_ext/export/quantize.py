@@ -75,7 +75,8 @@ def quantize_onnx(
     with tempfile.TemporaryDirectory() as scratch, _quiet():
         prepared = os.path.join(scratch, "prepared.onnx")
         prepare(path, prepared, skip_symbolic_shape=True)
-        kept = _kept_convolutions(onnx.load(prepared))
+        model = onnx.load(prepared)
+        kept = _kept_convolutions(model)
         quantization.quantize_static(
             prepared,
             target,
@@ -85,7 +86,7 @@ def quantize_onnx(
             reduce_range=needs_seven_bits(),
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
-            nodes_to_exclude=kept,
+            nodes_to_exclude=[*kept, *_norms(model)],
             calibrate_method=quantization.CalibrationMethod.MinMax,
             extra_options={
                 "CalibMovingAverage": METHODS[method],
@@ -134,6 +135,15 @@ def _kept_convolutions(model: Any) -> list[str]:
             "layers in float32; export with --precision float32"
         )
     return [convolutions[0].name, *last]
+
+
+def _norms(model: Any) -> list[str]:
+    """Names of the normalisations, which no engine computes in 8 bits.
+
+    Asked to all the same, ONNX Runtime copies the bias that they share under names such as "val_30"
+    and a number, which other tensors may have.
+    """
+    return [x.name for x in model.graph.node if x.op_type == "InstanceNormalization"]
 
 
 @contextlib.contextmanager

@@ -18,8 +18,9 @@ from retinanet_ext.export.quantize import FEWEST_PICTURES, _chunk, needs_seven_b
 from retinanet_ext.export.verify import ExportRejected
 from retinanet_ext.inference.exported.model import ExportedModel
 from retinanet_ext.inference.run_folder import cfg_of_run
-from tests.helpers.exported import require_onnx
+from tests.helpers.exported import export_run, require_onnx
 from tests.helpers.predicting import write_photos
+from tests.helpers.run_folder import write_run
 
 pytestmark = pytest.mark.usefixtures("clean_catalogs")
 
@@ -116,6 +117,26 @@ def test_everything_is_written_down(quantized):
     outputs = open_engine(Sidecar.read(quantized))(golden["images"])
     np.testing.assert_allclose(outputs["logits_0"], golden["logits_0"], atol=1e-4)
     assert not list(quantized.glob("*.float32"))
+
+
+def test_group_norms_stay_in_float(calibration, tmp_path):
+    """ONNX Runtime's copies of the bias that they share could take the name of another tensor."""
+    onnx = pytest.importorskip("onnx", reason="needs onnx, of the extra onnx")
+    require_onnx()
+    run = write_run(tmp_path / "run", opts=("MODEL.RETINANET.NORM", "GN"))
+    options = {
+        "precision": "int8",
+        "calibrate": calibration,
+        "calibrate_named": "in",
+        "force": True,
+    }
+    folder = export_run(run, tmp_path / "out", head="raw", pictures=calibration[:3], **options)
+    model = onnx.load(str(folder / "model.onnx"))
+    onnx.checker.check_model(model, full_check=True)
+    of_8_bits = {x.output[0] for x in model.graph.node if x.op_type == "DequantizeLinear"}
+    norms = [x for x in model.graph.node if x.op_type == "InstanceNormalization"]
+    assert norms and of_8_bits
+    assert not any({*norm.input[1:]} & of_8_bits for norm in norms)
 
 
 def test_the_better_of_two_ways_is_kept(exports, calibration, tmp_path):

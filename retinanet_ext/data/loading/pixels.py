@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -71,15 +74,40 @@ def is_large(size: tuple[int, int]) -> bool:
 
 
 def by_strips(image: Image.Image) -> np.ndarray:
-    """Pixels (H, W, 3) of an RGB image without a second copy of all of it on the way.
+    """Pixels (H, W, 3) of an RGB image, which is closed on the way.
 
-    ``read_image`` makes two: one of Pillow's, of 4 bytes a pixel, and one of bytes.
+    Pillow holds 4 bytes a pixel, and the array is 3 more. So the pixels wait in a temporary file
+    until Pillow's are freed; where there is no room for one, both are in memory for a moment.
     """
-    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    shape = (image.height, image.width, 3)
+    try:
+        file = _in_a_file(image)
+    except OSError:
+        pixels = np.empty(shape, np.uint8)
+        for top, strip in _strips(image):
+            pixels[top : top + len(strip)] = strip
+        return pixels
+    with file:
+        image.close()
+        return np.fromfile(file, np.uint8).reshape(shape)
+
+
+def _in_a_file(image: Image.Image) -> Any:
+    """A temporary file with the image's pixels, open at its start."""
+    with contextlib.ExitStack() as on_failure:
+        file = on_failure.enter_context(tempfile.TemporaryFile())
+        for _, strip in _strips(image):
+            file.write(strip)
+        file.seek(0)
+        on_failure.pop_all()
+    return file
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, np.ndarray]]:
+    """The first row of each strip, and its pixels, contiguous."""
     for top in range(0, image.height, STRIP):
         bottom = min(top + STRIP, image.height)
-        pixels[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
-    return pixels
+        yield top, np.asarray(image.crop((0, top, image.width, bottom)))
 
 
 def why_unreadable(error: Exception) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -151,7 +153,11 @@ def test_every_orientation_is_turned_once(tmp_path, orientation: int, name: str)
 @pytest.mark.parametrize("format", ["BGR", "RGB"])
 @pytest.mark.parametrize("orientation", [1, 6])
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])
-def test_large_pictures_are_read_the_same(tmp_path, monkeypatch, name, orientation, format):
+@pytest.mark.parametrize("disk", ["room", "full"])
+def test_large_pictures_are_read_the_same(tmp_path, monkeypatch, name, orientation, format, disk):
+    def no_room(*_: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     pixels = np.random.default_rng(0).integers(0, 256, (300, 20, 3), dtype=np.uint8)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -163,4 +169,6 @@ def test_large_pictures_are_read_the_same(tmp_path, monkeypatch, name, orientati
         "retinanet_ext.data.loading.pixels.utils.convert_PIL_to_numpy",
         lambda *_: pytest.fail("copied whole"),
     )
+    if disk == "full":
+        monkeypatch.setattr("retinanet_ext.data.loading.pixels.tempfile.TemporaryFile", no_room)
     assert np.array_equal(read_picture(path, format), expected)
