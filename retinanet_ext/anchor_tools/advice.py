@@ -108,7 +108,7 @@ def larger_pictures(
     if not best:
         return ""
     kept = found is present
-    start = "Larger pictures help" if kept else "Or keep yours and take larger pictures"
+    start = "Larger pictures would cover more" if kept else "Or keep yours and take larger pictures"
     return (
         f"{start}: at {now:g} px {_percent(missed[small].mean())} of the small objects have no "
         f"anchor of yours; with INPUT.MIN_SIZE_TRAIN ({best},) and MAX_SIZE_TRAIN "

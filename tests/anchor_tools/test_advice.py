@@ -86,7 +86,8 @@ def test_pictures_that_are_too_small_are_told_with_the_size_that_would_do():
     present = levels()
     words = larger_pictures(table, boxes, present, present, (256,), 320, 32, 0.5)
     assert words.startswith(
-        "Larger pictures help: at 256 px 100 % of the small objects have no anchor of yours; with"
+        "Larger pictures would cover more: at 256 px 100 % of the small objects have no anchor of "
+        "yours; with"
     )
     size = int(words.split("MIN_SIZE_TRAIN (")[1].split(",")[0])
     larger = resized_boxes(table, (size,), 320 * size / 256)
@@ -123,7 +124,7 @@ def test_beside_better_anchors_larger_pictures_are_told_only_where_they_do_more(
         table = tiny_table(18 * size / 320, size)
         boxes, present = resized_boxes(table, (256,), 320), levels()
         alone = larger_pictures(table, boxes, present, present, (256,), 320, 32, 0.5)
-        assert alone.startswith("Larger pictures help: at 256 px")
+        assert alone.startswith("Larger pictures would cover more: at 256 px")
         beside = larger_pictures(table, boxes, present, better, (256,), 320, 32, 0.5)
         assert beside.startswith("Or keep yours and take larger pictures: at 256 px") == does_more
         assert does_more or beside == ""
