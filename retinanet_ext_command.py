@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import os
+import select
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["COMMANDS", "PROG", "command_parser", "main"]
+__all__ = ["COMMANDS", "PROG", "command_parser", "main", "until_reader_leaves"]
 
 PROG = "retinanet-ext"
 # Command -> its module in retinanet_ext.cli, and what it does.
@@ -38,6 +40,7 @@ COMMANDS = {
     "convert": ("weights.convert", "turn weights of other toolkits into this one's, and back"),
     "replay-step": ("replay_step", "repeat a training step whose loss was not finite"),
 }
+SIGPIPE_EXIT = 128 + 13  # the signal has no name on Windows
 STAND_INS = ("torch._dynamo", "torch._dynamo.utils")
 
 
@@ -91,6 +94,53 @@ def _is_compile_supported(device_type: str) -> bool:
     return bool(utils.is_compile_supported(device_type))
 
 
+def until_reader_leaves(run: Callable[[], int]) -> int:
+    """``run()``, which a reader of the standard output may end by closing it, as ``head`` does.
+
+    Returns:
+        What ``run`` returned or, where it returned 0 or was ended by that, 141: the status of
+        programs that the signal of a broken pipe ends. Nothing is said.
+    """
+    code = 0
+    try:
+        try:
+            code = run()
+        except SystemExit:  # of argparse, after its help
+            _flush()
+            raise
+        _flush()
+        return code
+    except BrokenPipeError as error:
+        if error.filename is not None or not _reader_is_gone():
+            raise
+        return code or SIGPIPE_EXIT
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # there is none without a console on Windows
+        sys.stdout.flush()
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads the standard output any more, such as ``head`` after its last line.
+
+    If so, what is still to be written goes nowhere, also at the end of the process.
+    """
+    if not hasattr(select, "poll"):  # Windows, whose pipes do not tell
+        return False
+    try:
+        number = sys.stdout.fileno()
+    except (OSError, ValueError):  # not the process's own
+        return False
+    asked = select.poll()
+    asked.register(number, select.POLLERR)
+    if not any(event & select.POLLERR for _, event in asked.poll(0)):
+        return False
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), number)
+    return True
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status.
 
@@ -98,6 +148,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after the program's name; those of this process by default.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    return until_reader_leaves(lambda: _run(words))
+
+
+def _run(words: list[str]) -> int:
     if words and (words[0] in COMMANDS or words[0] == "--version"):
         _import_torchvision()
         from retinanet_ext.cli import main as run_command

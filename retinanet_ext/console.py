@@ -11,8 +11,9 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TextIO
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "ConsoleHandler",
     "WithoutColors",
     "end_progress",
+    "end_with_reader",
     "hushed",
     "wants_colors",
 ]
@@ -106,6 +108,26 @@ class ConsoleHandler(logging.Handler):
         """See :meth:`end_progress`."""
         self.end_progress()
         super().close()
+
+
+def end_with_reader(handlers: Iterable[logging.Handler]) -> None:
+    """Have ``handlers`` of the console raise BrokenPipeError once nobody reads it any more.
+
+    They do that once, all together, since what is done before the end logs, too. Without it, a
+    handler shows a traceback for each line and the program continues.
+    """
+    raised: list[BaseException] = []
+
+    def handle_error(handler: logging.Handler, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, BrokenPipeError):
+            type(handler).handleError(handler, record)
+        elif not raised:
+            raised.append(error)
+            raise error
+
+    for handler in handlers:
+        handler.handleError = partial(handle_error, handler)  # type: ignore[method-assign]
 
 
 def end_progress() -> None:

@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -172,8 +173,10 @@ def training_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traini
 
 
 @pytest.fixture(scope="session")
-def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
-    """Exports of a tiny run, by head and format."""
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exports]:
+    """Exports of a tiny run, by head and format; 300 MB, which go with the session."""
     from tests.helpers.exported import Exports
 
-    return Exports(tmp_path_factory.mktemp("exports"))
+    folder = tmp_path_factory.mktemp("exports")
+    yield Exports(folder)
+    shutil.rmtree(folder, ignore_errors=True)

@@ -22,6 +22,7 @@ from retinanet_ext import get_cfg, load_config_file, validate_cfg
 from retinanet_ext.cli import main
 from retinanet_ext.data.datasets.by_path import register_extra_datasets
 from retinanet_ext.data.datasets.register import load_class_names, register_builtin_datasets
+from retinanet_ext.data.doctor.findings import CODES as FINDINGS
 from retinanet_ext.engine.setup import build_cfg, default_argument_parser
 from tests.helpers.four_formats import Picture, some_pictures, write
 from tests.helpers.tiny import CLASSES, restored_loggers, write_dataset
@@ -313,3 +314,8 @@ def test_every_block_and_link_of_the_page_is_tested():
     assert set(re.findall(r"\]\(#([\w-]+)\)", PAGE)) <= headings
     for path in re.findall(r"\]\((\.\./[^)#]+)\)", PAGE):
         assert (ROOT / "docs" / path).exists(), path
+
+
+def test_the_page_has_advice_for_every_finding():
+    named = set(re.findall(r"^\| (`.*?`) \|", PAGE, re.MULTILINE))
+    assert set(re.findall(r"`(\w+)`", " ".join(named))) >= set(FINDINGS)

@@ -208,7 +208,7 @@ MAY_IMPORT = {
     "inference/run_folder": {"config", "engine/checkpoint", "weights/demo"},
     "losses/__init__": {"losses"},
     "losses/box": {"losses/precision"},
-    "losses/conv_focal": {"losses/focal", "losses/kernels", "losses/precision"},
+    "losses/conv_focal": {"losses/focal", "losses/kernels"},
     "losses/cross_entropy": {"losses/focal", "losses/layout", "losses/precision"},
     "losses/elementwise": {"losses/precision"},
     "losses/focal": {"losses/kernels", "losses/layout", "losses/precision"},
@@ -268,7 +268,7 @@ MAY_IMPORT = {
     "weights/__init__": set(),
     "weights/catalogue": {"weights/reading"},
     "weights/convert": {"weights/foreign", "weights/reading"},
-    "weights/foreign": {"weights/reading"},
+    "weights/foreign": {"weights/checks", "weights/reading"},
     "weights/online": {"weights/reading"},
     "weights/pretrained": {
         "weights/demo",
@@ -277,7 +277,7 @@ MAY_IMPORT = {
         "weights/pixels",
         "weights/reading",
     },
-    "weights/reading": {"weights/packed", "weights/unpickle"},
+    "weights/reading": {"weights/checks", "weights/packed", "weights/unpickle"},
 }
 OLD_PLACES = {"messages", "validate", "data/mapper", "data/register", "engine/checkpointer"}
 MOST_FILES = 14  # of one folder

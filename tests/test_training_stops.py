@@ -53,6 +53,25 @@ def test_a_signal_saves_at_once_and_resume_goes_on_there(run, tmp_path, number, 
     assert torch.load(tmp_path / "output" / "model_final.pth")["iteration"] == last + 2
 
 
+def test_a_reader_of_the_console_that_leaves_ends_the_training_saved(run, tmp_path):
+    # As of: train_net.py ... | head -n 1
+    process = subprocess.Popen(
+        [sys.executable, "train_net.py", *run.arguments, "SOLVER.MAX_ITER", "100000"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout and process.stderr
+    while not process.stdout.readline().startswith("iter "):
+        assert process.poll() is None
+    process.stdout.close()
+    said = process.stderr.read()
+    assert (process.wait(), said) == (141, "")
+    last = numbered(tmp_path)[-1]
+    assert run("--resume", "SOLVER.MAX_ITER", str(last + 2)).wait() == [0]
+
+
 def test_a_second_training_in_the_same_folder_does_not_start(run, tmp_path):
     job = run("SOLVER.MAX_ITER", "100000", "SOLVER.CHECKPOINT_PERIOD", "3")
     assert job.wait_until(lambda: numbered(tmp_path) != [])

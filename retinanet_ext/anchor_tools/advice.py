@@ -10,7 +10,7 @@ from tabulate import tabulate
 from ..boxes import AnchorLevel, best_anchor_iou
 from ..data.doctor import DatasetTable
 from .coverage import SIZES, size_classes
-from .fit import ENOUGH
+from .fit import CLEAR_RECALL, ENOUGH
 from .search import Search
 from .training_boxes import TrainingBoxes, resized_boxes
 
@@ -20,6 +20,7 @@ __all__ = ["compare_sizes", "larger_pictures", "verdict"]
 LOW_RECALL = 0.95
 SHORTS = (256, 320, 400, 480, 560, 640, 720, 800, 960, 1120, 1280)
 ENLARGED = 2.0  # beyond this, the files have nothing more to show
+MORE = 0.01  # recall that a still larger picture has to bring
 
 
 def verdict(search: Search, iou: float) -> str:
@@ -70,41 +71,47 @@ def larger_pictures(
 ) -> str:
     """Where small objects lack anchors because pictures are too small: what size would do.
 
+    A size is advised where it brings as much recall as anchors would have to, and more than the
+    best ones that are known do.
+
     Args:
         table: the training set.
         boxes: what training sees of it.
         present: the config's anchors.
-        found: the best ones that are known for these pictures; with them, few objects would lack
-            anchors if anchors were the fault.
+        found: the best ones that are known for these pictures, ``present`` itself where it is
+            kept; with them, few objects would lack anchors if anchors were the fault.
         shorts, long: INPUT.MIN_SIZE_TRAIN and MAX_SIZE_TRAIN.
         divisor: of padding.
         iou: from which on an anchor is positive.
 
     Returns:
-        A sentence, or "" where that is not the fault.
+        A sentence that goes with the verdict of the search, or "" where that is not the fault or
+        no size would help.
     """
     small = size_classes(boxes.boxes) == SIZES.index("small")
-    missed = _missed(boxes, found, iou)
-    if missed.mean() <= 1 - LOW_RECALL or (missed & small).sum() < missed.sum() / 2:
+    missed, left = _missed(boxes, present, iou), _missed(boxes, found, iou)
+    if left.mean() <= 1 - LOW_RECALL or (left & small).sum() < left.sum() / 2:
         return ""
-    missed = _missed(boxes, present, iou)
     native = float(np.nanmedian(table.sizes.min(axis=1)))
     now = max(shorts) or native
-    best, best_recall = 0, 1 - float(missed.mean())
+    best, best_recall = 0, 0.0
+    needed = 1 - min(float(missed.mean()) - CLEAR_RECALL, float(left.mean()) - MORE)
     for short in SHORTS:
         if not now < short <= ENLARGED * native:
             continue
         larger = resized_boxes(table, (short,), long * short / now, divisor)
         recall = 1 - float(_missed(larger, present, iou).mean())
-        if recall > best_recall + 0.01:
-            best, best_recall = short, recall
+        if recall >= needed:
+            best, best_recall, needed = short, recall, recall + MORE
         if recall >= LOW_RECALL:
             break
     if not best:
         return ""
+    kept = found is present
+    start = "Larger pictures help" if kept else "Or keep yours and take larger pictures"
     return (
-        f"The pictures are too small: at {now:g} px {_percent(missed[small].mean())} of the small "
-        f"objects have no anchor of yours; with INPUT.MIN_SIZE_TRAIN ({best},) and MAX_SIZE_TRAIN "
+        f"{start}: at {now:g} px {_percent(missed[small].mean())} of the small objects have no "
+        f"anchor of yours; with INPUT.MIN_SIZE_TRAIN ({best},) and MAX_SIZE_TRAIN "
         f"{round(long * best / now)} {_percent(best_recall)} of all objects have one. Set "
         "MIN_SIZE_TEST and MAX_SIZE_TEST alike."
     )

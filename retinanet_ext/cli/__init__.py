@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from retinanet_ext_command import COMMANDS, PROG, command_parser
+from retinanet_ext_command import COMMANDS, PROG, command_parser, until_reader_leaves
 
 from .. import __version__
 
@@ -25,6 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after the program's name; those of this process by default.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    return until_reader_leaves(lambda: _run(words))
+
+
+def _run(words: list[str]) -> int:
     if importlib.util.find_spec("detectron2") is None:
         try:
             from .. import get_cfg  # noqa: F401  (says how to get it)

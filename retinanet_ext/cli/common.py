@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import select
 import signal
 import sys
 import traceback
@@ -13,6 +12,8 @@ from collections.abc import Callable, Sequence
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
+
+from retinanet_ext_command import until_reader_leaves
 
 from ..config import get_cfg, load_config_file
 from ..config.load import add_config_arguments, merge_opts
@@ -33,7 +34,6 @@ __all__ = [
 ]
 
 DEBUG = "RETINANET_EXT_DEBUG"
-SIGPIPE_EXIT = 128 + 13  # the signal has no name on Windows
 
 
 def debug_options() -> argparse.ArgumentParser:
@@ -189,14 +189,14 @@ def run_guarded(command: Callable[[], int | None], debug: bool = False, prog: st
         cannot continue; 130 after Ctrl-C; 141 where the reader of the standard output is gone, as
         of programs that its signal ends.
     """
+    return until_reader_leaves(lambda: _guarded(command, debug, prog))
+
+
+def _guarded(command: Callable[[], int | None], debug: bool, prog: str) -> int:
     try:
-        code = command() or 0
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError as error:
-        if error.filename is not None or not _stdout_is_gone():
-            raise
-        return SIGPIPE_EXIT
+        return command() or 0
+    except BrokenPipeError:
+        raise
     except Exception as error:
         shown = shown_error(error)
         if shown is None:
@@ -208,23 +208,3 @@ def run_guarded(command: Callable[[], int | None], debug: bool = False, prog: st
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 128 + signal.SIGINT
-
-
-def _stdout_is_gone() -> bool:
-    """Whether nobody reads the standard output any more, such as ``head`` after its last line.
-
-    If so, what is still to be written goes nowhere, also at the end of the process.
-    """
-    if not hasattr(select, "poll"):  # Windows, whose pipes do not tell
-        return False
-    try:
-        number = sys.stdout.fileno()
-    except (OSError, ValueError):  # not the process's own
-        return False
-    asked = select.poll()
-    asked.register(number, select.POLLERR)
-    if not any(event & select.POLLERR for _, event in asked.poll(0)):
-        return False
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), number)
-    return True

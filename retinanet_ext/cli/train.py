@@ -11,6 +11,8 @@ from typing import Any
 
 from detectron2.utils import comm
 
+from retinanet_ext_command import until_reader_leaves
+
 from ..engine import RetinaNetTrainer, evaluate
 from ..engine.dry_run import dry_run
 from ..engine.launch.checks import check_launch
@@ -119,6 +121,12 @@ def run(argv: list[str] | None = None) -> None:
     Args:
         argv: the words after the script's name; those of this process by default.
     """
+    code = until_reader_leaves(lambda: _run(argv))
+    if code:
+        sys.exit(code)
+
+
+def _run(argv: list[str] | None) -> int:
     parser = argparse.ArgumentParser(
         description=DESCRIPTIONS["train"],
         parents=_parents(),
@@ -126,6 +134,4 @@ def run(argv: list[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     args.imports = [*projects_of(args.config_file), *(args.imports or ())]
-    code = run_guarded(lambda: start(args), args.debug)
-    if code:
-        sys.exit(code)
+    return run_guarded(lambda: start(args), args.debug)

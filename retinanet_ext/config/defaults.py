@@ -1,7 +1,6 @@
 """Configs with all keys: those of Detectron2, of this package, and your own.
 
-The keys of this package stand, each with its meaning, in :mod:`.model_keys`, :mod:`.data_keys` and
-:mod:`.training_keys`.
+The keys of this package stand, each with its meaning, in :mod:`.keys`.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from detectron2.config import CfgNode
 from detectron2.config import get_cfg as get_detectron2_cfg
 
 from ..errors import InputError
-from . import data_keys, model_keys, training_keys  # noqa: F401  (define keys)
 from .keys import KEYS, NOT_ADDED, Key, add_key, differ
 from .of_detectron2 import keys as _of_detectron2  # noqa: F401  (defines rules)
 

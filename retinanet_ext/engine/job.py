@@ -11,7 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from ..console import ConsoleHandler, WithoutColors, wants_colors
+from ..console import ConsoleHandler, WithoutColors, end_with_reader, wants_colors
 
 __all__ = ["ensure_logging", "share_cpu_cores", "start_logging"]
 
@@ -46,6 +46,8 @@ def start_logging(output_dir: str | None, verbose: bool = False) -> None:
                 _adapt(handler, verbose)
         if console is not None:
             logger.addHandler(console)
+    known = [handler for name in LOGGERS for handler in logging.getLogger(name).handlers]
+    end_with_reader(handler for handler in known if _is_console(handler))
     if not verbose:  # Detectron2's environment table looks for CUDA's compiler, which warns
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     logging.captureWarnings(not verbose)

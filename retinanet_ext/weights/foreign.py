@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from ..compat import tensor_maker
-from .reading import WeightsError, read_safetensors, read_torch, refuse_absurd
+from .checks import refuse_absurd
+from .reading import WeightsError, read_safetensors, read_torch
 
 __all__ = ["read_foreign"]
 

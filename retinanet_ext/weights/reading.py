@@ -17,22 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import InputError, MissingPackageError, UserError, one_line
+from ..errors import InputError, MissingPackageError, one_line
 from ..files import written_whole
+from .checks import WeightsError, refuse_absurd
 from .packed import SCALES_KEY, unpack
 from .unpickle import UnsafePickleError, read_pickle
 
 CLASSES_KEY = "thing_classes"
 """Where a checkpoint holds the names of its classes, in the order of their rows."""
-
-
-MAX_EXPANDED = 64 << 20
-"""Bytes up to which a tensor may be a few numbers of the file again and again."""
-MAX_DEPTH = 50  # of dicts in dicts
-
-
-class WeightsError(UserError, ValueError):
-    """A file of weights that cannot be used; its text is one sentence for a user."""
 
 
 def read_torch(path: str) -> dict[str, Any]:
@@ -123,22 +115,6 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
     return content if "model" in content else {"model": content}
 
 
-def not_finite(tensors: Mapping[str, Any]) -> list[str]:
-    """Names of the tensors or arrays that hold a number which is not finite, read at once."""
-    found = {k: x for k, v in tensors.items() if (x := _floating(v)) is not None}
-    if not found:
-        return []
-    finite = torch.stack([x.isfinite().all().cpu() for x in found.values()]).tolist()
-    return [name for name, good in zip(found, finite, strict=True) if not good]
-
-
-def _floating(value: Any) -> torch.Tensor | None:
-    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
-        value = torch.from_numpy(value)
-    is_tensor = isinstance(value, torch.Tensor) and not value.is_sparse
-    return value.detach() if is_tensor and value.is_floating_point() else None
-
-
 def save_weights(
     path: str | os.PathLike[str], weights: Mapping[str, Any], thing_classes: Iterable[str] = ()
 ) -> None:
@@ -214,31 +190,6 @@ def _read(path: str, read: Callable[[], Any]) -> dict[str, Any]:
         raise WeightsError(f"'{path}' holds a {type(content).__name__}, not tensors by name")
     refuse_absurd(path, content)
     return content
-
-
-def refuse_absurd(path: str, value: Any, name: str = "", depth: int = 0) -> None:
-    """Refuse tensors that are more than the file holds, before anything computes with them.
-
-    Raises:
-        WeightsError: names the first such tensor.
-    """
-    if isinstance(value, torch.Tensor):
-        if value.is_nested or value.layout != torch.strided or value.device.type == "meta":
-            kind = "nested" if value.is_nested else str(value.layout).removeprefix("torch.")
-            raise WeightsError(
-                f"'{path}' holds a tensor of the kind {kind}, '{name}'; weights are dense tensors "
-                "with all their numbers in the file"
-            )
-        size, held = value.numel() * value.element_size(), value.untyped_storage().nbytes()
-        if size > max(held, MAX_EXPANDED):
-            raise WeightsError(
-                f"'{path}' holds the tensor '{name}' of the shape {tuple(value.shape)}, for which "
-                f"{size} bytes are needed and {held} are in the file; it is no file of weights"
-            )
-    elif isinstance(value, (dict, list, tuple)) and depth < MAX_DEPTH:
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, item in items:
-            refuse_absurd(path, item, f"{name}.{key}" if name else str(key), depth + 1)
 
 
 def _unsafe_name(error: Exception) -> str | None:

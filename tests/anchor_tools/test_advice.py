@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ from retinanet_ext.anchor_tools import (
     verdict,
 )
 from retinanet_ext.boxes import best_anchor_iou
-from tests.helpers.anchor_scenes import levels, random_images, table_of, tall_scene
+from tests.helpers.anchor_scenes import PAPER, levels, random_images, table_of, tall_scene
 
 pytest.importorskip("scipy", reason="the search is SciPy's")
 
@@ -81,8 +83,11 @@ def test_sizes_stay_within_the_pictures(method):
 def test_pictures_that_are_too_small_are_told_with_the_size_that_would_do():
     table = tiny_table(30)  # 8 px at 256
     boxes = resized_boxes(table, (256,), 320)
-    words = larger_pictures(table, boxes, levels(), levels(), (256,), 320, 32, 0.5)
-    assert "too small: at 256 px 100 % of the small objects have no anchor of yours" in words
+    present = levels()
+    words = larger_pictures(table, boxes, present, present, (256,), 320, 32, 0.5)
+    assert words.startswith(
+        "Larger pictures help: at 256 px 100 % of the small objects have no anchor of yours; with"
+    )
     size = int(words.split("MIN_SIZE_TRAIN (")[1].split(",")[0])
     larger = resized_boxes(table, (size,), 320 * size / 256)
     covered = best_anchor_iou(larger.boxes, larger.sizes_of_boxes, levels()) >= 0.5
@@ -92,7 +97,33 @@ def test_pictures_that_are_too_small_are_told_with_the_size_that_would_do():
 def test_pictures_are_not_blamed_for_ratios_or_where_files_have_no_more():
     tall = tall_scene()
     table = table_of(random_images(8, (5.0, 8.0)))
-    assert larger_pictures(table, tall, levels(), levels(), (240,), 1000, 32, 0.5) == ""
+    present = levels()
+    assert larger_pictures(table, tall, present, present, (240,), 1000, 32, 0.5) == ""
     small = tiny_table(3, size=100)
     boxes = resized_boxes(small, (256,), 320)
-    assert larger_pictures(small, boxes, levels(), levels(), (256,), 320, 32, 0.5) == ""
+    assert larger_pictures(small, boxes, present, present, (256,), 320, 32, 0.5) == ""
+
+
+def test_what_is_too_little_for_other_anchors_is_too_little_for_larger_pictures():
+    # 55 objects that all anchors cover, and 5 of 60 that only larger pictures would.
+    corner = np.random.default_rng(1).uniform(0, 700, (60, 2))
+    side = np.full((60, 1), 200.0)
+    side[:5] = 30
+    table = table_of(np.concatenate([corner, corner + side], 1)[:, None], 960, 960)
+    boxes, present = resized_boxes(table, (256,), 320), levels()
+    covered = best_anchor_iou(boxes.boxes, boxes.sizes_of_boxes, present) >= 0.5
+    assert 0.9 < covered.mean() < 0.95
+    assert larger_pictures(table, boxes, present, present, (256,), 320, 32, 0.5) == ""
+
+
+def test_beside_better_anchors_larger_pictures_are_told_only_where_they_do_more():
+    better = levels(dataclasses.replace(PAPER, base=16.0))
+    # To twice their size, pictures of 320 px give all objects an anchor, those of 200 px half.
+    for size, does_more in ((320, True), (200, False)):
+        table = tiny_table(18 * size / 320, size)
+        boxes, present = resized_boxes(table, (256,), 320), levels()
+        alone = larger_pictures(table, boxes, present, present, (256,), 320, 32, 0.5)
+        assert alone.startswith("Larger pictures help: at 256 px")
+        beside = larger_pictures(table, boxes, present, better, (256,), 320, 32, 0.5)
+        assert beside.startswith("Or keep yours and take larger pictures: at 256 px") == does_more
+        assert does_more or beside == ""

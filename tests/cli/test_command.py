@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -89,3 +90,63 @@ def test_whatever_else_is_asked_of_the_stand_in_is_the_compiler():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.split() == ["module", "torch._dynamo.config"], done.stderr
+
+
+def without_a_reader(words: list[str]) -> tuple[int, str]:
+    """Exit status of a program whose standard output is closed before it writes, and stderr."""
+    code = f"import sys; sys.stdin.read(); sys.argv[1:] = {words[1:]!r}\n{words[0]}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        # With it, argparse itself notices, and says nothing: the status is 0.
+        env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin and process.stdout and process.stderr
+    process.stdout.close()
+    process.stdin.close()
+    said = process.stderr.read()
+    return process.wait(), said
+
+
+PROGRAM = "import retinanet_ext_command as command; sys.exit(command.main())"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["weights", "--help"], ["weights", "list"]])
+def test_help_and_lists_end_in_silence_where_nobody_reads_them(words: list[str]):
+    assert without_a_reader([PROGRAM, *words]) == (141, "")
+
+
+def test_a_typing_error_is_told_where_nobody_reads_the_output():
+    code, said = without_a_reader([PROGRAM, "trian"])
+    assert code == 2 and "invalid choice: 'trian'" in said
+
+
+LOGGING = """
+import logging
+from retinanet_ext.cli.common import run_guarded
+from retinanet_ext.console import SHOWN
+from retinanet_ext.engine.job import start_logging
+
+def command():
+    start_logging(None, verbose="--verbose" in sys.argv)
+    try:
+        for number in range(3):
+            logging.getLogger("retinanet_ext.train").info("line %d", number, extra=SHOWN)
+    except BrokenPipeError:
+        # What is done before the end logs, too, and must not be interrupted by it.
+        logging.getLogger("retinanet_ext.train").info("saved", extra=SHOWN)
+        logging.getLogger("detectron2.engine").warning("saved")
+        print(number, file=sys.stderr)
+        raise
+
+sys.exit(run_guarded(command))
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["--verbose"]])
+def test_log_lines_that_nobody_reads_end_a_program_at_the_first(options: list[str]):
+    assert without_a_reader([LOGGING, *options]) == (141, "0\n")

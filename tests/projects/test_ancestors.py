@@ -13,7 +13,9 @@ import sys
 import numpy as np
 import pytest
 import torch
-from ancestors import imbalance, plan, report, tables
+from ancestors import plan, report, tables
+from ancestors.imbalance import shares
+from ancestors.imbalance.counted import by_sigmoid
 from ancestors.own import evaluate_own, load_own, one_cycle, train_own
 from ancestors.plan import Comparison, child_command, missing
 from ancestors.proposals import write_proposals
@@ -150,15 +152,15 @@ def test_focal_loss_takes_the_share_of_easy_background():
     logits[0] = 0.0
     labels = torch.ones(1001, dtype=torch.long)
     labels[0] = 0
-    counted = imbalance._sigmoid(logits, labels, 1, (2.0, 0.25))
+    counted = by_sigmoid(logits, labels, 1, (2.0, 0.25))
     assert counted.easy.sum() == 1000
     before, after = (
         float(x[counted.easy].sum() / x.sum()) for x in (counted.before, counted.after)
     )
     assert before > 0.95 and after < 0.15
-    plain = imbalance._sigmoid(logits, labels, 1)
+    plain = by_sigmoid(logits, labels, 1)
     torch.testing.assert_close(plain.before, plain.after)
-    ignored = imbalance._sigmoid(logits, torch.full_like(labels, -1), 1)
+    ignored = by_sigmoid(logits, torch.full_like(labels, -1), 1)
     assert len(ignored.before) == 0
 
 
@@ -185,7 +187,7 @@ def test_each_stage_leaves_fewer_windows(cascade):
     windows = read_json(folder / "windows.json")["windows"]
     assert len(windows) == 4 and all(a > b for a, b in itertools.pairwise(windows))
     assert windows[-1] > 0
-    share = imbalance._of_windows(model, "bccd_val", 2)
+    share = shares._of_windows(model, "bccd_val", 2)
     assert share["of"] == "windows" and share["after"] < share["before"] <= 1
 
 

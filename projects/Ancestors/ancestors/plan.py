@@ -12,7 +12,8 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from focal_loss_paper.rows import SMALL_BASES, scale_schedule
-from focal_loss_paper.runs import Run, changed_keys, read_json, settings_hash, write_json
+from focal_loss_paper.runs import Run, read_json, write_json
+from focal_loss_paper.settings import changed_keys, settings_hash
 
 from retinanet_ext import get_cfg, load_config_file, validate_cfg
 from retinanet_ext.data.datasets.register import load_class_names

@@ -6,7 +6,6 @@ settings in two tables are one. ``result.json`` in it is written in one step whe
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -17,15 +16,13 @@ from typing import Any
 
 import torch
 import yaml
-from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 
 from retinanet_ext import files, get_cfg
-from retinanet_ext.config import flatten
 from retinanet_ext.engine.records.last_metrics import last_metrics
 from retinanet_ext.errors import InputError
 
 from .rows import Setting, Table, build_cfg
+from .settings import changed_keys, settings_hash
 
 RESULT = "result.json"
 CONSOLE = "console.txt"
@@ -33,18 +30,6 @@ LOG = "log.txt"  # all log lines, which the console shows only with --verbose
 FINISHED, DIVERGED, FAILED, INTERRUPTED = "finished", "diverged", "failed", "interrupted"
 TERMINAL = (FINISHED, DIVERGED)  # the others are tried again
 
-# What changes neither the trained model nor its AP.
-NOT_HASHED = {
-    "OUTPUT_DIR",
-    "SEED",
-    "VERSION",
-    "VIS_PERIOD",
-    "CUDNN_BENCHMARK",
-    "MODEL.DEVICE",
-    "DATALOADER.NUM_WORKERS",
-    "SOLVER.CHECKPOINT_PERIOD",
-    "TEST.EVAL_PERIOD",
-}
 # How Detectron2 ends a training whose loss is not finite.
 _NOT_FINITE = re.compile(r"FloatingPointError|became infinite or NaN")
 _ITERATION = re.compile(r"at iteration[ =]*(\d+)")
@@ -135,34 +120,6 @@ class RunIndex:
             known = sorted(self.runs_folder.glob(f"*-{key}"))
             self._first_config[key] = known[0].name if known else f"{config}-{key}"
         return self._first_config[key]
-
-
-def changed_keys(cfg: CfgNode) -> dict[str, Any]:
-    """Keys and values of ``cfg`` that differ from the package's defaults, tuples as lists.
-
-    Only these are hashed, so that a key that a later version adds leaves finished runs finished.
-    """
-    defaults = {key: _plain(value) for key, value in flatten(get_cfg())}
-    values = {key: _plain(value) for key, value in flatten(cfg)}
-    return {key: value for key, value in values.items() if value != defaults[key]}
-
-
-def settings_hash(settings: dict[str, Any]) -> str:
-    """Eight letters that name the settings which matter for the result, without the seed."""
-    kept = {key: value for key, value in settings.items() if key not in NOT_HASHED}
-    kept["files"] = [_annotations(name) for name in settings.get("DATASETS.TRAIN", [])]
-    text = json.dumps(kept, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def _annotations(dataset: str) -> str:
-    """The last parts of a dataset's json file: the quickstart's has its version there."""
-    known = MetadataCatalog.get(dataset).get("json_file") if dataset in MetadataCatalog else None
-    return "/".join(Path(known).parts[-3:]) if known else dataset
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def write_config(run: Run) -> Path:

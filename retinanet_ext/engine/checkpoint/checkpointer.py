@@ -15,13 +15,7 @@ from torch import nn
 
 from ...errors import UserError, one_line
 from ...files import remove_unfinished, write_checked, write_text
-from ...weights.pretrained import (
-    check_pixels,
-    find_pretrained,
-    is_pretrained,
-    local_file,
-    read_pretrained,
-)
+from ...weights.pretrained import is_pretrained
 from ...weights.reading import (
     CLASSES_KEY,
     WeightsError,
@@ -30,11 +24,10 @@ from ...weights.reading import (
     read_torch,
     read_zoo_file,
 )
+from .by_name import read_by_name, trunk_of
 from .first_weights import FirstWeights
 from .last_checkpoint import TAG, candidates, choose_checkpoint
 from .same_model import require_same_model
-
-_PIXEL_BUFFERS = ("pixel_mean", "pixel_std")
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +151,7 @@ class SafeCheckpointer(DetectionCheckpointer, _SafeFiles):
         """
         self._source = path
         if is_pretrained(path):
-            path = self._read_pretrained(path)
+            path, self._read = read_by_name(path, self.model)
         try:
             return super().load(path, *args, **kwargs)
         except (OSError, AssertionError) as error:  # the latter of fvcore's for an unknown scheme
@@ -170,26 +163,6 @@ class SafeCheckpointer(DetectionCheckpointer, _SafeFiles):
             ) from error
         finally:
             self._parsed_url_during_load = None  # else a second call would fail after an error
-
-    def _read_pretrained(self, address: str) -> str:
-        """Check the pixels, and read ImageNet weights for the network under the pyramid.
-
-        Returns:
-            Path of the file.
-        """
-        found = find_pretrained(address)
-        model: Any = self.model
-        mean, std = (getattr(model, name).flatten().tolist() for name in _PIXEL_BUFFERS)
-        check_pixels(found, getattr(model, "input_format", "BGR"), mean, std)
-        path = local_file(found)
-        if not found.is_detector:
-            self._read = read_pretrained(found, path, self._trunk())
-        return path
-
-    def _trunk(self) -> str:
-        """What names of the network under the pyramid start with."""
-        has_pyramid = hasattr(self.model.backbone, "bottom_up")
-        return "backbone.bottom_up." if has_pyramid else "backbone."
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         content, self._read = self._read, None
@@ -244,7 +217,7 @@ class SafeCheckpointer(DetectionCheckpointer, _SafeFiles):
         loaded.compare(incompatible)
         loaded.require_fit(self.require_all)
         if is_pretrained(self._source):
-            loaded.require_trunk(self._trunk())
+            loaded.require_trunk(trunk_of(self.model))
         if not self._resuming:
             loaded.log()
             if incompatible.missing_keys:

@@ -13,7 +13,7 @@ from detectron2.utils import comm
 from ...console import SHOWN
 from ...errors import TrainingFailed
 from ...files import remove_checked
-from ...weights.reading import not_finite
+from ...weights.checks import not_finite
 from .checkpointer import SafeCheckpointer
 from .last_checkpoint import numbered_checkpoints, numbered_name, read_tag
 

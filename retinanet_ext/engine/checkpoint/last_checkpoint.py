@@ -11,7 +11,8 @@ from typing import Any
 from detectron2.utils import comm
 
 from ...files import find_damage
-from ...weights.reading import WeightsError, not_finite, read_weights
+from ...weights.checks import not_finite
+from ...weights.reading import WeightsError, read_weights
 
 logger = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ MOST_CHARACTERS = 2000
 put into it must fit."""
 
 Main = Callable[[argparse.Namespace], Any]
-Report = tuple[int, type[UserError] | type[TrainingFailed], str]
+Report = tuple[int, type[UserError] | type[TrainingFailed] | type[BrokenPipeError], str]
 
 
 class ChildReports:
@@ -46,6 +46,7 @@ class ChildReports:
 
         Raises:
             UserError, TrainingFailed: with its message.
+            BrokenPipeError: nobody reads the console any more.
             ProcessRaisedException: it reported nothing, so it has a bug.
         """
         try:
@@ -60,7 +61,7 @@ class ChildReports:
             self._queue.close()
 
     def _choose(self, failed: int) -> Report | None:
-        """The report of the process that failed, else that of a user's error in another.
+        """The report of the process that failed, else that of another, which says why.
 
         One that lost its peers may be seen to fail before the one that left them.
         """
@@ -68,7 +69,7 @@ class ChildReports:
         while not self._queue.empty():
             reports.append(self._queue.get())
         own = [report for report in reports if report[0] == failed]
-        return next(iter(own + [r for r in reports if r[1] is UserError]), None)
+        return next(iter(own + [r for r in reports if r[1] is not TrainingFailed]), None)
 
 
 def _run(main: Main, queue: Any, args: argparse.Namespace) -> Any:
@@ -76,6 +77,9 @@ def _run(main: Main, queue: Any, args: argparse.Namespace) -> Any:
         result = main(args)
     except SystemExit:  # after a signal, with everything saved
         leave_group()
+        raise
+    except BrokenPipeError as error:
+        queue.put((comm.get_local_rank(), BrokenPipeError, str(error)))
         raise
     except Exception as error:
         shown = shown_error(error)

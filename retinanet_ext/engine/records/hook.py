@@ -94,6 +94,8 @@ class WriterHook(HookBase):
         name = getattr(writer, "path", type(writer).__name__)
         try:
             getattr(writer, method)(*args)
+        except BrokenPipeError:  # nobody reads the console any more
+            raise
         except OSError as error:
             if id(writer) not in self._failing:
                 logger.error(

@@ -64,13 +64,11 @@ class TrainStep(SimpleTrainer):
             ValueError: float16 outside of CUDA, or ``accum_steps`` below 1.
         """
         super().__init__(model, data_loader, optimizer)
-        self._device = next(model.parameters()).device
+        device = self._device_type = next(model.parameters()).device.type
         if accum_steps < 1:
             raise InputError(f"accum_steps must be at least 1, got {accum_steps}")
-        if precision == torch.float16 and self._device.type != "cuda":
-            raise InputError(
-                f"float16 needs CUDA, but the model is on '{self._device.type}'; use bfloat16"
-            )
+        if precision == torch.float16 and device != "cuda":
+            raise InputError(f"float16 needs CUDA, but the model is on '{device}'; use bfloat16")
         self.accum_steps = accum_steps
         self.precision = precision
         self.unscale = unscale
@@ -171,7 +169,7 @@ class TrainStep(SimpleTrainer):
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.precision is None:
             return contextlib.nullcontext()
-        return torch.autocast(self._device.type, dtype=self.precision)
+        return torch.autocast(self._device_type, dtype=self.precision)
 
     def _backward(self, loss: Any) -> None:
         (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()

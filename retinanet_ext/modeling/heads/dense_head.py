@@ -7,7 +7,6 @@ with a box regressor per class.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
@@ -23,6 +22,7 @@ from ...structures import HeadOutputs
 from ..classifier import num_class_outputs
 from ..coders import num_box_outputs
 from ..speedups.hooked import is_hooked
+from .prior import init_with_prior, prior_logit
 from .towers import build_tower, few_values_warning
 
 
@@ -86,8 +86,7 @@ class DenseHead(nn.Module):
                 anchors are not one per level.
         """
         super().__init__()
-        if not 0 < prior_prob < 1:
-            raise InputError(f"MODEL.RETINANET.PRIOR_PROB must be in (0, 1), got {prior_prob}")
+        prior_logit(prior_prob)  # raises before anything is built
         channels = [shape.channels for shape in input_shape]
         if len(set(channels)) != 1:
             raise InputError(
@@ -112,21 +111,7 @@ class DenseHead(nn.Module):
         self.quality_pred = None
         if predicts_quality:
             self.quality_pred = nn.Conv2d(out_channels, max(counts), 3, padding=1)
-        self._init_weights(prior_prob)
-
-    def _init_weights(self, prior_prob: float) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=0.01)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        assert self.cls_score.bias is not None, "the prior lives in the bias of the last layer"
-        odds = (1 - prior_prob) / prior_prob
-        if self.classifier == "softmax":
-            of_anchors = self.cls_score.bias.detach().view(-1, self.num_classes + 1)
-            of_anchors[:, -1] = math.log(self.num_classes * odds)
-            return
-        nn.init.constant_(self.cls_score.bias, -math.log(odds))
+        init_with_prior(self, prior_prob)
 
     @classmethod
     def check_config(cls, cfg: CfgNode, node: CfgNode | None = None) -> list[str]:

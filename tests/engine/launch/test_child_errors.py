@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import sys
 from pathlib import Path
@@ -97,6 +98,14 @@ def test_a_bug_is_not_hidden_by_what_it_made_fail_elsewhere(reports):
     report(reports, NonFiniteLoss("a consequence"))
     with pytest.raises(ProcessRaisedException, match="text of a traceback"):
         fails(reports, 1)
+
+
+@pytest.mark.parametrize("index", [0, 1])  # the one that writes, or one that lost it
+def test_a_console_that_nobody_reads_is_told_as_that(reports, index: int):
+    report(reports, BrokenPipeError(errno.EPIPE, "Broken pipe"))
+    with pytest.raises(BrokenPipeError) as caught:
+        fails(reports, index)
+    assert caught.value.filename is None
 
 
 def test_bugs_and_successes_report_nothing(reports):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -130,10 +131,12 @@ def test_what_cannot_be_done_is_said_in_a_sentence(
 
 
 @pytest.fixture(scope="module", params=["v1", "v2"])
-def torchvision_file(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Path:
+def torchvision_file(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Path]:
+    """A file of 130 MB or more, which goes with the module's tests."""
     path = tmp_path_factory.mktemp("torchvision") / f"{request.param}.pth"
     torch.save(state_of_torchvision(torchvision_model(request.param, 4), request.param), path)
-    return path
+    yield path
+    path.unlink()
 
 
 def save_picture(folder: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -11,6 +10,7 @@ from detectron2.layers import ShapeSpec
 from torch import nn
 
 from retinanet_ext.errors import InputError
+from retinanet_ext.modeling.heads.prior import prior_logit
 from retinanet_ext.registry import DENSE_HEAD_REGISTRY, node_of
 
 from ..per_level import PerLevelHead
@@ -36,9 +36,7 @@ class YOLOHead(PerLevelHead):
             of_levels: as of :class:`PerLevelHead`, with ``predicts_quality``.
         """
         super().__init__(**{"predicts_quality": True, **of_levels})
-        if not 0 < prior_prob < 1:
-            raise InputError(f"MODEL.RETINANET.PRIOR_PROB must be in (0, 1), got {prior_prob}")
-        objectness = -math.log((1 - prior_prob) / prior_prob)
+        objectness = prior_logit(prior_prob)
         _draw_weights(self.cls_score)
         _draw_weights(self.bbox_pred)
         _draw_weights(self.quality_pred or (), objectness)

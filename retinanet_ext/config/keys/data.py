@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .keys import Section
+from .key import Section
 
 datasets = Section("DATASETS")
 inputs = Section("INPUT")

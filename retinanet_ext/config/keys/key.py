@@ -13,7 +13,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from ..errors import InputError, did_you_mean
+from ...errors import InputError, did_you_mean
 
 __all__ = ["KEYS", "NOT_ADDED", "Key", "Section", "as_lists", "check_keys", "differ"]
 

@@ -1,126 +1,32 @@
-"""Which share of the loss, or of the windows, easy background has: before and after the cure.
-
-A trained system looks at validation pictures, and each of its anchors, cells, proposals or windows
-is labelled as in training. Before the cure all of them count, by cross entropy; after it as in the
-system's training: sampled, mined, or by its own loss. Easy is background of which the model says
-by at least :data:`EASY` that it is background. The cascade has no such loss: its share is that of
-background among all windows, and among those that pass all stages.
-"""
+"""Background of a model of Detectron2: of its anchors, cells or proposals."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from detectron2.data import DatasetCatalog, load_proposals_into_dataset
 from detectron2.modeling.meta_arch.dense_detector import permute_to_N_HWA_K
 from detectron2.utils.events import EventStorage
-from focal_loss_paper.runs import Run
 from torch import Tensor
 
 from retinanet_ext.data.loading.ignore_mapper import IgnoreRegionMapper
 from retinanet_ext.data.loading.pixels import PictureMapper
 from retinanet_ext.errors import InputError
 from retinanet_ext.inference import Predictor
-from retinanet_ext.losses import focal_loss
 from retinanet_ext.losses.sampling import hardest_at_ratio
 
-from .overfeat import (
-    CROP,
-    WINDOW,
-    OverFeat,
-    as_input,
-    choose_windows,
-    label_windows,
-    window_cores,
-)
-from .own import load_own, pictures_of
-from .samples import random_crop
-from .scanning import background
-from .systems import System, by_name
-from .viola_jones import ViolaJones, boxes_of
+from ..systems import by_name
+from .counted import Counted, by_sigmoid, by_softmax
 
-__all__ = ["Counted", "shares_of"]
-
-PICTURES = 40
-EASY = 0.9  # probability of background
 ALL = 10**6  # a sample that takes everything
 
 
-@dataclass(frozen=True)
-class Counted:
-    """What a picture's R anchors, cells, proposals or windows cost.
-
-    Attributes:
-        before: (R,) cross entropy of each.
-        after: (R,) what it counts in training.
-        easy: (R,) whether it is easy background.
-    """
-
-    before: Tensor
-    after: Tensor
-    easy: Tensor
-
-
-def shares_of(system: System, run: Run, dataset: str, pictures: int = PICTURES) -> dict[str, Any]:
-    """``before`` and ``after`` in 0..1, ``of`` loss or windows.
-
-    Args:
-        system: which.
-        run: where it was trained.
-        dataset: NAME; NAME_val is looked at.
-        pictures: the first so many.
-    """
-    if system.path is None:
-        model = load_own(system.name, run.folder)
-        if isinstance(model, ViolaJones):
-            return _of_windows(model, f"{dataset}_val", pictures)
-        counted = _of_overfeat(model, f"{dataset}_val", pictures)  # type: ignore[arg-type]
-    else:
-        counted = _of_model(Predictor.from_run(run.folder), f"{dataset}_val", pictures)
-    sums = np.zeros((2, 2))  # easy, all; before, after
-    for x in counted:
-        for column, loss in enumerate((x.before, x.after)):
-            sums[:, column] += float(loss[x.easy].sum()), float(loss.sum())
-    before, after = sums[0] / np.maximum(sums[1], 1e-12)
-    return {"of": "loss", "before": float(before), "after": float(after)}
-
-
-def _of_windows(model: ViolaJones, dataset: str, pictures: int) -> dict[str, Any]:
-    whole = ViolaJones(largest=model.largest)  # without stages every window passes
-    numbers = []
-    for detector in (whole, model):
-        windows = empty = 0
-        for picture in pictures_of(dataset)[:pictures]:
-            for _, _, left, _, scale in detector.scan(picture.rgb()):
-                windows += len(left)
-                empty += int(background(boxes_of(left, scale), picture).sum())
-        numbers.append(empty / max(windows, 1))
-    return {"of": "windows", "before": numbers[0], "after": numbers[1]}
-
-
 @torch.no_grad()
-def _of_overfeat(model: OverFeat, dataset: str, pictures: int) -> Iterator[Counted]:
-    rng = np.random.default_rng(0)
-    for picture in pictures_of(dataset)[:pictures]:
-        image, truth = random_crop(picture, float(model.largest), WINDOW, CROP, rng)
-        logits = model(as_input(image)[None])[0][0]
-        cells = round(len(logits) ** 0.5)
-        num_classes = logits.shape[1] - 1
-        cores = window_cores(cells, cells)
-        labels, _ = label_windows(cores, *truth, num_classes)
-        loss = F.cross_entropy(logits, labels.clamp(min=0), reduction="none")
-        chosen = choose_windows(loss, labels, num_classes)
-        yield _softmax(logits, labels, num_classes, loss * chosen)
-
-
-@torch.no_grad()
-def _of_model(predictor: Predictor, dataset: str, pictures: int) -> Iterator[Counted]:
+def of_model(predictor: Predictor, dataset: str, pictures: int) -> Iterator[Counted]:
     cfg, model = predictor.cfg, predictor.model
     name, data = cfg.MODEL.META_ARCHITECTURE, cfg.DATASETS
     if name not in COUNTS:
@@ -155,17 +61,17 @@ def _of_retinanet(cfg: Any, model: Any, sample: dict[str, Any], maps: dict) -> C
     if node.QUALITY_BRANCH == "objectness":  # says by itself what is an object
         logits = _flat(outputs.named["quality"], 1)
         labels = torch.where((labels >= 0) & (labels < classes), 0, labels.clamp(max=1))
-        return _sigmoid(logits, labels, 1)
+        return by_sigmoid(logits, labels, 1)
     if node.get("CLASSIFIER", "sigmoid") == "softmax":
         logits = _flat(outputs[0], classes + 1)
         loss = F.cross_entropy(logits, labels.clamp(min=0), reduction="none")
         if node.CLS_LOSS == "OHEM":
             least = node.get("OHEM_MIN_NEG", 3)
             loss = loss * hardest_at_ratio(loss, labels, classes, 3.0, min_negatives=least)
-        return _softmax(logits, labels, classes, loss)
+        return by_softmax(logits, labels, classes, loss)
     focal = (node.FOCAL_LOSS_GAMMA, node.FOCAL_LOSS_ALPHA)
     own = focal if node.CLS_LOSS == "FocalLoss" else None
-    return _sigmoid(_flat(outputs[0], classes), labels, classes, own)
+    return by_sigmoid(_flat(outputs[0], classes), labels, classes, own)
 
 
 def _of_two_stages(cfg: Any, model: Any, sample: dict[str, Any], maps: dict) -> Counted:
@@ -182,7 +88,7 @@ def _of_two_stages(cfg: Any, model: Any, sample: dict[str, Any], maps: dict) -> 
     labels = first.label_and_sample_anchors(anchors, truth)[0][0]
     first.batch_size_per_image = size
     as_ours = torch.where(labels == 1, 0, torch.where(labels == 0, 1, -1))  # one class, background
-    counted = _sigmoid(logits[:, None], as_ours, 1)
+    counted = by_sigmoid(logits[:, None], as_ours, 1)
     chosen = sampled[labels >= 0] >= 0
     return Counted(counted.before, counted.before * chosen, counted.easy)
 
@@ -207,7 +113,7 @@ def _of_proposals(model: Any, sample: dict[str, Any], maps: dict) -> Counted:
     kept = positive[torch.randperm(len(positive))[: int(size * share)]]
     rest = negative[torch.randperm(len(negative))[: size - len(kept)]]
     chosen = torch.zeros_like(loss).index_fill(0, torch.cat([kept, rest]), 1.0)
-    return _softmax(logits, labels, heads.num_classes, loss * chosen)
+    return by_softmax(logits, labels, heads.num_classes, loss * chosen)
 
 
 def _of_centernet(cfg: Any, model: Any, sample: dict[str, Any], maps: dict) -> Counted:
@@ -220,7 +126,7 @@ def _of_centernet(cfg: Any, model: Any, sample: dict[str, Any], maps: dict) -> C
     targets = model.targets(points, logits)
     flat, heat = logits[0].flatten(1).T, targets.heat[0]
     labels, classes = targets.labels[0], targets.num_classes
-    plain = _sigmoid(flat, labels, classes)
+    plain = by_sigmoid(flat, labels, classes)
     p = flat.sigmoid()
     peaks = F.one_hot(labels, classes + 1)[:, :-1].bool()
     of_peaks = (1 - p) ** 2 * -F.logsigmoid(flat)
@@ -238,24 +144,3 @@ COUNTS: dict[str, Callable[[Any, Any, dict[str, Any], dict], Counted]] = {
 def _flat(levels: Any, channels: int) -> Tensor:
     """(R, channels) of the levels' (1, A * channels, H, W)."""
     return torch.cat([permute_to_N_HWA_K(x, channels)[0] for x in levels]).float()
-
-
-def _sigmoid(
-    logits: Tensor, labels: Tensor, classes: int, focal: tuple[float, float] | None = None
-) -> Counted:
-    """Of K sigmoids: cross entropy before, and after it the focal loss of gamma and alpha."""
-    logits, labels = logits[labels >= 0], labels[labels >= 0]
-    target = F.one_hot(labels, classes + 1)[:, :-1].to(logits)
-    before = after = F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(1)
-    if focal is not None:
-        gamma, alpha = focal
-        after = focal_loss(logits, target, alpha=alpha, gamma=gamma).sum(1)
-    easy = (labels == classes) & (logits.sigmoid().amax(1) <= 1 - EASY)
-    return Counted(before, after, easy)
-
-
-def _softmax(logits: Tensor, labels: Tensor, classes: int, after: Tensor) -> Counted:
-    kept = labels >= 0
-    before = F.cross_entropy(logits[kept], labels[kept], reduction="none")
-    easy = (labels[kept] == classes) & (logits[kept].softmax(1)[:, -1] >= EASY)
-    return Counted(before, after[kept], easy)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from .keys import Section
+from .key import Section
 
 run = Section()
 solver = Section("SOLVER")
