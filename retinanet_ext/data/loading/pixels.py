@@ -97,7 +97,7 @@ def _in_a_file(image: Image.Image) -> Any:
     with contextlib.ExitStack() as on_failure:
         file = on_failure.enter_context(tempfile.TemporaryFile())
         for _, strip in _strips(image):
-            file.write(strip)
+            file.write(strip.data)
         file.seek(0)
         on_failure.pop_all()
     return file
