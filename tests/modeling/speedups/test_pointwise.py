@@ -1,0 +1,115 @@
+"""1x1 convolutions by oneDNN on one thread."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from retinanet_ext.modeling.speedups import pointwise
+from retinanet_ext.modeling.speedups.settings import Speedups
+
+pytestmark = pytest.mark.skipif(
+    pointwise.onednn_convolution is None or not torch.backends.mkldnn.is_available(),
+    reason="this PyTorch has no oneDNN",
+)
+
+
+@pytest.fixture
+def one_thread_with_avx512(monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def random_case(n: int = 2, c: int = 40, d: int = 24, h: int = 21, w: int = 34):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(n, c, h, w, generator=generator).to(memory_format=torch.channels_last)
+    weight = torch.randn(d, c, 1, 1, generator=generator) / c**0.5
+    return x, weight, torch.randn(d, generator=generator)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("last", [True, False])
+def test_equals_the_plain_convolution_with_its_gradients(n: int, biased: bool, last: bool):
+    x, weight, bias = random_case(n)
+    arguments = [x if last else x.contiguous(), weight, *([bias] if biased else [])]
+    arguments = [t.requires_grad_() for t in arguments]
+    doubles = [t.detach().double().requires_grad_() for t in arguments]
+    got = pointwise.conv1x1(*arguments[:2], arguments[2] if biased else None)
+    exact = F.conv2d(*doubles)
+    torch.testing.assert_close(got.double(), exact, rtol=1e-5, atol=1e-5)
+    upstream = torch.randn_like(exact)
+    ours = torch.autograd.grad(got, arguments, upstream.float())
+    for mine, theirs in zip(ours, torch.autograd.grad(exact, doubles, upstream), strict=True):
+        torch.testing.assert_close(mine.double(), theirs, rtol=1e-5, atol=2e-4)
+
+
+def test_keeps_channels_innermost():
+    x, weight, bias = random_case()
+    got = pointwise.conv1x1(x, weight, bias)
+    assert got.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_is_chosen_on_one_thread_for_large_channels_last_maps_only(one_thread_with_avx512):
+    def chosen(h=40, k=1, last=True, dtype=torch.float32, device="cpu"):
+        form = torch.channels_last if last else torch.contiguous_format
+        x = torch.empty(1, 64, h, 40, dtype=dtype, device=device, memory_format=form)
+        return pointwise.is_faster(x, torch.empty(32, 64, k, k, dtype=dtype, device=device))
+
+    assert chosen()
+    assert not chosen(h=8)
+    assert not chosen(k=3)
+    assert not chosen(last=False)
+    assert not chosen(dtype=torch.float64)
+    assert not chosen(device="meta")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not chosen()
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert not chosen()
+    torch.set_num_threads(2)
+    assert not chosen()
+
+
+@pytest.mark.parametrize(("capability", "expected"), [("AVX512", True), ("AVX2", False)])
+def test_the_cpu_decides(one_thread_with_avx512, monkeypatch, capability: str, expected: bool):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    x, weight, _ = random_case()
+    assert pointwise.is_faster(x, weight) == expected
+
+
+def test_is_absent_without_the_operator(one_thread_with_avx512, monkeypatch):
+    monkeypatch.setattr(pointwise, "onednn_convolution", None)
+    assert not pointwise.is_faster(*random_case()[:2])
+
+
+@pytest.mark.parametrize("case", ["plain", "stride", "padding", "groups", "off", "tracing"])
+def test_modules_use_it_where_the_geometry_fits(one_thread_with_avx512, monkeypatch, case: str):
+    geometry = {"stride": {"stride": 2}, "padding": {"padding": 1}, "groups": {"groups": 2}}
+    conv = nn.Conv2d(40, 24, 1, **geometry.get(case, {}))
+    x = random_case()[0]
+    exact = conv(x)
+    Speedups(pointwise=case != "off").prepare(conv)
+    calls = []
+
+    def noting(*arguments):
+        calls.append(arguments)
+        return original(*arguments)
+
+    original = pointwise.conv1x1
+    monkeypatch.setattr(pointwise, "conv1x1", noting)
+    got = torch.jit.trace(conv, x, check_trace=False)(x) if case == "tracing" else conv(x)
+    torch.testing.assert_close(got, exact, rtol=1e-5, atol=1e-5)
+    assert len(calls) == (case == "plain")
+
+
+def test_an_exported_program_has_standard_operators_only(one_thread_with_avx512):
+    conv = nn.Conv2d(40, 24, 1)
+    Speedups().prepare(conv)
+    program = torch.export.export(nn.Sequential(conv), (random_case()[0],))
+    names = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    assert names == ["aten.conv2d.default"]
