@@ -39,7 +39,6 @@ __all__ = [
     "lerp_each",
     "nnpack_convolution",
     "norm_of_all",
-    "onednn_convolution",
     "replace_entry",
     "tensor_maker",
     "version_of",
@@ -78,9 +77,6 @@ INHERITED = {
 
 nnpack_convolution: Any = getattr(torch, "_nnpack_spatial_convolution", None)
 """``(input, weight, bias, padding)``; None in a PyTorch without NNPACK."""
-
-onednn_convolution: Any = getattr(torch, "mkldnn_convolution", None)
-"""``(input, weight, bias, padding, stride, dilation, groups)``; None in a PyTorch without it."""
 
 
 def graph_is_kept() -> bool:

@@ -30,7 +30,8 @@ class Speedups:
     Attributes:
         fold_frozen_bn: multiply FrozenBatchNorm2d into the convolution before it, at run time.
         winograd: take large 3x3 convolutions on the CPU by :mod:`.winograd`.
-        pointwise: take 1x1 convolutions on one thread by :mod:`.pointwise`.
+        pointwise: take 1x1 convolutions on one thread by :mod:`.pointwise`, where the network is
+            kept in channels_last.
         sparse_box_subnet: in training on the CPU, compute the box subnet only where positives
             need it, by :mod:`.sparse_tower`.
         channels_last: where images, features and kernels are kept in the channels_last memory
@@ -87,7 +88,11 @@ class Speedups:
 
     def prepare(self, network: nn.Module, channels_last: bool = False) -> None:
         """Let ``network`` compute faster, in place."""
-        settings = replace(self, winograd=self.winograd and winograd.is_available())
+        settings = replace(
+            self,
+            winograd=self.winograd and winograd.is_available(),
+            pointwise=self.pointwise and channels_last,
+        )
         for module in network.modules():
             # Subclasses may compute something else, so only the two plain classes change.
             if type(module) is nn.Conv2d:
