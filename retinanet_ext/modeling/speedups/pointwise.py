@@ -60,7 +60,34 @@ def conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     Returns:
         (N, D, H, W), channels_last.
     """
-    n, _, height, width = x.shape
-    lines = x.permute(0, 2, 3, 1).reshape(n * height, 1, width, -1).permute(0, 3, 1, 2)
-    out = F.conv2d(lines, weight, bias).permute(0, 2, 3, 1)
-    return out.reshape(n, height, width, -1).permute(0, 3, 1, 2)
+    return _ByLines.apply(x, weight, bias)
+
+
+class _ByLines(torch.autograd.Function):
+    """Written out, since views that are changed in place, as by ReLU, take long to differentiate."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _maps(F.conv2d(_lines(x), weight, bias), len(x)).data  # no view any more
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        plan = ([len(weight)], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, list(ctx.needs_input_grad))
+        for_x, *others = torch.ops.aten.convolution_backward(
+            _lines(gradient), _lines(x), weight, *plan
+        )
+        return None if for_x is None else _maps(for_x, len(x)), *others
+
+
+def _lines(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N * H, C, 1, W), channels_last."""
+    x = x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
+    return x.reshape(-1, 1, *x.shape[2:]).permute(0, 3, 1, 2)
+
+
+def _maps(lines: Tensor, n: int) -> Tensor:
+    """(N * H, D, 1, W) -> (N, D, H, W), channels_last."""
+    lines = lines.permute(0, 2, 3, 1)
+    return lines.reshape(n, -1, *lines.shape[2:]).permute(0, 3, 1, 2)

@@ -50,12 +50,28 @@ def test_equals_the_plain_convolution_with_its_gradients(n: int, biased: bool, l
 
 def test_channels_lie_innermost_and_onednn_computes(one_thread_with_avx512):
     x, weight, bias = random_case()
-    assert pointwise.conv1x1(x, weight, bias).is_contiguous(memory_format=torch.channels_last)
+    for given in (x.contiguous(), x):
+        got = pointwise.conv1x1(given, weight, bias)
+        assert got.is_contiguous(memory_format=torch.channels_last)
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities) as profile:
         pointwise.conv1x1(x, weight, bias)
     names = {event.key for event in profile.key_averages()}
     assert "aten::mkldnn_convolution" in names and "aten::_slow_conv2d_forward" not in names
+
+
+def test_what_it_puts_out_may_be_changed_in_place_and_differentiated_twice():
+    x, weight, bias = random_case()
+    for tensor in (arguments := (x, weight, bias)):
+        tensor.requires_grad_()
+
+    def twice(convolve):
+        loss = convolve(*arguments).relu_().square().sum()
+        (first,) = torch.autograd.grad(loss, x, create_graph=True)
+        return first, *torch.autograd.grad(first.square().sum(), arguments)
+
+    for got, expected in zip(twice(pointwise.conv1x1), twice(F.conv2d), strict=True):
+        assert (got - expected).norm() <= 1e-5 * expected.norm()
 
 
 def test_is_chosen_on_one_thread_for_large_maps_only(one_thread_with_avx512):
