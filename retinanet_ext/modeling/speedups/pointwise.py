@@ -64,7 +64,7 @@ def conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class _ByLines(torch.autograd.Function):
-    """Written out, since views that are changed in place, as by ReLU, take long to differentiate."""
+    """Written out, since views changed in place, as by ReLU, take long to differentiate."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
