@@ -160,7 +160,8 @@ retinanet.add("CLIP_BEFORE_NMS", False)
 speedups = Section("MODEL.SPEEDUPS")
 # Multiply FrozenBatchNorm2d into the convolution before it, at run time.
 speedups.add("FOLD_FROZEN_BN", True)
-# Winograd's algorithm for large 3x3 convolutions on the CPU.
+# Other algorithms on the CPU: Winograd's for large 3x3 convolutions and, on one thread with
+# AVX-512, oneDNN's for 1x1 convolutions.
 speedups.add("WINOGRAD", True)
 # In training on the CPU, compute the box subnet only around positive anchors, the only ones in
 # the box loss. Not with COMPILE or AUTOCAST, nor where the head's NORM needs whole maps.

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ...compat import version_of
 from ...errors import InputError
-from . import winograd
+from . import pointwise, winograd
 from .hooked import is_hooked
 
 
@@ -30,6 +30,8 @@ class Speedups:
     Attributes:
         fold_frozen_bn: multiply FrozenBatchNorm2d into the convolution before it, at run time.
         winograd: take large 3x3 convolutions on the CPU by :mod:`.winograd`.
+        pointwise: take 1x1 convolutions on one thread by :mod:`.pointwise`, where the network is
+            kept in channels_last.
         sparse_box_subnet: in training on the CPU, compute the box subnet only where positives
             need it, by :mod:`.sparse_tower`.
         channels_last: where images, features and kernels are kept in the channels_last memory
@@ -43,6 +45,7 @@ class Speedups:
 
     fold_frozen_bn: bool = True
     winograd: bool = True
+    pointwise: bool = True
     sparse_box_subnet: bool = True
     channels_last: str = "none"
     compile: bool = False
@@ -70,6 +73,7 @@ class Speedups:
         return cls(
             fold_frozen_bn=node.FOLD_FROZEN_BN,
             winograd=node.WINOGRAD,
+            pointwise=node.WINOGRAD,
             sparse_box_subnet=node.SPARSE_BOX_SUBNET,
             channels_last=best if node.CHANNELS_LAST == "auto" else node.CHANNELS_LAST,
             compile=node.COMPILE,
@@ -84,7 +88,11 @@ class Speedups:
 
     def prepare(self, network: nn.Module, channels_last: bool = False) -> None:
         """Let ``network`` compute faster, in place."""
-        settings = replace(self, winograd=self.winograd and winograd.is_available())
+        settings = replace(
+            self,
+            winograd=self.winograd and winograd.is_available(),
+            pointwise=self.pointwise and channels_last,
+        )
         for module in network.modules():
             # Subclasses may compute something else, so only the two plain classes change.
             if type(module) is nn.Conv2d:
@@ -231,7 +239,9 @@ def convolve(
     conv: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None, speedups: Speedups
 ) -> Tensor:
     """Convolve with the geometry of ``conv`` by the fastest algorithm that ``speedups`` allows."""
-    same = conv.stride == conv.padding == conv.dilation == (1, 1) and conv.groups == 1
-    if same and speedups.winograd and winograd.is_faster(x, weight):
+    simple = conv.stride == conv.dilation == (1, 1) and conv.groups == 1
+    if simple and conv.padding == (1, 1) and speedups.winograd and winograd.is_faster(x, weight):
         return winograd.conv3x3(x, weight, bias)
+    if simple and conv.padding == (0, 0) and speedups.pointwise and pointwise.is_faster(x, weight):
+        return pointwise.conv1x1(x, weight, bias)
     return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ...compat import nnpack_convolution
+from . import winograd_weights
 
 # Transforming the kernel is spread over many locations, transforming a location over many channels.
 # With AVX2, NNPACK was 1.6 to 2.9 times faster than oneDNN for 128 and more channels in 3,300 and
@@ -101,7 +102,9 @@ def _gradients(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[
     grad_x = grad_weight = grad_bias = None
     if for_x:
         grad_x = conv3x3(grad, weight.flip(2, 3).transpose(0, 1), None)
-    if for_weight:
+    if for_weight and winograd_weights.is_faster(x, grad):
+        grad_weight = winograd_weights.weight_gradient(x, grad)
+    elif for_weight:
         # oneDNN's weight gradient is several times slower where channels lie innermost.
         _, grad_weight, _ = torch.ops.aten.convolution_backward(
             grad.contiguous(),
