@@ -56,6 +56,18 @@ def test_rows_may_be_taken_in_several_steps(monkeypatch, rows_at_a_time: int):
     assert_equals_the_direct_one(*random_case(h=40))
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3, 6])
+@pytest.mark.parametrize("n", [1, 3])
+def test_threads_share_the_work(threads: int, n: int):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        x, gradient = random_case(n)
+        assert_equals_the_direct_one(x.requires_grad_(), gradient)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_registration_is_sound():
     names = ("test_schema", "test_faketensor")
     operator = winograd_weights.weight_gradient
