@@ -10,10 +10,11 @@ from retinanet_ext.config.load import flatten
 from retinanet_ext.errors import InputError
 from retinanet_ext.registry import CLS_LOSS_REGISTRY
 
-__all__ = ["RADII", "SECTION", "check_centernet"]
+__all__ = ["RADII", "SECTION", "SIZE_UNITS", "check_centernet"]
 
 SECTION = "MODEL.CENTERNET"
 RADII = ("correct", "authors")
+SIZE_UNITS = ("cells", "object")
 
 register_config_key(
     f"{SECTION}.NUM_CLASSES", 80, at_least=1, meaning="the number of object classes"
@@ -40,7 +41,13 @@ register_config_key(
 register_config_key(f"{SECTION}.CLS_LOSS", "HeatmapFocal")
 register_config_key(f"{SECTION}.FOCAL_LOSS_GAMMA", 2.0, at_least=0)
 register_config_key(f"{SECTION}.HEATMAP_FOCAL_BETA", 4.0, at_least=0)
-# What the L1 losses of size and offset, in cells, are multiplied by.
+# How many cells around the centre learn size and offset too: 0 is the paper. Peaks are often a cell
+# off, above all after few steps, and one cell per object teaches little.
+register_config_key(f"{SECTION}.BOX_REACH", 0, at_least=0, at_most=8, meaning="a number of cells")
+# What the size's error is counted in: "cells" (the paper), where large objects outweigh small ones
+# and the heat; or "object", shares of the object's own width and height, as an IoU sees it.
+register_config_key(f"{SECTION}.SIZE_LOSS_UNIT", "cells", choices=SIZE_UNITS)
+# What the L1 losses of size and offset are multiplied by.
 register_config_key(f"{SECTION}.SIZE_LOSS_WEIGHT", 0.1, at_least=0)
 register_config_key(f"{SECTION}.OFFSET_LOSS_WEIGHT", 1.0, at_least=0)
 
