@@ -232,3 +232,12 @@ def test_training_begins_with_a_score_of_a_tenth_everywhere():
     heat, size, offset = head([torch.zeros(2, 8, 4, 5)])
     torch.testing.assert_close(heat.sigmoid(), torch.full((2, 3, 4, 5), 0.10065), atol=1e-5, rtol=0)
     assert size.shape == offset.shape == (2, 2, 4, 5)
+
+
+def test_sizes_are_scaled_and_nothing_else():
+    plain, scaled = CenterNetHead(8, 3, width=8), CenterNetHead(8, 3, width=8, size_scale=8.0)
+    scaled.load_state_dict(plain.state_dict())
+    feature = torch.randn(2, 8, 4, 5, generator=torch.Generator().manual_seed(0))
+    (heat, size, offset), found = plain([feature]), scaled([feature])
+    assert torch.equal(found[0], heat) and torch.equal(found[2], offset)
+    torch.testing.assert_close(found[1], size * 8)

@@ -26,6 +26,9 @@ register_config_key(f"{SECTION}.HEAD_WIDTH", 64, at_least=1, meaning="a number o
 # "" (the paper), or the norm after these convolutions: GN helps a network that learns from random
 # weights.
 register_config_key(f"{SECTION}.HEAD_NORM", "", choices=("", "BN", "GN", "SyncBN"))
+# What the branch of the sizes is multiplied by, in cells; 1 is the paper. An optimizer that moves
+# each weight by about the learning rate reaches sizes of tens of cells only after many steps.
+register_config_key(f"{SECTION}.SIZE_SCALE", 1.0, above=0)
 # Channels of the three steps up of build_resnet_upsampling_backbone, from stride 32 to 4.
 register_config_key(f"{SECTION}.UPSAMPLING_CHANNELS", [256, 128, 64])
 

@@ -33,6 +33,8 @@ from .targets import CentrePoints, around, centre_points, draw_heat, gaussian_ra
 
 __all__ = ["CenterNet"]
 
+HEAD_KEYS = ("NUM_CLASSES", "HEAD_WIDTH", "HEAD_NORM", "SIZE_SCALE")
+
 Outputs = tuple[Tensor, Tensor, Tensor]
 """Logits of the heat (N, K, H, W), sizes and offsets (N, 2, H, W) in cells."""
 
@@ -118,9 +120,7 @@ class CenterNet(DenseDetector):
         shape = shapes[node.IN_FEATURE]
         return {
             "backbone": backbone,
-            "head": CenterNetHead(
-                shape.channels, node.NUM_CLASSES, node.HEAD_WIDTH, node.HEAD_NORM
-            ),
+            "head": CenterNetHead(shape.channels, *(node[key] for key in HEAD_KEYS)),
             "in_feature": node.IN_FEATURE,
             "num_classes": node.NUM_CLASSES,
             "cls_loss": CLS_LOSS_REGISTRY.build(cfg, node=node),
@@ -184,9 +184,9 @@ class CenterNet(DenseDetector):
         """What a file of this head is compared with, in pixels of the network's input."""
         images = self.preprocess_image(batched_inputs)
         maps = self.backbone(images.tensor)
-        outputs = self.head([maps[name] for name in self.head_in_features])
+        logits, size, offset = self.head([maps[name] for name in self.head_in_features])
         decoder = self.decoder if head == "nms" else replace(self.decoder, nms_kind="none")
-        return decoder(*outputs, images.image_sizes)
+        return decoder(logits, size, offset, images.image_sizes)
 
     def losses(self, outputs: Outputs, gt_instances: list[Instances]) -> dict[str, Tensor]:
         """``loss_cls``, ``loss_size`` and ``loss_offset``, sums divided by the number of objects.
