@@ -23,8 +23,7 @@ register_config_key(
 register_config_key(f"{SECTION}.IN_FEATURE", "p2")
 # Channels of the 3x3 convolution of each of the three branches (the paper: 64, or 256 over DLA).
 register_config_key(f"{SECTION}.HEAD_WIDTH", 64, at_least=1, meaning="a number of channels")
-# "" (the paper), or the norm after these convolutions: GN helps a network that learns from random
-# weights.
+# "" (the paper), or the norm after these convolutions. GN delays the classes: see README.md.
 register_config_key(f"{SECTION}.HEAD_NORM", "", choices=("", "BN", "GN", "SyncBN"))
 # What the branch of the sizes is multiplied by, in cells; 1 is the paper. An optimizer that moves
 # each weight by about the learning rate reaches sizes of tens of cells only after many steps.
