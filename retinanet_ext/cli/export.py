@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import InputError
 from ..export import ExportOptions, export
 from ..export.files.write import EXPORTERS
-from ..export.graph.module import HEADS
+from ..export.graph.detector import HEADS
 from ..inference.exported import is_export
 from ..inference.exported.sidecar import SUFFIXES
 from .common import config_options

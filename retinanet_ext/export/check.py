@@ -24,7 +24,9 @@ def check_config(cfg: CfgNode, options: ExportOptions) -> None:
     # Before the model is built, which would be asked to do without speedups that it does not have.
     name = cfg.MODEL.META_ARCHITECTURE
     architecture = META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
-    if isinstance(architecture, type) and not issubclass(architecture, RetinaNetExt):
+    own_graph = hasattr(architecture, "export_graph")
+    known = own_graph or not isinstance(architecture, type)
+    if not known and not issubclass(architecture, RetinaNetExt):  # type: ignore[arg-type]
         raise _other_architecture(name)
     node, means = cfg.MODEL.RETINANET, len(cfg.MODEL.PIXEL_MEAN)
     if cfg.INPUT.FORMAT not in CHANNELS or means != CHANNELS[cfg.INPUT.FORMAT]:
@@ -37,7 +39,7 @@ def check_config(cfg: CfgNode, options: ExportOptions) -> None:
             f"INPUT.SIZE_TEST is {list(cfg.INPUT.SIZE_TEST)}, which the exported file does not "
             "know: it keeps the shape of a picture; set it to []"
         )
-    if options.head != "nms":
+    if options.head != "nms" or own_graph:
         return
     if node.NMS_KIND == "soft":
         raise InputError(
@@ -92,5 +94,6 @@ def _other_architecture(name: str) -> InputError:
     if name == "RetinaNet":
         hint = "weights of Detectron2's RetinaNet load into it as they are"
     return InputError(
-        f"MODEL.META_ARCHITECTURE is {name}, and only RetinaNetExt is exported; {hint}"
+        f"MODEL.META_ARCHITECTURE is {name}, and only RetinaNetExt is exported, or what has "
+        f"export_graph; {hint}"
     )

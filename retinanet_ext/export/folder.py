@@ -16,7 +16,7 @@ from ..files import dump_json, write_text
 from ..inference.exported import standalone
 from ..inference.exported.sidecar import FORMAT, NAME, SUFFIXES, VERSION, file_digest
 from .files import InputShape
-from .graph.module import ExportableRetinaNet
+from .graph.detector import ExportableDetector
 
 __all__ = [
     "GOLDEN",
@@ -69,7 +69,7 @@ def make_folder(path: str, overwrite: bool) -> None:
 
 
 def make_meta(
-    module: ExportableRetinaNet,
+    module: ExportableDetector,
     model: Any,
     cfg: CfgNode,
     class_names: list[str],
@@ -86,12 +86,10 @@ def make_meta(
         shape: of the input.
         of_model: what is known of the file: format, head, precision and the like.
     """
-    node, generator = cfg.MODEL.RETINANET, model.anchor_generator
     longest = max(shape.height or 0, shape.width or 0)
     shorter, longer = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
     if shape.height is not None and shape.width is not None:
         shorter, longer = min(shorter, shape.height, shape.width), min(longer, longest)
-    levels = zip(generator.strides, generator.cell_anchors, strict=True)
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -122,25 +120,7 @@ def make_meta(
             "sixteen_bit": cfg.INPUT.get("SIXTEEN_BIT", ""),
         },
         "outputs": {name: _MEANING[name.split("_")[0]] for name in module.output_names},
-        "decode": {
-            "score_thresh": float(node.SCORE_THRESH_TEST),
-            "topk_per_level": node.TOPK_CANDIDATES_TEST,
-            "nms": node.NMS_KIND,
-            "nms_thresh": float(node.NMS_THRESH_TEST),
-            "soft_nms_method": node.SOFT_NMS_METHOD,
-            "soft_nms_sigma": float(node.SOFT_NMS_SIGMA),
-            "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
-            "box_coder": node.BOX_CODER,
-            "quality": node.QUALITY_BRANCH,
-            "candidates_by": node.CANDIDATES_BY,
-            "delta_weights": [float(x) for x in node.BBOX_REG_WEIGHTS],
-            "scale_clamp": float(getattr(model.decoder.box2box_transform, "scale_clamp", 0)),
-            "boxes_per_class": not node.CLS_AGNOSTIC_BBOX_REG,
-        },
-        "anchors": {
-            "offset": float(generator.offset),
-            "levels": [{"stride": int(s), "cells": cells.tolist()} for s, cells in levels],
-        },
+        **module.sections(model, cfg),
         # Paths tell strangers about the machine that they were on.
         "datasets": [x for x in cfg.DATASETS.TEST if os.sep not in x],
         "made_by": {"retinanet_ext": __version__, "torch": torch.__version__},

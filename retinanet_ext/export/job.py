@@ -17,6 +17,7 @@ from ..inference.exported.sidecar import SUFFIXES, digest_of
 from .check import check_config, check_model
 from .files import InputShape, write_file
 from .folder import make_folder, make_meta, weights_size, write_meta, write_standalone
+from .graph.detector import ExportableDetector
 from .graph.module import ExportableRetinaNet
 from .int8 import Measure, check_int8, make_int8
 from .options import ExportOptions, check_options
@@ -57,8 +58,7 @@ def export(
         require(package, extra)
     predictor = plain_predictor(cfg)
     model: Any = predictor.model
-    check_model(model)
-    module = ExportableRetinaNet(model, options.head).eval()
+    module = _graph_of(model, options.head).eval()
     shape = _shape(options, module, predictor.cfg, say)
     make_folder(options.output, options.overwrite)
     file = f"model{SUFFIXES[options.format]}"
@@ -84,6 +84,14 @@ def export(
     finally:
         with contextlib.suppress(FileNotFoundError):  # what another format was made of
             os.remove(f"{path}.onnx")
+
+
+def _graph_of(model: Any, head: str) -> ExportableDetector:
+    """What is put into the file: the model's own graph, or that of a RetinaNet."""
+    if hasattr(model, "export_graph"):
+        return model.export_graph(head)
+    check_model(model)
+    return ExportableRetinaNet(model, head)
 
 
 def _verified(
@@ -127,7 +135,7 @@ NEEDS: dict[str, Sequence[tuple[str, str]]] = {
 
 
 def _shape(
-    options: ExportOptions, module: ExportableRetinaNet, cfg: CfgNode, say: Callable[[str], None]
+    options: ExportOptions, module: ExportableDetector, cfg: CfgNode, say: Callable[[str], None]
 ) -> InputShape:
     """What the file takes; a fixed size is made a multiple of the divisor."""
     channels = int(module.mean.numel())

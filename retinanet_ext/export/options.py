@@ -17,7 +17,7 @@ class ExportOptions:
     Attributes:
         output: the folder.
         format: one of :data:`~retinanet_ext.inference.exported.sidecar.SUFFIXES`.
-        head: one of :data:`~retinanet_ext.export.graph.module.HEADS`.
+        head: one of :data:`~retinanet_ext.export.graph.detector.HEADS`.
         batch: images of an input; None: any number.
         size: height and width of the input; None: any.
         opset: of ONNX.

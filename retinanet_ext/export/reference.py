@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
+from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Boxes, Instances
 
 from ..inference import Predictor
@@ -23,8 +24,11 @@ def plain_predictor(cfg: CfgNode) -> Predictor:
     cfg = cfg.clone()
     cfg.defrost()
     speedups = cfg.MODEL.SPEEDUPS
-    speedups.FOLD_FROZEN_BN = speedups.WINOGRAD = speedups.COMPILE = False
-    speedups.CHANNELS_LAST, speedups.AUTOCAST = "none", ""
+    name = cfg.MODEL.META_ARCHITECTURE
+    # A detector with a graph of its own has no speedups, and would refuse the keys.
+    if name not in META_ARCH_REGISTRY or not hasattr(META_ARCH_REGISTRY.get(name), "export_graph"):
+        speedups.FOLD_FROZEN_BN = speedups.WINOGRAD = speedups.COMPILE = False
+        speedups.CHANNELS_LAST, speedups.AUTOCAST = "none", ""
     cfg.MODEL.DEVICE = "cpu"
     cfg.TEST.AUG.ENABLED = False
     cfg.TEST.TILES.SIZE = ()
@@ -62,14 +66,23 @@ class Reference:
             for i, level in enumerate(levels)
         }
 
-    @torch.no_grad()
     def candidates(self, images: np.ndarray) -> list[Instances]:
         """Boxes before NMS, in pixels of the input."""
-        return self.model.candidates(_inputs(images))
+        return self._found(images, "decoded")
 
     def detections(self, images: np.ndarray) -> list[Instances]:
         """Detections in pixels of the input, not clipped."""
-        return [self.model.decoder.suppress(x) for x in self.candidates(images)]
+        return self._found(images, "nms")
+
+    @torch.no_grad()
+    def _found(self, images: np.ndarray, head: str) -> list[Instances]:
+        inputs = _inputs(images)
+        if hasattr(self.model, "exported_detections"):
+            return self.model.exported_detections(inputs, head)
+        candidates = self.model.candidates(inputs)
+        if head == "decoded":
+            return candidates
+        return [self.model.decoder.suppress(x) for x in candidates]
 
 
 def _inputs(images: np.ndarray) -> list[dict[str, Any]]:

@@ -188,7 +188,9 @@ def _output_checks(
     decode = sidecar.meta["decode"]
     got = instances_of(outputs, size)
     if sidecar.head == "decoded":
-        theirs, what, most = reference.candidates(images), "candidates", 0
+        theirs, what = reference.candidates(images), "candidates"
+        # Of anchors, each level has its own limit; of peaks there is one.
+        most = 0 if "anchors" in sidecar.meta else decode["max_detections"]
     else:
         theirs, what, most = reference.detections(images), "detections", decode["max_detections"]
         counts = [len(x) for x in got]
@@ -205,10 +207,10 @@ def _detection_checks(
         [prediction.instances for prediction in each.stream(pictures, workers=0)]  # type: ignore[union-attr]
         for each in (predictor, exported)
     ]
-    node = predictor.cfg.MODEL.RETINANET
+    edge = Sidecar.read(folder).meta["decode"]["score_thresh"]
     most = predictor.cfg.TEST.DETECTIONS_PER_IMAGE
     where = f"{len(pictures)} pictures, in their pixels"
-    yield from _set_checks("predictions", found[0], found[1], where, node.SCORE_THRESH_TEST, most)
+    yield from _set_checks("predictions", found[0], found[1], where, edge, most)
 
 
 def _set_checks(

@@ -15,12 +15,11 @@ from detectron2.structures import Boxes, Instances
 from PIL import Image
 
 import train_net
-from projects.CenterNet.centernet import CenterNet, box_maps, centre_points
+from projects.CenterNet.centernet import CenterNet, around, box_maps, centre_points
 from retinanet_ext import Predictor, UserError, get_cfg, load_config_file, validate_cfg
 from retinanet_ext.cli import train
 from retinanet_ext.cli.train import projects_of
 from retinanet_ext.errors import ConfigError, InputError
-from retinanet_ext.export import ExportOptions, export
 from retinanet_ext.structures import detection_section
 from tests.helpers.regnet import REGNET
 
@@ -38,7 +37,11 @@ TINY: dict[str, Any] = {
     "MODEL.FPN.OUT_CHANNELS": 16,
     "MODEL.REGNET.OUT_FEATURES": ["s1", "s2", "s3", "s4"],
     "MODEL.CENTERNET.HEAD_WIDTH": 32,
+    "MODEL.CENTERNET.RADIUS": "correct",
+    "MODEL.CENTERNET.BOX_REACH": 0,
+    "MODEL.CENTERNET.SIZE_LOSS_UNIT": "cells",
     "MODEL.CENTERNET.SIZE_LOSS_WEIGHT": 0.1,
+    "MODEL.CENTERNET.SIZE_SCALE": 1.0,
     "INPUT.MIN_SIZE_TEST": 64,
     "INPUT.MAX_SIZE_TEST": 96,
 }
@@ -89,6 +92,7 @@ def test_the_configs_are_valid(path: Path):
         ("MODEL.MASK_ON", True, "set it False"),
         ("MODEL.CENTERNET.CLS_LOSS", "FocalLoss", "set it to HeatmapFocal, or give"),
         ("MODEL.CENTERNET.RADIUS", "author", "Did you mean 'authors'"),
+        ("MODEL.CENTERNET.SIZE_LOSS_UNIT", "pixels", "set it to one of cells, object"),
         ("MODEL.CENTERNET.NMS_THRESH_TEST", 0.3, "NMS_KIND is 'none', which does not read it"),
     ],
 )
@@ -130,6 +134,32 @@ def test_perfect_maps_cost_nothing_but_the_heat(model):
     losses = model.losses((logits, size + 1, offset + 1), instances)
     assert losses["loss_size"].item() == pytest.approx(0.1 * 2)
     assert losses["loss_offset"].item() == pytest.approx(2.0)
+
+
+def test_sizes_may_be_counted_in_the_objects_own(model):
+    model.size_unit, model.size_weight = "object", 1.0
+    instances = [scene([[8, 8, 40, 28], [50, 20, 52, 60]], [0, 3])["instances"]]
+    points = centre_points(instances, 4, (16, 24))
+    size, offset = box_maps(points, 1, (16, 24))
+    logits = torch.zeros(1, 5, 16, 24)
+    losses = model.losses((logits, size + 1, offset), instances)
+    # Widths of 8 and 0.5 cells, the latter counted as one, and heights of 5 and 10, a cell off.
+    expected = (1 / 8 + 1 / 5 + 1 + 1 / 10) / 2
+    assert losses["loss_size"].item() == pytest.approx(expected)
+
+
+def test_the_box_of_an_object_counts_once_however_many_cells_learn_it(model):
+    instances = [scene([[8, 8, 40, 28], [0, 40, 8, 60]], [0, 3])["instances"]]
+    points = centre_points(instances, 4, (16, 24))
+    logits = torch.zeros(1, 5, 16, 24)
+    for reach in (0, 1, 2):
+        model.box_reach = reach
+        cells = around(points, reach, (16, 24))
+        size, offset = box_maps(cells, 1, (16, 24))
+        right = model.losses((logits, size, offset), instances)
+        assert right["loss_size"] == 0 and right["loss_offset"] == 0
+        off = model.losses((logits, size + 1, offset + 1), instances)
+        assert off["loss_offset"].item() == pytest.approx(2.0)
 
 
 def test_two_objects_in_one_cell_are_both_learned(model):
@@ -202,15 +232,13 @@ def test_a_resnet_with_steps_up_gives_stride_4():
     torch.testing.assert_close(doubled[..., 1:-1, 1:-1], torch.ones(1, up.in_channels, 8, 10))
 
 
-def test_a_predictor_runs_it_and_an_export_is_refused(tmp_path: Path):
+def test_a_predictor_runs_it(tmp_path: Path):
     cfg = tiny("MODEL.CENTERNET.SCORE_THRESH_TEST", 0.0, "MODEL.WEIGHTS", str(tmp_path / "w.pth"))
     torch.save({"model": build_model(cfg).state_dict()}, tmp_path / "w.pth")
     picture = tmp_path / "picture.png"
     Image.new("RGB", (80, 60), "gray").save(picture)
     instances = Predictor(cfg)(str(picture)).instances
     assert instances.image_size == (60, 80) and len(instances) > 0
-    with pytest.raises(InputError, match="is CenterNet, and only RetinaNetExt is exported"):
-        export(cfg, ExportOptions(output=str(tmp_path / "export")))
 
 
 def test_train_net_imports_the_project_of_a_config(monkeypatch):

@@ -11,6 +11,7 @@ from detectron2.structures import Boxes, Instances, pairwise_iou
 from projects.CenterNet.centernet import (
     CenterNetHead,
     PeakDecoder,
+    around,
     box_maps,
     centre_points,
     draw_heat,
@@ -141,6 +142,50 @@ def test_decoding_the_targets_returns_every_box(formula: str):
             assert apart.min() < 1e-3
 
 
+def test_a_peak_that_is_a_cell_off_gives_the_same_box_where_neighbours_learn_it():
+    boxes = [[10.0, 10.0, 30.0, 30.0], [50.0, 21.0, 91.0, 70.0]]
+    points = centre_points([instances(boxes, [1, 0])], STRIDE, (24, 32))
+    cells = around(points, 1, (24, 32))
+    assert len(cells) == 18 and cells.label.tolist() == [1] * 9 + [0] * 9
+    size, offset = box_maps(cells, 1, (24, 32))
+    for row, column, box in ((5, 5, boxes[0]), (11, 17, boxes[1])):
+        for down in (-1, 0, 1):
+            for right in (-1, 0, 1):
+                heat = torch.full((1, 2, 24, 32), -9.0)
+                heat[0, 0, row + down, column + right] = 9.0
+                (found,) = PeakDecoder(STRIDE)(heat, size, offset, [(96, 128)])
+                torch.testing.assert_close(found.pred_boxes.tensor, torch.tensor([box]))
+
+
+def test_without_reach_only_the_centre_learns_the_box():
+    points = centre_points([instances([[10.0, 10.0, 30.0, 30.0]], [1])], STRIDE, (24, 32))
+    assert around(points, 0, (24, 32)) is points
+
+
+def test_a_cell_that_two_objects_reach_is_that_of_the_nearer():
+    # Centres in the middle of cells (5, 5) and (5, 7): cell 6 lies between, at the same distance.
+    boxes = [[18.0, 18.0, 26.0, 26.0], [24.0, 16.0, 36.0, 28.0], [16.0, 12.0, 32.0, 28.0]]
+    two = around(centre_points([instances(boxes[:2], [0, 0])], STRIDE, (24, 32)), 1, (24, 32))
+    assert len(two) == 18 and (two.column == 6).sum() == 6
+    # The third one's centre (24, 20) is a corner of cell (5, 6), which it keeps.
+    points = centre_points([instances(boxes, [0, 0, 0])], STRIDE, (24, 32))
+    cells = around(points, 1, (24, 32))
+    owners = {
+        (int(row), int(column)): float(size)
+        for row, column, size in zip(cells.row, cells.column, cells.size[:, 0], strict=True)
+    }
+    assert owners[5, 6] == 4.0 and owners[5, 5] == 2.0 and owners[5, 7] == 3.0
+    assert owners[4, 6] == 4.0 and owners[6, 5] == 2.0
+
+
+def test_cells_beyond_the_map_learn_nothing():
+    points = centre_points([instances([[0.0, 0.0, 6.0, 6.0]], [0])], STRIDE, (24, 32))
+    cells = around(points, 2, (24, 32))
+    assert len(cells) == 9 and cells.row.min() == 0 and cells.column.min() == 0
+    nothing = centre_points([instances([], [])], STRIDE, (24, 32))
+    assert len(around(nothing, 1, (24, 32))) == 0
+
+
 def test_peaks_are_higher_than_their_eight_neighbours_in_their_class():
     heat = torch.zeros(1, 2, 5, 6)
     heat[0, 0, 1, 1], heat[0, 0, 2, 2], heat[0, 0, 4, 5] = 0.9, 0.8, 0.3
@@ -187,3 +232,12 @@ def test_training_begins_with_a_score_of_a_tenth_everywhere():
     heat, size, offset = head([torch.zeros(2, 8, 4, 5)])
     torch.testing.assert_close(heat.sigmoid(), torch.full((2, 3, 4, 5), 0.10065), atol=1e-5, rtol=0)
     assert size.shape == offset.shape == (2, 2, 4, 5)
+
+
+def test_sizes_are_scaled_and_nothing_else():
+    plain, scaled = CenterNetHead(8, 3, width=8), CenterNetHead(8, 3, width=8, size_scale=8.0)
+    scaled.load_state_dict(plain.state_dict())
+    feature = torch.randn(2, 8, 4, 5, generator=torch.Generator().manual_seed(0))
+    (heat, size, offset), found = plain([feature]), scaled([feature])
+    assert torch.equal(found[0], heat) and torch.equal(found[2], offset)
+    torch.testing.assert_close(found[1], size * 8)

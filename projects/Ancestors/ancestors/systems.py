@@ -135,7 +135,6 @@ SYSTEMS = (
         "focal loss on a heat map, whose surroundings of an object count less as background",
         "projects/CenterNet/configs/quickstart_centernet.yaml",
         ("projects.CenterNet",),
-        floor=30.0,
     ),
 )
 

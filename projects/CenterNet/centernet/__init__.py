@@ -4,7 +4,7 @@ from .decode import PeakDecoder, box_maps, find_peaks
 from .head import CenterNetHead
 from .keys import SECTION, check_centernet
 from .meta_arch import CenterNet
-from .targets import CentrePoints, centre_points, draw_heat, gaussian_radius
+from .targets import CentrePoints, around, centre_points, draw_heat, gaussian_radius
 from .upsampling import UpsamplingBackbone, build_resnet_upsampling_backbone
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "CentrePoints",
     "PeakDecoder",
     "UpsamplingBackbone",
+    "around",
     "box_maps",
     "build_resnet_upsampling_backbone",
     "centre_points",

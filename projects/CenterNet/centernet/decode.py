@@ -26,13 +26,16 @@ def find_peaks(heat: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
 
     Args:
         heat: (N, K, H, W), scores or their logits.
-        most: T, or K * H * W where that is less.
+        most: T.
     """
-    area = heat.shape[2] * heat.shape[3]
+    images, classes, height, width = heat.shape
+    area = height * width
     is_peak = heat == F.max_pool2d(heat, 3, stride=1, padding=1)
     flat = heat.masked_fill(~is_peak, -torch.inf).flatten(1)
-    values, index = flat.topk(min(most, flat.shape[1]), dim=1)
-    return values, index.div(area, rounding_mode="floor"), index % area
+    # Always T, also of a map with fewer entries, so that a graph of this takes any map.
+    nothing = flat.new_full((1, most), -torch.inf).expand(images, most)
+    values, index = torch.cat([flat, nothing], dim=1).topk(most, dim=1)
+    return values, *_divmod(index.clamp(max=classes * area - 1), area)
 
 
 def boxes_at(cells: Tensor, size: Tensor, offset: Tensor, stride: int) -> Tensor:
@@ -47,9 +50,16 @@ def boxes_at(cells: Tensor, size: Tensor, offset: Tensor, stride: int) -> Tensor
     width = size.shape[3]
     index = cells[:, None].expand(-1, 2, -1)
     half = size.flatten(2).gather(2, index).clamp(min=0) / 2  # (N, 2, T)
-    corner = torch.stack([cells % width, cells.div(width, rounding_mode="floor")], dim=1)
+    row, column = _divmod(cells, width)
+    corner = torch.stack([column, row], dim=1)
     centre = corner + offset.flatten(2).gather(2, index)
     return torch.cat([centre - half, centre + half], dim=1).transpose(1, 2) * stride
+
+
+def _divmod(x: Tensor, divisor: int) -> tuple[Tensor, Tensor]:
+    """Quotient and remainder of x >= 0; the remainder of a size that is a symbol has no ONNX."""
+    quotient = x.div(divisor, rounding_mode="floor")
+    return quotient, x - quotient * divisor
 
 
 def box_maps(points: CentrePoints, images: int, map_size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -16,15 +16,24 @@ class CenterNetHead(nn.Module):
 
     freezable_parts = ("heat", "size", "offset")
 
-    def __init__(self, in_channels: int, num_classes: int, width: int = 64, norm: str = ""):
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        width: int = 64,
+        norm: str = "",
+        size_scale: float = 1.0,
+    ):
         """
         Args:
             in_channels: of the feature.
             num_classes: K.
             width: channels of the 3x3 convolutions.
             norm: after them, a name of ``detectron2.layers.get_norm``; "" is none.
+            size_scale: what the branch of the sizes is multiplied by, in cells.
         """
         super().__init__()
+        self.size_scale = size_scale
         self.heat = _branch(in_channels, width, num_classes, norm, INITIAL_BIAS)
         self.size = _branch(in_channels, width, 2, norm)
         self.offset = _branch(in_channels, width, 2, norm)
@@ -36,7 +45,7 @@ class CenterNetHead(nn.Module):
             features: one, (N, C, H, W).
         """
         (x,) = features
-        return self.heat(x), self.size(x), self.offset(x)
+        return self.heat(x), self.size(x) * self.size_scale, self.offset(x)
 
 
 def _branch(

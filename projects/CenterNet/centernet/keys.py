@@ -10,10 +10,11 @@ from retinanet_ext.config.load import flatten
 from retinanet_ext.errors import InputError
 from retinanet_ext.registry import CLS_LOSS_REGISTRY
 
-__all__ = ["RADII", "SECTION", "check_centernet"]
+__all__ = ["RADII", "SECTION", "SIZE_UNITS", "check_centernet"]
 
 SECTION = "MODEL.CENTERNET"
 RADII = ("correct", "authors")
+SIZE_UNITS = ("cells", "object")
 
 register_config_key(
     f"{SECTION}.NUM_CLASSES", 80, at_least=1, meaning="the number of object classes"
@@ -22,9 +23,11 @@ register_config_key(
 register_config_key(f"{SECTION}.IN_FEATURE", "p2")
 # Channels of the 3x3 convolution of each of the three branches (the paper: 64, or 256 over DLA).
 register_config_key(f"{SECTION}.HEAD_WIDTH", 64, at_least=1, meaning="a number of channels")
-# "" (the paper), or the norm after these convolutions: GN helps a network that learns from random
-# weights.
+# "" (the paper), or the norm after these convolutions. GN delays the classes: see README.md.
 register_config_key(f"{SECTION}.HEAD_NORM", "", choices=("", "BN", "GN", "SyncBN"))
+# What the branch of the sizes is multiplied by, in cells; 1 is the paper. An optimizer that moves
+# each weight by about the learning rate reaches sizes of tens of cells only after many steps.
+register_config_key(f"{SECTION}.SIZE_SCALE", 1.0, above=0)
 # Channels of the three steps up of build_resnet_upsampling_backbone, from stride 32 to 4.
 register_config_key(f"{SECTION}.UPSAMPLING_CHANNELS", [256, 128, 64])
 
@@ -40,7 +43,13 @@ register_config_key(
 register_config_key(f"{SECTION}.CLS_LOSS", "HeatmapFocal")
 register_config_key(f"{SECTION}.FOCAL_LOSS_GAMMA", 2.0, at_least=0)
 register_config_key(f"{SECTION}.HEATMAP_FOCAL_BETA", 4.0, at_least=0)
-# What the L1 losses of size and offset, in cells, are multiplied by.
+# How many cells around the centre learn size and offset too: 0 is the paper. Peaks are often a cell
+# off, above all after few steps, and one cell per object teaches little.
+register_config_key(f"{SECTION}.BOX_REACH", 0, at_least=0, at_most=8, meaning="a number of cells")
+# What the size's error is counted in: "cells" (the paper), where large objects outweigh small ones
+# and the heat; or "object", shares of the object's own width and height, as an IoU sees it.
+register_config_key(f"{SECTION}.SIZE_LOSS_UNIT", "cells", choices=SIZE_UNITS)
+# What the L1 losses of size and offset are multiplied by.
 register_config_key(f"{SECTION}.SIZE_LOSS_WEIGHT", 0.1, at_least=0)
 register_config_key(f"{SECTION}.OFFSET_LOSS_WEIGHT", 1.0, at_least=0)
 

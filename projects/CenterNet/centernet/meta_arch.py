@@ -5,6 +5,7 @@ Letters: N images, M objects of the batch, K classes, H x W cells of the map.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,11 +26,14 @@ from retinanet_ext.registry import CLS_LOSS_REGISTRY, register_once
 from retinanet_ext.structures import DenseTargets
 
 from .decode import PeakDecoder
+from .export import ExportableCenterNet
 from .head import CenterNetHead
-from .keys import RADII, SECTION, check_centernet
-from .targets import CentrePoints, centre_points, draw_heat, gaussian_radius
+from .keys import RADII, SECTION, SIZE_UNITS, check_centernet
+from .targets import CentrePoints, around, centre_points, draw_heat, gaussian_radius
 
 __all__ = ["CenterNet"]
+
+HEAD_KEYS = ("NUM_CLASSES", "HEAD_WIDTH", "HEAD_NORM", "SIZE_SCALE")
 
 Outputs = tuple[Tensor, Tensor, Tensor]
 """Logits of the heat (N, K, H, W), sizes and offsets (N, 2, H, W) in cells."""
@@ -59,6 +63,8 @@ class CenterNet(DenseDetector):
         decoder: PeakDecoder,
         radius: str = "correct",
         min_overlap: float = 0.7,
+        box_reach: int = 0,
+        size_unit: str = "cells",
         size_weight: float = 0.1,
         offset_weight: float = 1.0,
         pixel_mean: list[float],
@@ -75,18 +81,25 @@ class CenterNet(DenseDetector):
             cls_loss: of the heat, an entry of CLS_LOSS_REGISTRY with ``uses_heat``.
             decoder: makes detections of the outputs.
             radius, min_overlap: of the targets, see :func:`.targets.gaussian_radius`.
+            box_reach: cells around an object's own that learn its size and offset too.
+            size_unit: of the size's error, one of SIZE_UNITS; "object" is the object's own side.
             size_weight, offset_weight: what the L1 losses are multiplied by.
             pixel_mean, pixel_std: per channel.
             input_format: of the images, for drawings.
             vis_period: iterations between two drawings; 0 is never.
         """
         super().__init__(backbone, head, [in_feature], pixel_mean=pixel_mean, pixel_std=pixel_std)
-        if radius not in RADII:
-            raise InputError(f"radius is '{radius}'; set it to one of {', '.join(RADII)}")
+        for name, value, choices in (
+            ("radius", radius, RADII),
+            ("size_unit", size_unit, SIZE_UNITS),
+        ):
+            if value not in choices:
+                raise InputError(f"{name} is '{value}'; set it to one of {', '.join(choices)}")
         self.num_classes = num_classes
         self.cls_loss = cls_loss
         self.decoder = decoder
         self.radius, self.min_overlap = radius, min_overlap
+        self.box_reach, self.size_unit = box_reach, size_unit
         self.size_weight, self.offset_weight = size_weight, offset_weight
         # Of all processes, as in the paper the objects of the whole batch.
         self.loss_normalizer = LossNormalizer(kind="positives")
@@ -107,9 +120,7 @@ class CenterNet(DenseDetector):
         shape = shapes[node.IN_FEATURE]
         return {
             "backbone": backbone,
-            "head": CenterNetHead(
-                shape.channels, node.NUM_CLASSES, node.HEAD_WIDTH, node.HEAD_NORM
-            ),
+            "head": CenterNetHead(shape.channels, *(node[key] for key in HEAD_KEYS)),
             "in_feature": node.IN_FEATURE,
             "num_classes": node.NUM_CLASSES,
             "cls_loss": CLS_LOSS_REGISTRY.build(cfg, node=node),
@@ -122,6 +133,8 @@ class CenterNet(DenseDetector):
             ),
             "radius": node.RADIUS,
             "min_overlap": node.MIN_OVERLAP,
+            "box_reach": node.BOX_REACH,
+            "size_unit": node.SIZE_LOSS_UNIT,
             "size_weight": node.SIZE_LOSS_WEIGHT,
             "offset_weight": node.OFFSET_LOSS_WEIGHT,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
@@ -160,8 +173,25 @@ class CenterNet(DenseDetector):
         """Detections in pixels of the network's input; called by ``forward``."""
         return self.decoder(*predictions, images.image_sizes)
 
+    def export_graph(self, head: str) -> ExportableCenterNet:
+        """What ``retinanet-ext export`` puts into a file."""
+        return ExportableCenterNet(self, head)
+
+    @torch.no_grad()
+    def exported_detections(
+        self, batched_inputs: list[dict[str, Any]], head: str
+    ) -> list[Instances]:
+        """What a file of this head is compared with, in pixels of the network's input."""
+        images = self.preprocess_image(batched_inputs)
+        maps = self.backbone(images.tensor)
+        logits, size, offset = self.head([maps[name] for name in self.head_in_features])
+        decoder = self.decoder if head == "nms" else replace(self.decoder, nms_kind="none")
+        return decoder(logits, size, offset, images.image_sizes)
+
     def losses(self, outputs: Outputs, gt_instances: list[Instances]) -> dict[str, Tensor]:
         """``loss_cls``, ``loss_size`` and ``loss_offset``, sums divided by the number of objects.
+
+        Of the cells that learn one object's box, those of size and offset are means.
 
         Args:
             outputs: of the head, for N images.
@@ -173,10 +203,14 @@ class CenterNet(DenseDetector):
         if has_event_storage():
             get_event_storage().put_scalar("num_objects", len(points) / len(gt_instances))
         normalizer = self.loss_normalizer(len(points), len(gt_instances) * height * width)
+        cells = around(points, self.box_reach, (height, width))
+        share = len(points) / max(len(cells), 1)
+        # An object smaller than a cell would count without limit.
+        unit = cells.size.clamp(min=1) if self.size_unit == "object" else None
         losses = {
             "loss_cls": self.cls_loss([logits], self.targets(points, logits)),
-            "loss_size": self._l1(size, points, points.size) * self.size_weight,
-            "loss_offset": self._l1(offset, points, points.offset) * self.offset_weight,
+            "loss_size": self._l1(size, cells, cells.size, unit) * share * self.size_weight,
+            "loss_offset": self._l1(offset, cells, cells.offset) * share * self.offset_weight,
         }
         return {name: loss / normalizer for name, loss in losses.items()}
 
@@ -202,7 +236,15 @@ class CenterNet(DenseDetector):
             heat=heat.flatten(2).transpose(1, 2),
         )
 
-    def _l1(self, maps: Tensor, points: CentrePoints, expected: Tensor) -> Tensor:
-        """Sum over the objects of |map - expected|, of maps (N, 2, H, W) and numbers (M, 2)."""
-        found = maps[points.image, :, points.row, points.column]
-        return F.l1_loss(found.float(), expected, reduction="sum")
+    def _l1(
+        self, maps: Tensor, points: CentrePoints, expected: Tensor, unit: Tensor | None = None
+    ) -> Tensor:
+        """Sum over M entries of |map - expected|, of maps (N, 2, H, W) and numbers (M, 2).
+
+        Args:
+            unit: (M, 2) that the differences are divided by.
+        """
+        found = maps[points.image, :, points.row, points.column].float()
+        if unit is not None:
+            found, expected = found / unit, expected / unit
+        return F.l1_loss(found, expected, reduction="sum")

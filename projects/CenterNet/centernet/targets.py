@@ -7,23 +7,24 @@ Letters: N images, M objects, K classes, H x W cells of the map. A cell is a pix
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from detectron2.structures import Instances
 from torch import Tensor
 
-__all__ = ["CentrePoints", "centre_points", "draw_heat", "gaussian_radius"]
+__all__ = ["CentrePoints", "around", "centre_points", "draw_heat", "gaussian_radius"]
 
 
 @dataclass(frozen=True)
 class CentrePoints:
-    """The M objects of N images, each with the cell that learns it.
+    """M entries of objects of N images, each with a cell that learns it; one per object at first.
 
     Attributes:
         image, label: (M,) int64.
         row, column: (M,) int64, the cell.
-        offset: (M, 2) of the centre from the cell's corner, x and y in [0, 1), in cells.
+        offset: (M, 2) of the centre from the cell's corner, x and y in cells; in [0, 1) where the
+            cell holds the centre.
         size: (M, 2) width and height in cells.
     """
 
@@ -62,6 +63,45 @@ def centre_points(
     cell = torch.minimum(centre.floor().clamp(min=0), last)
     column, row = cell.long().unbind(dim=1)
     return CentrePoints(image, labels, row, column, centre - cell, size)
+
+
+def around(points: CentrePoints, reach: int, map_size: tuple[int, int]) -> CentrePoints:
+    """The objects at all cells within a square around their own: one entry per object and cell.
+
+    A peak is often a cell off, and what the other maps say there counts. A cell that several
+    objects reach is that of the object whose centre is nearest, but each keeps its own cell.
+
+    Args:
+        points: one entry per object.
+        reach: from its cell, in cells; at 0 nothing is added.
+        map_size: H and W.
+    """
+    if reach == 0 or not len(points):
+        return points
+    steps = torch.arange(-reach, reach + 1, device=points.row.device)
+    down, right = (x.flatten() for x in torch.meshgrid(steps, steps, indexing="ij"))
+    row, column = points.row[:, None] + down, points.column[:, None] + right  # (M, S)
+    offset = points.offset[:, None] - torch.stack([right, down], dim=1)  # (M, S, 2)
+    distance = (offset - 0.5).square().sum(dim=2)
+    distance[:, len(down) // 2] = -1.0
+    height, width = map_size
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    owner, step = inside.nonzero(as_tuple=True)
+    row, column, distance = row[owner, step], column[owner, step], distance[owner, step]
+    cell = (points.image[owner] * height + row) * width + column
+    least = distance.new_full((int(cell.max()) + 1,), torch.inf)
+    least = least.scatter_reduce(0, cell, distance, "amin")
+    kept = distance <= least[cell]
+    owner, step = owner[kept], step[kept]
+    return replace(
+        points,
+        image=points.image[owner],
+        label=points.label[owner],
+        row=row[kept],
+        column=column[kept],
+        offset=offset[owner, step],
+        size=points.size[owner],
+    )
 
 
 def gaussian_radius(

@@ -1,4 +1,4 @@
-"""An :class:`~retinanet_ext.export.graph.module.ExportableRetinaNet` as a file, by format."""
+"""An :class:`~retinanet_ext.export.graph.detector.ExportableDetector` as a file, by format."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import torch
 from ...compat import any_size
 from ...errors import InputError, one_line
 from ...inference.exported.engines import SIDECAR_KEY, require
-from ..graph.module import ExportableRetinaNet
+from ..graph.detector import ExportableDetector
 from ..graph.nms import nms_by_onnx_node, nms_by_onnx_symbol, nms_by_torchvision, onnx_translations
 from .shape import InputShape
 
@@ -25,7 +25,7 @@ EXPORTERS = ("dynamo", "torchscript")
 
 
 def write_file(
-    module: ExportableRetinaNet,
+    module: ExportableDetector,
     path: str,
     format: str,
     shape: InputShape,
@@ -71,7 +71,7 @@ def write_file(
 
 
 def _write_onnx(
-    module: ExportableRetinaNet, path: str, shape: InputShape, opset: int, exporter: str
+    module: ExportableDetector, path: str, shape: InputShape, opset: int, exporter: str
 ) -> None:
     require("onnx", "onnx")
     names: dict[str, Any] = {

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ...modeling.postprocess.decode import DenseDecoder
 from .nms import Nms
 
-__all__ = ["StaticDecoder"]
+__all__ = ["StaticDecoder", "best_detections", "kept_scores"]
 
 
 class StaticDecoder(nn.Module):
@@ -88,22 +88,8 @@ class StaticDecoder(nn.Module):
             nms: see there.
         """
         num_groups = self.num_classes if self.per_class_nms else 1
-        groups = classes if self.per_class_nms else torch.zeros_like(classes)
-        index = nms(boxes, scores, groups, num_groups, self.nms_thresh, self.most)
-        flat = scores.reshape(-1)
-        kept = torch.zeros_like(flat).scatter(0, index, torch.ones_like(index, dtype=flat.dtype))
-        kept_scores = scores * kept.reshape(scores.shape)
-        few = max(0, self.most - len(self.strides) * self.topk)
-        if few:  # fewer candidates than detections
-            kept_scores = F.pad(kept_scores, (0, few))
-        top, place = kept_scores.topk(self.most, dim=1)
-        place = place.clamp(max=len(self.strides) * self.topk - 1)
-        found = top > 0
-        boxes = boxes.gather(1, place.unsqueeze(2).expand(-1, -1, 4))
-        boxes = torch.where(found.unsqueeze(2), boxes, torch.zeros_like(boxes))
-        classes = classes.gather(1, place)
-        classes = torch.where(found, classes, torch.full_like(classes, -1))
-        return boxes, top, classes, found.sum(dim=1)
+        scores = kept_scores(boxes, scores, classes, nms, num_groups, self.nms_thresh, self.most)
+        return best_detections(boxes, scores, classes, self.most, len(self.strides) * self.topk)
 
     def _level(
         self, level: int, logits: Tensor, deltas: Tensor, quality: Tensor | None
@@ -168,6 +154,52 @@ class StaticDecoder(nn.Module):
         centres = deltas[..., :2] * sides + centres
         sides = deltas[..., 2:].clamp(max=self.scale_clamp).exp() * sides
         return torch.cat([centres - 0.5 * sides, centres + 0.5 * sides], dim=2)
+
+
+def kept_scores(
+    boxes: Tensor,
+    scores: Tensor,
+    classes: Tensor,
+    nms: Nms,
+    num_groups: int,
+    iou_thresh: float,
+    most: int,
+) -> Tensor:
+    """Scores (N, T) after NMS: 0 for boxes that are suppressed.
+
+    Args:
+        boxes, scores, classes: candidates, see :meth:`StaticDecoder.candidates`.
+        num_groups: K for NMS among boxes of one class, 1 for NMS among all.
+        nms, iou_thresh, most: see :data:`.nms.Nms`.
+    """
+    groups = classes if num_groups > 1 else torch.zeros_like(classes)
+    index = nms(boxes, scores, groups, num_groups, iou_thresh, most)
+    flat = scores.reshape(-1)
+    kept = torch.zeros_like(flat).scatter(0, index, torch.ones_like(index, dtype=flat.dtype))
+    return scores * kept.reshape(scores.shape)
+
+
+def best_detections(
+    boxes: Tensor, scores: Tensor, classes: Tensor, most: int, num_candidates: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The D best boxes of each image, as of :meth:`StaticDecoder.detections`.
+
+    Args:
+        boxes, scores, classes: candidates; a score of 0 is none.
+        most: D.
+        num_candidates: T, as a number.
+    """
+    few = max(0, most - num_candidates)
+    if few:  # fewer candidates than detections
+        scores = F.pad(scores, (0, few))
+    top, place = scores.topk(most, dim=1)
+    place = place.clamp(max=num_candidates - 1)
+    found = top > 0
+    boxes = boxes.gather(1, place.unsqueeze(2).expand(-1, -1, 4))
+    boxes = torch.where(found.unsqueeze(2), boxes, torch.zeros_like(boxes))
+    classes = classes.gather(1, place)
+    classes = torch.where(found, classes, torch.full_like(classes, -1))
+    return boxes, top, classes, found.sum(dim=1)
 
 
 def _pick(maps: Tensor, channels: Tensor, location: Tensor) -> Tensor:

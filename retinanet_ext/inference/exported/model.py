@@ -61,7 +61,9 @@ class ExportedModel(nn.Module):
         # What users of a detector read of its parts.
         self.backbone: Any = SimpleNamespace(size_divisibility=sidecar.meta["input"]["divisor"])
         self.anchor_generator: Any = SimpleNamespace(
-            cell_anchors=[torch.tensor(x["cells"]) for x in sidecar.meta["anchors"]["levels"]]
+            cell_anchors=[
+                torch.tensor(x["cells"]) for x in sidecar.meta.get("anchors", {}).get("levels", ())
+            ]
         )
 
     def forward(self, batched_inputs: Inputs) -> list[dict[str, Instances]]:

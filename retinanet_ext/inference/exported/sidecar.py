@@ -36,15 +36,19 @@ KEYS = {
     "MODEL.PIXEL_MEAN": ("input", "mean"),
     "MODEL.PIXEL_STD": ("input", "std"),
     "MODEL.RETINANET.SCORE_THRESH_TEST": ("decode", "score_thresh"),
-    "MODEL.RETINANET.TOPK_CANDIDATES_TEST": ("decode", "topk_per_level"),
     "MODEL.RETINANET.NMS_THRESH_TEST": ("decode", "nms_thresh"),
     "MODEL.RETINANET.NMS_KIND": ("decode", "nms"),
-    "MODEL.RETINANET.SOFT_NMS_METHOD": ("decode", "soft_nms_method"),
-    "MODEL.RETINANET.SOFT_NMS_SIGMA": ("decode", "soft_nms_sigma"),
-    "MODEL.RETINANET.BBOX_REG_WEIGHTS": ("decode", "delta_weights"),
     "TEST.DETECTIONS_PER_IMAGE": ("decode", "max_detections"),
 }
 """Config key -> where its value stands."""
+
+OF_ANCHORS = {
+    "MODEL.RETINANET.TOPK_CANDIDATES_TEST": ("decode", "topk_per_level"),
+    "MODEL.RETINANET.SOFT_NMS_METHOD": ("decode", "soft_nms_method"),
+    "MODEL.RETINANET.SOFT_NMS_SIGMA": ("decode", "soft_nms_sigma"),
+    "MODEL.RETINANET.BBOX_REG_WEIGHTS": ("decode", "delta_weights"),
+}
+"""The same, of what only files of detectors with anchors hold."""
 
 LATER_KEYS = {
     "MODEL.RETINANET.BOX_CODER": ("decode", "box_coder"),
@@ -160,11 +164,13 @@ def cfg_of_export(path: str | os.PathLike[str]) -> CfgNode:
     cfg.MODEL.META_ARCHITECTURE = "RetinaNetExt"
     cfg.MODEL.WEIGHTS = sidecar.path
     cfg.MODEL.DEVICE = "cpu"
-    later = {k: (part, key) for k, (part, key) in LATER_KEYS.items() if key in meta[part]}
-    for name, (part, key) in {**KEYS, **later}.items():
+    optional = LATER_KEYS if "anchors" in meta else {**LATER_KEYS, **OF_ANCHORS}
+    for name, (part, key) in {**KEYS, **OF_ANCHORS, **LATER_KEYS}.items():
+        if name in optional and key not in meta[part]:
+            continue
         value = meta[part][key]
         cfg.merge_from_list([name, tuple(value) if isinstance(value, list) else value])
     cfg.MODEL.RETINANET.NUM_CLASSES = len(meta["classes"])
-    cfg.MODEL.RETINANET.CLS_AGNOSTIC_BBOX_REG = not meta["decode"]["boxes_per_class"]
+    cfg.MODEL.RETINANET.CLS_AGNOSTIC_BBOX_REG = not meta["decode"].get("boxes_per_class", False)
     cfg.DATASETS.TEST = tuple(meta["datasets"])
     return cfg
