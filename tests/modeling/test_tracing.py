@@ -59,8 +59,10 @@ def test_a_trace_of_small_pictures_is_right_for_larger_ones(settings, batch):
     expected = infer(model, *images)
     for got, wanted in zip(traced(model, images), expected, strict=True):
         assert len(wanted) > 5
-        torch.testing.assert_close(got.pred_boxes.tensor, wanted.pred_boxes.tensor)
-        torch.testing.assert_close(got.scores, wanted.scores)
+        # The speedups, which round otherwise, step aside in a trace.
+        boxes = got.pred_boxes.tensor, wanted.pred_boxes.tensor
+        torch.testing.assert_close(*boxes, atol=1e-3, rtol=0)
+        torch.testing.assert_close(got.scores, wanted.scores, atol=1e-5, rtol=0)
         torch.testing.assert_close(got.pred_classes, wanted.pred_classes)
 
 
