@@ -225,17 +225,22 @@ class DecoderSettings:
     nms_kind: str
 
 
+def architecture_of(cfg: Any) -> Any:
+    """What MODEL.META_ARCHITECTURE names, or None where nothing is registered by that name."""
+    from detectron2.modeling import META_ARCH_REGISTRY  # the losses work without Detectron2
+
+    name = cfg.MODEL.META_ARCHITECTURE
+    return META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
+
+
 def detection_section(cfg: Any) -> str | None:
     """The section of the config that holds NUM_CLASSES and SCORE_THRESH_TEST of its model, or None.
 
     None where there is none, as of ProposalNetwork, or nobody knows it. A meta-architecture of
     one's own says it as its attribute ``detection_section``.
     """
-    from detectron2.modeling import META_ARCH_REGISTRY  # the losses work without Detectron2
-
-    name = cfg.MODEL.META_ARCHITECTURE
-    architecture = META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
-    return getattr(architecture, "detection_section", None) or _DETECTION_SECTIONS.get(name)
+    own = getattr(architecture_of(cfg), "detection_section", None)
+    return own or _DETECTION_SECTIONS.get(cfg.MODEL.META_ARCHITECTURE)
 
 
 def detection_node(cfg: Any) -> Any:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.box_regression import Box2BoxTransform, Box2BoxTransformLinear
 
 from ..errors import InputError
 from ..modeling import RetinaNetExt
 from ..modeling.postprocess.decode import DenseDecoder
+from ..structures import architecture_of
 from .graph.nms import MOST_GROUPS
 from .options import ExportOptions
 
@@ -22,12 +22,11 @@ CHANNELS = {"BGR": 3, "RGB": 3, "L": 1}
 def check_config(cfg: CfgNode, options: ExportOptions) -> None:
     """Raise InputError where the file could not do what the config asks for."""
     # Before the model is built, which would be asked to do without speedups that it does not have.
-    name = cfg.MODEL.META_ARCHITECTURE
-    architecture = META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
+    architecture = architecture_of(cfg)
     own_graph = hasattr(architecture, "export_graph")
-    known = own_graph or not isinstance(architecture, type)
-    if not known and not issubclass(architecture, RetinaNetExt):  # type: ignore[arg-type]
-        raise _other_architecture(name)
+    is_class = isinstance(architecture, type)
+    if is_class and not own_graph and not issubclass(architecture, RetinaNetExt):
+        raise _other_architecture(cfg.MODEL.META_ARCHITECTURE)
     node, means = cfg.MODEL.RETINANET, len(cfg.MODEL.PIXEL_MEAN)
     if cfg.INPUT.FORMAT not in CHANNELS or means != CHANNELS[cfg.INPUT.FORMAT]:
         raise InputError(

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Boxes, Instances
 
 from ..inference import Predictor
-from ..structures import HeadOutputs
+from ..structures import HeadOutputs, architecture_of
 
 __all__ = ["Reference", "instances_of", "plain_predictor"]
 
@@ -24,9 +23,8 @@ def plain_predictor(cfg: CfgNode) -> Predictor:
     cfg = cfg.clone()
     cfg.defrost()
     speedups = cfg.MODEL.SPEEDUPS
-    name = cfg.MODEL.META_ARCHITECTURE
     # A detector with a graph of its own has no speedups, and would refuse the keys.
-    if name not in META_ARCH_REGISTRY or not hasattr(META_ARCH_REGISTRY.get(name), "export_graph"):
+    if not hasattr(architecture_of(cfg), "export_graph"):
         speedups.FOLD_FROZEN_BN = speedups.WINOGRAD = speedups.COMPILE = False
         speedups.CHANNELS_LAST, speedups.AUTOCAST = "none", ""
     cfg.MODEL.DEVICE = "cpu"

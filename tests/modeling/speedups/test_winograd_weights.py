@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -97,13 +99,7 @@ def test_the_convolutions_backward_uses_it_unless_it_is_differentiated(monkeypat
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     monkeypatch.setattr(winograd_weights, "MIN_CHANNELS", 16)
     monkeypatch.setattr(winograd_weights, "MIN_LOCATIONS", 1)
-    calls = []
-
-    def noting(*arguments):
-        calls.append(arguments)
-        return original(*arguments)
-
-    original = winograd_weights.weight_gradient
+    noting = Mock(wraps=winograd_weights.weight_gradient)
     monkeypatch.setattr(winograd_weights, "weight_gradient", noting)
     x, gradient = random_case()
     weight = torch.zeros(24, 16, 3, 3, requires_grad=True)
@@ -111,4 +107,4 @@ def test_the_convolutions_backward_uses_it_unless_it_is_differentiated(monkeypat
     (got,) = torch.autograd.grad(convolved, [weight], gradient, create_graph=again)
     exact = exact_gradient(x, gradient)
     assert (got.double() - exact).norm() <= 1e-5 * exact.norm()
-    assert len(calls) == (not again)
+    assert noting.call_count == (not again)
