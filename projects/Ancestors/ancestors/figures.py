@@ -109,7 +109,7 @@ def draw_imbalance(path: Path, rows: Sequence[dict[str, Any]], dataset: str) -> 
         axes.plot([before, after], [y, y], "-", color=FAINT, linewidth=1.6, zorder=1)
         axes.plot(before, y, "o", mfc="white", mec=ORANGE, mew=2, markersize=9)
         axes.plot(after, y, "o", color=BLUE, markersize=8)
-        text = f"{before:.0f} → {after:.0f} %, {row['imbalance']['of']}"
+        text = f"{before:.1f} → {after:.1f} %, {row['imbalance']['of']}"
         axes.annotate(text, (102, y), va="center", fontsize=9, color=TEXT, annotation_clip=False)
     axes.plot([], [], "o", mfc="white", mec=ORANGE, mew=2, markersize=9, label="before")
     axes.plot([], [], "o", color=BLUE, markersize=8, label="after its cure")
