@@ -5,8 +5,8 @@ Knows nothing of modeling.
 
 from .augment import AugmentingMapper, build_train_mapper
 from .datasets.by_path import register_extra_datasets
-from .datasets.check import check_dataset_dicts, check_datasets, check_num_classes
-from .datasets.class_counts import count_classes
+from .datasets.check import check_datasets, check_num_classes
+from .datasets.class_counts import check_dataset_dicts, count_classes
 from .datasets.register import load_class_names, register_builtin_datasets, register_coco_dataset
 from .loading.build_stream import build_train_stream
 from .loading.ignore_mapper import IgnoreRegionMapper

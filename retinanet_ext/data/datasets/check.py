@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,11 +16,12 @@ from ...errors import InputError, MissingFileError, count, did_you_mean, listed
 from ...protocols import LazyDataset
 from ...structures import detection_node, detection_section
 from .bad_pictures import require_all_pictures
+from .class_counts import check_dataset_dicts
 from .own_dicts import check_own_datasets
 from .register import load_class_names
 from .usable import check_boxes, check_masks
 
-__all__ = ["check_dataset_dicts", "check_datasets", "check_num_classes"]
+__all__ = ["check_datasets", "check_num_classes"]
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,16 @@ def check_datasets(cfg: CfgNode) -> None:
     if totals:
         if not any(totals.values()):
             raise _no_objects(loaded)
-        _log_counts(cfg.DATASETS.TRAIN, sum(len(dicts) for _, dicts in loaded), totals)
+        images = [record for _, dicts in loaded for record in dicts]
+        _log_counts(cfg.DATASETS.TRAIN, len(images), totals)
+        empty = sum(not _has_object(record) for record in images)
+        if empty and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+            logger.info(
+                "data: %d of these images %s no object and %s not trained on; "
+                "DATALOADER.FILTER_EMPTY_ANNOTATIONS False takes %s, too",
+                *(empty, *(("has", "is", "it") if empty == 1 else ("have", "are", "them"))),
+                extra=SHOWN,
+            )
 
 
 def check_num_classes(cfg: CfgNode) -> None:
@@ -98,45 +107,6 @@ def check_num_classes(cfg: CfgNode) -> None:
                 "categories in both, also those without objects, or name the files by --train and "
                 "--val, which match classes by name"
             )
-
-
-def check_dataset_dicts(
-    name: str,
-    dicts: Sequence[dict[str, Any]],
-    num_classes: int,
-    class_names: Sequence[str] | None = None,
-    key: str = "MODEL.RETINANET.NUM_CLASSES",
-) -> list[int]:
-    """Check the annotations of a loaded dataset.
-
-    Args:
-        name: the dataset's registered name, for messages.
-        dicts: Detectron2's dataset dicts; those without "annotations" are passed over.
-        num_classes: ids must lie in [0, num_classes).
-        class_names: names of the classes, for messages.
-        key: that holds ``num_classes``, for messages.
-
-    Returns:
-        Number of objects of each class, crowds left out; ``num_classes`` long.
-
-    Raises:
-        ValueError: a category_id is out of range or no integer, or a bbox is not made of four
-            finite numbers; names dataset, image file, the value and what to change.
-    """
-    counts = [0] * num_classes
-    for record in dicts:
-        for annotation in record.get("annotations", ()):
-            category = annotation.get("category_id")
-            if not _is_class_id(category, num_classes):
-                raise _bad_category(name, record, category, num_classes, class_names, key)
-            counts[category] += not (annotation.get("iscrowd", 0) or annotation.get("ignore", 0))
-            if not _is_finite_box(annotation.get("bbox")):
-                raise InputError(
-                    f"dataset '{name}', image {_image_of(record)}: bbox is "
-                    f"{annotation.get('bbox')}, but must be four finite numbers; correct or "
-                    "remove this annotation"
-                )
-    return counts
 
 
 def _no_objects(loaded: Sequence[tuple[str, list[dict[str, Any]]]]) -> InputError:
@@ -180,41 +150,6 @@ def _check_files(name: str) -> None:
         )
 
 
-def _is_class_id(category: Any, num_classes: int) -> bool:
-    # bool is an int to Python; a numpy integer is fine too.
-    if isinstance(category, bool) or not hasattr(category, "__index__"):
-        return False
-    return 0 <= category < num_classes
-
-
-def _is_finite_box(box: Any) -> bool:
-    try:
-        # A sum is finite only if all are; one test instead of four.
-        return len(box) == 4 and math.isfinite(sum(box))
-    except (TypeError, ValueError, OverflowError):
-        return False
-
-
-def _bad_category(
-    name: str,
-    record: dict[str, Any],
-    category: Any,
-    num_classes: int,
-    class_names: Sequence[str] | None,
-    key: str,
-) -> InputError:
-    known = f" ({listed(class_names)})" if class_names else ""
-    return InputError(
-        f"dataset '{name}', image {_image_of(record)}: category_id is {category!r}, but must be an "
-        f"integer from 0 to {num_classes - 1}{known}; correct the annotation, map the ids to a "
-        f"range without gaps from 0, or set {key} to the number of classes"
-    )
-
-
-def _image_of(record: dict[str, Any]) -> str:
-    return f"{record.get('file_name', record.get('image_id', '?'))}"
-
-
 def _check_number(
     key: str, num_classes: int, name: str, class_names: list[str], only_test: bool
 ) -> None:
@@ -233,6 +168,11 @@ def _difference(first: list[str], second: list[str]) -> str:
         return f"{len(first)} ({listed(first)}) and {len(second)} ({listed(second)})"
     index = next(i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b)
     return f"class {index} is '{first[index]}' in the one and '{second[index]}' in the other"
+
+
+def _has_object(record: dict[str, Any]) -> bool:
+    """What Detectron2's filter of images asks."""
+    return any(x.get("iscrowd", 0) == 0 for x in record.get("annotations", ()))
 
 
 def _log_counts(names: Sequence[str], num_images: int, counts: dict[str, int]) -> None:

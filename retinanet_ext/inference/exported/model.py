@@ -14,7 +14,7 @@ from torch import nn
 
 from ...config.load import flatten
 from ...errors import InputError
-from ...modeling.anchors import level_anchors
+from ...modeling.anchors import RetinaNetAnchorGenerator
 from ...modeling.postprocess.decode import DenseDecoder
 from ...structures import HeadOutputs
 from .engines import open_engine
@@ -60,11 +60,7 @@ class ExportedModel(nn.Module):
         self.score_thresh = float(cfg.MODEL.RETINANET.SCORE_THRESH_TEST)
         # What users of a detector read of its parts.
         self.backbone: Any = SimpleNamespace(size_divisibility=sidecar.meta["input"]["divisor"])
-        self.anchor_generator: Any = SimpleNamespace(
-            cell_anchors=[
-                torch.tensor(x["cells"]) for x in sidecar.meta.get("anchors", {}).get("levels", ())
-            ]
-        )
+        self.anchor_generator = _anchor_generator(sidecar)
 
     def forward(self, batched_inputs: Inputs) -> list[dict[str, Instances]]:
         """Detections in pixels of the pictures; see Detectron2's ``DenseDetector``."""
@@ -131,24 +127,33 @@ class ExportedCandidates(ExportedModel):
         return found
 
     def _decoded(self, outputs: dict[str, np.ndarray], inputs: Inputs) -> list[Instances]:
-        meta = self.sidecar.meta["anchors"]
-        levels = range(len(meta["levels"]))
+        levels = range(len(self.sidecar.meta["anchors"]["levels"]))
         maps = {
             kind: [torch.from_numpy(outputs[f"{kind}_{i}"]).float() for i in levels]
             for kind in ("logits", "deltas", "quality")
             if f"{kind}_0" in outputs
         }
-        anchors = [
-            Boxes(level_anchors(x, level["stride"], cells, meta["offset"]))
-            for x, level, cells in zip(
-                maps["logits"], meta["levels"], self.anchor_generator.cell_anchors, strict=True
-            )
-        ]
+        anchors = self.anchor_generator(maps["logits"])
         named = {"quality": maps["quality"]} if "quality" in maps else {}
         sizes = [tuple(x["image"].shape[-2:]) for x in inputs]
         return self.decoder.candidates(
             anchors, HeadOutputs(maps["logits"], maps["deltas"], named=named), sizes
         )
+
+
+def _anchor_generator(sidecar: Sidecar) -> Any:
+    """It keeps the anchors of the last sizes; without cells where the file is of no anchors."""
+    if "anchors" not in sidecar.meta:
+        return SimpleNamespace(cell_anchors=[])
+    meta = sidecar.meta["anchors"]
+    return RetinaNetAnchorGenerator(
+        octave_base_sizes=(),
+        scales_per_octave=1,
+        aspect_ratios=[[1.0]],
+        strides=[level["stride"] for level in meta["levels"]],
+        offset=meta["offset"],
+        cell_anchors=[level["cells"] for level in meta["levels"]],
+    )
 
 
 def _instances(

@@ -25,6 +25,8 @@ FAR = 16.0
 """From so many pixels of network input on, a tile's edge does not matter to a box."""
 COVERED = 0.6
 """Share of a cut box that a whole one has to cover to take its place."""
+CONTINUED = 0.8
+"""Share of a cut box's side at the tile's edge that a whole one over that edge has to hold."""
 COVER_SCORE = 0.5
 """Share of a cut box's score that the whole one must have: a bad guess may cover everything."""
 CUT_SCORE = 0.9
@@ -106,7 +108,43 @@ class Found:
         Args:
             height, width: of the picture.
         """
-        return self.to_edge(height, width) < max(EDGE, EDGE / self.scale)
+        return self.to_edge(height, width) < self.edge
+
+    @property
+    def edge(self) -> float:
+        """:data:`EDGE` in pixels of the picture."""
+        return max(EDGE, EDGE / self.scale)
+
+    def continued(self, own: Tensor, others: Tensor, height: int, width: int) -> Tensor:
+        """Which boxes that an edge of the tile cuts continue beyond it in which whole ones.
+
+        The tile shows too little of an object to guess its size, so the cut box may be much larger
+        than the part of the object that it is a guess at.
+
+        Args:
+            own: (C, 4) of this tile, in pixels of the picture.
+            others: (O, 4) of other tiles.
+            height, width: of the picture.
+
+        Returns:
+            (C, O) bool.
+        """
+        found = torch.zeros(len(own), len(others), dtype=torch.bool)
+        tile = self.tile
+        for low, high, first, end, size in (
+            (0, 2, tile.left, tile.right, width),
+            (1, 3, tile.top, tile.bottom, height),
+        ):
+            across = (1 - low, 3 - low)  # the coordinates along the edge
+            start = own[:, None, across[0]].maximum(others[:, across[0]])
+            stop = own[:, None, across[1]].minimum(others[:, across[1]])
+            side = own[:, across[1]] - own[:, across[0]]
+            held = stop - start >= CONTINUED * side[:, None]
+            for at, distance in ((first, own[:, low] - first), (end, end - own[:, high])):
+                if 0 < at < size:
+                    over = (others[:, low] < at - self.edge) & (others[:, high] > at + self.edge)
+                    found |= (distance < self.edge)[:, None] & over & held
+        return found
 
     def weights(self) -> Tensor:
         """What the peaks (P,) count for in a mean of boxes of one object.
@@ -162,8 +200,8 @@ def settle_seams(
     """Leave out, of all tiles of a picture, what another one sees better; changes ``found``.
 
     An object at a seam shows up whole in one tile and cut in the other. The cut box goes where a
-    whole one of its class covers it, and all that it would have suppressed with it; else it stays
-    with a lower score. With the picture as a whole among ``found``, large boxes are taken only from
+    whole one of its class covers it, or lies over the edge that cuts it, and all that it would have
+    suppressed with it; else it stays with a lower score. With the picture as a whole among ``found``, large boxes are taken only from
     that, and small ones only from tiles.
 
     Args:
@@ -196,6 +234,7 @@ def settle_seams(
             own = x.boxes[mine]
             inner = pairwise_intersection(Boxes(own), Boxes(boxes[others]))
             covered = inner >= COVERED * Boxes(own).area()[:, None]
+            covered |= x.continued(own, boxes[others], height, width)
             covered &= x.groups[x.peaks[mine]][:, None] == groups[others]
             own_scores = x.candidates.scores[x.peaks[mine]]
             covered &= scores[others] >= COVER_SCORE * own_scores[:, None]

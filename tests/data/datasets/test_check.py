@@ -11,7 +11,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.structures import BoxMode
 
-from retinanet_ext.data.datasets.check import check_dataset_dicts, check_datasets, check_num_classes
+from retinanet_ext.data.datasets.check import check_datasets, check_num_classes
+from retinanet_ext.data.datasets.class_counts import check_dataset_dicts
 
 CLASSES = ["cat", "dog", "bird"]
 
@@ -188,6 +189,21 @@ def test_the_table_counts_all_training_datasets(caplog):
     assert "pets_train, more_pets" in head
     rows = [line.split() for line in table[2:]]
     assert rows == [["cat", "2"], ["dog", "2"], ["bird", "0"], ["total", "4"]]
+
+
+@pytest.mark.parametrize(
+    "count, said", [(1, "1 of these images has"), (3, "3 of these images have")]
+)
+@pytest.mark.parametrize("filters", [True, False])
+def test_images_that_training_leaves_out_are_counted(caplog, count, said, filters):
+    crowd = record(1, iscrowd=1)
+    add_dataset("pets_train", dicts=[record(0, 0, 1), crowd, *[record()] * (count - 1)])
+    cfg = make_cfg(test=())
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = filters
+    with caplog.at_level("INFO", logger="retinanet_ext.data.datasets.check"):
+        check_datasets(cfg)
+    left = [r.getMessage() for r in caplog.records if "FILTER_EMPTY_ANNOTATIONS" in r.getMessage()]
+    assert len(left) == filters and all(said in line for line in left)
 
 
 def test_a_bad_annotation_stops_it():
