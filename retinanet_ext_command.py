@@ -148,15 +148,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after the program's name; those of this process by default.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    return until_reader_leaves(lambda: _run(words))
+    return until_reader_leaves(lambda: _run(words, argv is None))
 
 
-def _run(words: list[str]) -> int:
+def _run(words: list[str], own_process: bool) -> int:
     if words and (words[0] in COMMANDS or words[0] == "--version"):
         _import_torchvision()
         from retinanet_ext.cli import main as run_command
 
-        return run_command(words)
+        return run_command(None if own_process else words)
     parser = command_parser()
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (_, what) in COMMANDS.items():

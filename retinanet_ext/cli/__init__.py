@@ -17,18 +17,22 @@ from .. import __version__
 
 __all__ = ["main"]
 
+OF_DETECTORS = ("evaluate", "predict", "draw-detections", "serve")
+"""Commands whose time is a detector's on pictures."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit status.
 
     Args:
-        argv: the words after the program's name; those of this process by default.
+        argv: the words after the program's name; those of this process by default, which is then
+            set up for the command.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    return until_reader_leaves(lambda: _run(words))
+    return until_reader_leaves(lambda: _run(words, own_process=argv is None))
 
 
-def _run(words: list[str]) -> int:
+def _run(words: list[str], own_process: bool) -> int:
     if importlib.util.find_spec("detectron2") is None:
         try:
             from .. import get_cfg  # noqa: F401  (says how to get it)
@@ -39,6 +43,10 @@ def _run(words: list[str]) -> int:
 
     from .common import run_guarded
 
+    if own_process and words and words[0] in OF_DETECTORS:
+        from ..inference.allocator import keep_freed_memory
+
+        keep_freed_memory()
     parser = _build_parser(words[0] if words else "")
     args, rest = parser.parse_known_args(words)
     # argparse takes positional words only where they stand together; sources may stand anywhere.
