@@ -13,14 +13,14 @@ from detectron2.config import CfgNode
 
 from ...errors import ExistsError, FileError, InputError, listed
 from ...files import file_sha256, write_text
+from ..sources.search import CROPS, DRAWN, RUN
 from .lines import Lines, cut_torn_line, read_lines
 
 __all__ = ["CROPS", "DRAWN", "LABELS", "ResultsFolder", "describe_model"]
 
 PREDICTIONS = "predictions.jsonl"
 FAILED = "failed.txt"
-RUN = "predict.json"
-DRAWN, CROPS, LABELS = "drawn", "crops", "labels"
+LABELS = "labels"
 OWN_FOLDERS = (DRAWN, CROPS, LABELS)
 FILES = (
     PREDICTIONS,
