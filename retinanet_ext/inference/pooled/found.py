@@ -201,8 +201,8 @@ def settle_seams(
 
     An object at a seam shows up whole in one tile and cut in the other. The cut box goes where a
     whole one of its class covers it, or lies over the edge that cuts it, and all that it would have
-    suppressed with it; else it stays with a lower score. With the picture as a whole among ``found``, large boxes are taken only from
-    that, and small ones only from tiles.
+    suppressed with it; else it stays with a lower score. With the picture as a whole among
+    ``found``, large boxes are taken only from that, and small ones only from tiles.
 
     Args:
         found: of all tiles and views.
