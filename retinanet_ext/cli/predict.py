@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from typing import Any
 
-from ..errors import ConfigError, InputError, did_you_mean, listed
+from ..errors import ConfigError, FileError, InputError, count, did_you_mean, listed
 from ..evaluation.analysis.thresholds import Thresholds
 from ..inference import Predictor
 from ..inference.build import describe_detector
@@ -19,7 +20,6 @@ from ..inference.outputs import (
     CocoIds,
     PictureFiles,
     ResultsFolder,
-    check_clip,
     describe_model,
     open_window,
 )
@@ -30,7 +30,7 @@ from ..inference.sources.lengths import expected_count, frame_rate
 from .options.demo import complete_demo
 from .options.detections import apply_detection_options
 from .options.model import load_model_cfg
-from .options.predict import add_options
+from .options.predict import add_options, check_together
 from .options.thresholds import find_thresholds, other_weights
 from .options.tiles import apply_tile_options
 
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         return _list(listing)
     if not args.output:
         raise InputError("--output is missing; name a folder for the results")
-    _check_together(args, listing)
+    check_together(args, listing)
     show = open_window(wait=listing.only_pictures) if args.show else None
     cfg = load_model_cfg(args, model)
     thresholds = find_thresholds(args.score_thresh, model)
@@ -124,9 +124,21 @@ def _carry_out(job: Job, args: argparse.Namespace, total: int | None) -> int:
             f"out of memory with --batch-size {args.batch_size or 'auto'}; pass a smaller one, or "
             "auto, and --resume"
         ) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise FileError(
+            f"--output is '{args.output}', and {job.summary.images} images are done, but then: "
+            f"{error.strerror}; make room, and pass --resume"
+        ) from error
     summary = job.summary
+    for note in summary.notes:
+        print(note, file=sys.stderr)
     if summary.unknown:
-        print(f"{summary.unknown} images are not in --annotations and left out of the coco files")
+        print(
+            f"{count(summary.unknown, 'image')} left out of the coco files: not in --annotations",
+            file=sys.stderr,
+        )
     if not args.quiet:
         print(f"{args.output}: {summary.line()}")
         if warning := getattr(job.predictor.detector, "never_cut", ""):
@@ -172,23 +184,6 @@ def _video_options(args: argparse.Namespace) -> VideoOptions:
     if start is not None and end is not None and end <= start:
         raise InputError(f"--end is {args.end}, not after --start {args.start}")
     return VideoOptions(args.every, start, end)
-
-
-def _check_together(args: argparse.Namespace, listing: Listing) -> None:
-    """Raise InputError for options that do not go together, or not with these sources."""
-    if args.resume and args.overwrite:
-        raise InputError("--resume continues and --overwrite begins again; pass one of them")
-    if args.resume and listing.is_live:
-        raise InputError("a camera cannot be continued; leave out --resume")
-    if args.annotations and "coco" not in args.format:
-        raise InputError("--annotations gives the ids of --format coco, which is missing")
-    if not args.video_out:
-        return
-    check_clip(args.video_out)
-    if len(listing.entries) != 1 or listing.only_pictures:
-        raise InputError("--video-out takes one video, or a camera, as the only source")
-    if args.resume:
-        raise InputError("--video-out cannot be continued; pass --overwrite in place of --resume")
 
 
 def _clip(args: argparse.Namespace, listing: Listing) -> Clip | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -108,11 +109,21 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> set[str]:
             raise ConfigError(f"unknown config key '{key}' on the command line.{hint}")
     if len(opts) % 2:
         raise InputError(f"config key '{opts[-1]}' on the command line has no value after it")
+    floats = {name for name, value in flatten(cfg) if type(value) is float}
+    values = [
+        float(word) if i % 2 and opts[i - 1] in floats and _is_whole(word) else word
+        for i, word in enumerate(opts)
+    ]
     try:
-        cfg.merge_from_list(list(opts))
+        cfg.merge_from_list(values)
     except ValueError as error:  # yacs names the key, its type and the value's
         raise InputError(f"on the command line: {one_line(error)}") from error
     return set(opts[::2])
+
+
+def _is_whole(word: Any) -> bool:
+    """Whether a value is a whole number, which stands for a float where one is wanted."""
+    return type(word) is int or (isinstance(word, str) and bool(re.fullmatch(r"[+-]?\d+", word)))
 
 
 def flatten(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -68,6 +68,12 @@ def make_folder(path: str, overwrite: bool) -> None:
         raise FileError(f"--output is '{path}', which cannot be made: {error.strerror}") from error
 
 
+def withdraw(path: str) -> None:
+    """Give an exported file a name that nothing loads, unless it has it already."""
+    if os.path.exists(path):
+        os.replace(path, f"{path}.rejected")
+
+
 def make_meta(
     module: ExportableDetector,
     model: Any,

@@ -16,7 +16,7 @@ from ..inference.exported.engines import require
 from ..inference.exported.sidecar import SUFFIXES, digest_of
 from .check import check_config, check_model
 from .files import InputShape, write_file
-from .folder import make_folder, make_meta, weights_size, write_meta, write_standalone
+from .folder import make_folder, make_meta, weights_size, withdraw, write_meta, write_standalone
 from .graph.detector import ExportableDetector
 from .graph.module import ExportableRetinaNet
 from .int8 import Measure, check_int8, make_int8
@@ -80,7 +80,11 @@ def export(
         write_standalone(options.output, options.format)
         size = weights_size(path) / 1e6
         say(f"{path}: {size:.1f} MB, written in {time.perf_counter() - start:.0f} s")
-        return _verified(meta, options, predictor, say, measure)
+        try:
+            return _verified(meta, options, predictor, say, measure)
+        except BaseException:  # Ctrl-C, too: what nobody has compared is not loaded
+            withdraw(path)
+            raise
     finally:
         with contextlib.suppress(FileNotFoundError):  # what another format was made of
             os.remove(f"{path}.onnx")

@@ -20,7 +20,7 @@ from ..inference.exported import Sidecar
 from ..inference.exported.engines import Engine, open_engine
 from ..inference.exported.standalone import preprocess
 from .compare import PIXELS, SCORE, compare_sets
-from .folder import GOLDEN, PARITY
+from .folder import GOLDEN, PARITY, withdraw
 from .pictures import read
 from .reference import Reference, instances_of
 
@@ -94,7 +94,7 @@ def reject(folder: str, checks: Iterable[Check]) -> None:
         ExportRejected: always.
     """
     path = Sidecar.read(folder).path
-    os.replace(path, f"{path}.rejected")
+    withdraw(path)
     failed = [x for x in checks if not x.passed]
     worst = failed[0]
     more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""

@@ -38,6 +38,7 @@ class Summary:
         seconds: of the work, without loading the model.
         files: written at the end.
         unknown: images that ``--annotations`` does not hold.
+        notes: sentences about what was read.
     """
 
     images: int = 0
@@ -48,6 +49,7 @@ class Summary:
     seconds: float = 0.0
     files: list[str] = field(default_factory=list)
     unknown: int = 0
+    notes: list[str] = field(default_factory=list)
 
     def line(self) -> str:
         """In one line."""
@@ -132,7 +134,7 @@ class Job:
             if self.stop_on_error:
                 raise _Stop
 
-        items = Items(self.listing, self.video, self.folder.done, failed)
+        items = Items(self.listing, self.video, self.folder.done, failed, summary.notes.append)
         for result in self._stream(items):
             if isinstance(result, FailedPicture):
                 failed(result.name, result.reason)

@@ -176,9 +176,11 @@ def _read(path: str, read: Callable[[], Any]) -> dict[str, Any]:
     except Exception as error:
         name = _unsafe_name(error)
         if name is None:
-            reason = one_line(error)
+            reason = one_line(error)[:200]
+            if reason.startswith("Weights only load failed"):  # and advice to run code in it
+                reason = "PyTorch finds no tensors in it"
             raise WeightsError(
-                f"'{path}' is no file of weights, or broken: {reason[:200]}; download it again"
+                f"'{path}' is no file of weights, or broken: {reason}; download it again"
             ) from error
         raise WeightsError(
             f"'{path}' is not loaded: it asks for the Python object '{name}', which could run "

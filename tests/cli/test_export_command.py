@@ -76,6 +76,14 @@ def test_a_file_that_differs_ends_with_1_and_another_name(run, monkeypatch, caps
     assert Path("out/model.onnx.rejected").is_file() and not Path("out/model.onnx").exists()
 
 
+def test_a_file_that_nobody_has_compared_is_not_loaded(run, capsys):
+    require_onnx()
+    Path("page.jpg").write_text("<html>404</html>")
+    export("run", *QUICK, "--output", "out", "--verify", "page.jpg", expected=2)
+    assert "page.jpg' cannot be read as a picture" in capsys.readouterr().err
+    assert Path("out/model.onnx.rejected").is_file() and not Path("out/model.onnx").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -76,7 +76,7 @@ def test_coco_results_take_the_ids_of_annotations(run, photos, capsys):
     assert {x["image_id"] for x in results} == {70, 71, 72}
     found = [d for x in records[:3] for d in x["detections"]]
     assert [x["category_id"] for x in results] == [9 - x["class_id"] for x in found]
-    assert "1 image" in capsys.readouterr().out
+    assert "1 image left out of the coco files: not in --annotations" in capsys.readouterr().err
 
 
 def test_pictures_and_objects_are_drawn(run, photos):
@@ -243,6 +243,9 @@ def test_the_results_go_to_a_folder_within_the_source(run, photos, monkeypatch):
     assert len(predict(run, ".", "--draw", "--recursive", "--overwrite")) == 4
 
 
+NODE = "MODEL.RETINANET"
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -259,6 +262,22 @@ def test_the_results_go_to_a_folder_within_the_source(run, photos, monkeypatch):
         (["RUN", "photos", "--video-out", "clip.webm"], "takes one video"),
         (["RUN", "photos", "--start", "x"], "'x' is no time"),
         (["RUN", "photos", "--start", "5", "--end", "0:03"], "--end is 0:03, not after --start 5"),
+        (["RUN", "photos", "--every", "2"], "--every is about videos, and only pictures are read"),
+        (["RUN", "photos", "--start", "1"], "--start is about videos"),
+        (["RUN", "photos", "--fps", "10"], "--fps is the rate of --video-out, which is missing"),
+        (["RUN", "photos", "--no-labels"], "--no-labels is about drawings; pass --draw"),
+        (
+            ["RUN", "photos", "--nms-thresh", "0.3", "--opts", f"{NODE}.NMS_THRESH_TEST", "0.6"],
+            f"--nms-thresh sets {NODE}.NMS_THRESH_TEST, which the KEY VALUE pairs set too; give",
+        ),
+        (
+            ["RUN", "photos", "--size", "64", "--opts", "INPUT.MAX_SIZE_TEST", "90"],
+            "--size sets INPUT.MAX_SIZE_TEST, which the KEY VALUE pairs set too",
+        ),
+        (
+            ["RUN", "photos", "--tile", "200", "--opts", "TEST.TILES.SIZE", "(256,256)"],
+            "--tile sets TEST.TILES.SIZE, which the KEY VALUE pairs set too",
+        ),
         (["RUN", "photos", "--device", "tpu"], "--device is 'tpu'"),
         (["RUN", "photos", "--resume", "--overwrite"], "pass one of them"),
         (["RUN", "photos", "--show"], "--show needs a display, and there is none"),
@@ -279,6 +298,12 @@ def test_a_mistake_is_one_sentence(words, says, run, photos, capsys, monkeypatch
     err = capsys.readouterr().err
     assert re.search(says, err) and err.count("\n") == 1, err
     assert not Path("out/predictions.jsonl").exists()
+
+
+def test_classes_that_name_none_keep_not_all(run, photos, capsys):
+    with pytest.raises(SystemExit) as exit_:  # as by an empty variable of a shell
+        main(["predict", str(run), "photos", "--output", "out", "--classes", ""])
+    assert exit_.value.code == 2 and "names no class" in capsys.readouterr().err
 
 
 def test_an_unknown_option_is_refused(run, photos, capsys):

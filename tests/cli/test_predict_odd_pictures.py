@@ -87,6 +87,17 @@ def test_every_kind_of_picture_gives_a_result_or_a_reason(run, photos):
     assert by_file["kinds/deep.png"] == by_file["kinds/L.png"]
 
 
+def test_a_line_of_pixels_is_a_picture(run, photos):
+    Path("lines").mkdir()
+    picture = Image.open(photos / "0.png").convert("RGB")
+    picture.resize((5000, 1)).save("lines/wide.png")
+    picture.resize((1, 5000)).save("lines/high.png")
+    sizes = [(1, 5000), (5000, 1)]
+    assert [(x["width"], x["height"]) for x in predict(run, "lines", "--crops")] == sizes
+    views = predict(run, "lines", "--overwrite", "--tile", "256", "--tta", "flip,0.5")
+    assert [(x["width"], x["height"]) for x in views] == sizes
+
+
 NAMES = ("grüße.png", "with space.png", "#1.png", "new\nline.png", "tab\t%s.png", "日本.png")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -67,6 +68,36 @@ def test_overwrite_leaves_what_is_not_of_a_run(run, photos):
     Path("out/drawn/mine.jpg").touch()
     predict(run, "photos", "--overwrite")
     assert Path("out/drawn/mine.jpg").exists()
+
+
+def test_what_predict_did_not_write_is_not_written_over(run, photos, capsys):
+    """The labels of a dataset, the results of an evaluation."""
+    others = ["labels/0.txt", "drawn/0.jpg", "crops/0.jpg", "coco_instances_results.json"]
+    for name in [f"out/{x}" for x in others]:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("mine")
+    for words in (["--format", "csv,yolo"], ["--draw"], ["--crops"], ["--format", "coco"]):
+        for mode in ([], ["--overwrite"]):
+            assert "there already and not by predict" in said(capsys, run, "photos", *words, *mode)
+    predict(run, "photos", "--format", "csv")
+    assert "labels would be written" in said(
+        capsys, run, "photos", "--format", "yolo", "--overwrite"
+    )
+    predict(run, "photos", "--overwrite")
+    assert not Path("out/predictions.csv").exists()
+    assert {Path("out", x).read_text() for x in others} == {"mine"}
+
+
+def test_a_full_disk_is_said_with_what_to_do(run, photos, capsys, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as during:
+        during.setattr("retinanet_ext.inference.outputs.lines.Lines.add", full)
+        message = said(capsys, run, "photos")
+    assert "--output is 'out', and 0 images are done, but then: No space left" in message
+    assert "make room, and pass --resume" in message
+    assert len(predict(run, "photos", "--resume")) == 4
 
 
 def test_damage_within_is_said(run, photos, capsys):

@@ -75,6 +75,36 @@ def test_videos_that_cannot_be_read_are_failures(run, photos):
     assert predict(run, "broken.mp4", "--overwrite", expected=1) == []
 
 
+def test_the_video_that_is_read_is_never_written(run, photos, capsys):
+    write_video(photos / "0.png", 3)
+    before = Path("clip.webm").read_bytes()
+    Path("link.webm").symlink_to("clip.webm")
+    for name in ("clip.webm", "./clip.webm", "link.webm"):
+        predict(run, "clip.webm", "--video-out", name, "--overwrite", expected=2)
+        assert "the video that is read; name another file" in capsys.readouterr().err
+    Path("other.webm").touch()
+    predict(run, "clip.webm", "--video-out", "other.webm", expected=2)
+    assert "there already" in capsys.readouterr().err
+    assert Path("clip.webm").read_bytes() == before and not Path("out").exists()
+    predict(run, "clip.webm", "--video-out", "other.webm", "--overwrite")
+    assert frames_of("other.webm")[0] == 3
+
+
+def test_a_video_that_breaks_off_is_said_to(run, photos, capsys):
+    write_video(photos / "0.png", 12)
+    whole = Path("clip.webm").read_bytes()
+    predict(run, "clip.webm")
+    assert "ends after" not in capsys.readouterr().err
+    Path("clip.webm").write_bytes(whole[: len(whole) // 2])
+    number = len(predict(run, "clip.webm", "--overwrite"))
+    assert 0 < number < 9
+    said = f"'clip.webm' ends after {number} of the 12 frames that it announces; it may have been"
+    assert said in capsys.readouterr().err
+    Path("clip.webm").write_bytes(whole)
+    predict(run, "clip.webm", "--overwrite", "--end", "0.05")  # no more was asked for
+    assert "ends after" not in capsys.readouterr().err
+
+
 def test_a_camera_is_read_until_it_ends(run, photos, monkeypatch):
     monkeypatch.setattr(cv2, "VideoCapture", FastCamera)
     records = predict(run, "webcam", "--end", "0.25", "--batch-size", "8")

@@ -77,6 +77,16 @@ def test_mistakes_on_the_command_line_are_named(cfg, opts, error, words):
         merge_opts(cfg, opts)
 
 
+@pytest.mark.parametrize("whole", ["1", 1, "+1"])
+def test_a_whole_number_is_a_float_where_one_is_wanted(cfg, whole):
+    """yacs refuses it: "Type mismatch" of float and int, which the user did not write."""
+    merge_opts(cfg, ["SOLVER.BASE_LR", whole, "SOLVER.MAX_ITER", "7"])
+    assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER) == (1.0, 7)
+    assert type(cfg.SOLVER.BASE_LR) is float
+    with pytest.raises(ValueError, match=r"SOLVER\.MAX_ITER"):
+        merge_opts(cfg, ["SOLVER.MAX_ITER", "1.5"])
+
+
 def test_absent_accelerator_becomes_the_cpu_with_a_log_line(cfg, monkeypatch, caplog):
     pretend_cuda(monkeypatch, False)
     cfg.MODEL.DEVICE = "cuda"

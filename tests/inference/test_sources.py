@@ -46,6 +46,34 @@ def test_results_within_a_source_are_not_read(folder):
     assert paths("a", recursive=True, leave_out="./a/b") == ["a/x.jpg"]
 
 
+def test_pictures_that_predict_has_drawn_are_read_only_where_named(folder):
+    for name in ("a/found/drawn/x.jpg", "a/found/crops/star/b/x_0.jpg", "a/found/own.jpg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    everything = paths("a", recursive=True)
+    assert "a/found/drawn/x.jpg" in everything  # a folder may be called so
+    (folder / "a" / "found" / "predict.json").touch()
+    listing = list_sources(["a"], recursive=True)
+    left_out = {"a/found/drawn/x.jpg", "a/found/crops/star/b/x_0.jpg"}
+    assert [x.path for x in listing] == [x for x in everything if x not in left_out]
+    assert listing.notes == [
+        "left out, since predict has drawn them: the pictures in 'a/found/crops', 'a/found/drawn'"
+    ]
+    assert {*paths("a/**/*.jpg")} == {*everything, "a/dir.jpg"} - left_out - {"a/b/y.PNG"}
+    assert "a/found/own.jpg" not in paths("a/**/*.jpg", leave_out="a/found")
+    assert paths("a/found/drawn") == paths("a/found/drawn/*") == ["a/found/drawn/x.jpg"]
+    with pytest.raises(UserError, match="only what predict has drawn, in a/found/crops, a/found/d"):
+        list_sources(["a/found/*/**/*.jpg"])
+
+
+def test_linked_folders_are_searched_each_once(folder):
+    (folder / "links").mkdir()
+    (folder / "links" / "b").symlink_to("../b")
+    (folder / "links" / "again").symlink_to("../b")
+    (folder / "links" / "loop").symlink_to(".")
+    assert paths("links", recursive=True) == ["links/again/x.jpg", "links/again/x.png"]
+
+
 def test_patterns_may_go_through_folders(folder):
     assert paths("*/**/*.jpg") == ["a/b/x.jpg", "a/dir.jpg", "a/x.jpg", "b/x.jpg"]
     assert stems("a/**/*.jpg") == ["b/x", "dir", "x"]
@@ -59,6 +87,14 @@ def test_a_file_is_no_pattern_even_if_it_looks_like_one(folder):
 def test_a_list_has_paths_as_on_the_command_line_or_beside_it(folder):
     (folder / "b" / "list.txt").write_text("a/x.jpg\n\nx.png\r\nmissing #1.jpg\n")
     assert paths("b/list.txt") == ["a/x.jpg", "b/x.png", "missing #1.jpg"]
+
+
+def test_a_list_may_begin_with_the_mark_of_utf8(folder):
+    (folder / "list.txt").write_text("\ufeffa/x.jpg\r\nb/x.png\r\n")
+    assert paths("list.txt") == ["a/x.jpg", "b/x.png"]
+    (folder / "list.txt").write_text("a/x.jpg\n", encoding="utf-16")
+    with pytest.raises(UserError, match="a list in UTF-16; save it as UTF-8"):
+        list_sources(["list.txt"])
 
 
 @pytest.mark.parametrize("end", ["\n", "\0"])

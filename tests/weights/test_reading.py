@@ -123,6 +123,13 @@ def test_broken_files_are_named(tmp_path, suffix, content, request):
         read_weights(tmp_path / f"w{suffix}")
 
 
+def test_nobody_is_told_to_load_a_picture_with_code_in_it(tmp_path):
+    (tmp_path / "w.pth").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    with pytest.raises(WeightsError, match=r"w\.pth' is no file of weights") as caught:
+        weights_module.read_torch(str(tmp_path / "w.pth"))
+    assert "weights_only" not in str(caught.value)
+
+
 def test_a_missing_file_stays_a_missing_file(tmp_path):
     for suffix in (".pth", ".pkl"):
         with pytest.raises(FileNotFoundError):

@@ -13,6 +13,7 @@ from ...errors import InputError
 from ...evaluation.analysis.thresholds import Thresholds
 from ...structures import detection_node
 from .numbers import positive_int, share
+from .twice import refuse_twice
 
 __all__ = [
     "add_detection_options",
@@ -39,7 +40,7 @@ def add_detection_options(parser: argparse.ArgumentParser) -> None:
         "drawings and crops)",
     )
     group.add_argument(
-        "--classes", type=names, default=[], metavar="A,B", help="keep only these classes"
+        "--classes", type=_some_names, default=[], metavar="A,B", help="keep only these classes"
     )
     group.add_argument(
         "--max-dets", type=positive_int, metavar="N", help="of a picture (default: the config's)"
@@ -72,6 +73,7 @@ def add_precision(parser: Any) -> None:
 
 def apply_precision(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Set the key that ``--precision`` stands for, where it is given."""
+    refuse_twice(args)
     if args.precision is not None:
         cfg.MODEL.SPEEDUPS.AUTOCAST = PRECISIONS[args.precision]
 
@@ -87,8 +89,9 @@ def apply_detection_options(
         thresholds: what ``--score-thresh`` names.
 
     Raises:
-        InputError: ``--size`` lacks a number that the config does not give.
+        InputError: ``--size`` lacks a number that the config does not give, or a key is set twice.
     """
+    refuse_twice(args)
     node = detection_node(cfg)
     if node is None:
         raise InputError(
@@ -138,6 +141,14 @@ def _apply_size(cfg: CfgNode, shortest: int, longest: int) -> None:
 def names(text: str) -> list[str]:
     """Type of an option: words with commas between them, each once."""
     return list(dict.fromkeys(x.strip() for x in text.split(",") if x.strip()))
+
+
+def _some_names(text: str) -> list[str]:
+    """At least one of :func:`names`: none would keep all classes."""
+    found = names(text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"'{text}' names no class; leave it out to keep all")
+    return found
 
 
 def _score_thresh(text: str) -> float | str:

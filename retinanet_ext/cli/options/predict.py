@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
-from ...inference.outputs import FORMATS
+from ...errors import ExistsError, InputError
+from ...inference.outputs import FORMATS, check_clip
+from ...inference.sources import Listing
 from ...inference.streaming.reading import default_workers
 from ...inference.streaming.stream import AUTO_BATCH
 from ..common import config_options
@@ -14,7 +17,7 @@ from .model import add_trailing_opts
 from .numbers import number_above_0, positive_int
 from .tiles import add_tile_options
 
-__all__ = ["add_options"]
+__all__ = ["add_options", "check_together"]
 
 BATCH_SIZE = 4
 
@@ -52,6 +55,47 @@ def add_options(subparsers: Any, name: str) -> argparse.ArgumentParser:
     _add_running(parser)
     add_trailing_opts(parser)
     return parser
+
+
+def check_together(args: argparse.Namespace, listing: Listing) -> None:
+    """Raise InputError for options that do not go together, or not with these sources."""
+    if args.resume and args.overwrite:
+        raise InputError("--resume continues and --overwrite begins again; pass one of them")
+    if args.resume and listing.is_live:
+        raise InputError("a camera cannot be continued; leave out --resume")
+    if args.annotations and "coco" not in args.format:
+        raise InputError("--annotations gives the ids of --format coco, which is missing")
+    _check_read(args, listing)
+    if not args.video_out:
+        return
+    check_clip(args.video_out)
+    if len(listing.entries) != 1 or listing.only_pictures:
+        raise InputError("--video-out takes one video, or a camera, as the only source")
+    if args.resume:
+        raise InputError("--video-out cannot be continued; pass --overwrite in place of --resume")
+    if os.path.exists(args.video_out):
+        source = listing.entries[0].path
+        if os.path.exists(source) and os.path.samefile(args.video_out, source):
+            raise InputError(
+                f"--video-out is '{args.video_out}', the video that is read; name another file"
+            )
+        if not args.overwrite:
+            raise ExistsError(
+                f"--video-out is '{args.video_out}', which is there already; name another file, or "
+                "pass --overwrite"
+            )
+
+
+def _check_read(args: argparse.Namespace, listing: Listing) -> None:
+    """Raise InputError for an option that nothing would read."""
+    of_videos = {"--every": args.every != 1, "--start": args.start, "--end": args.end}
+    for name, given in of_videos.items():
+        if given and listing.only_pictures and listing.rest is None:
+            raise InputError(f"{name} is about videos, and only pictures are read; leave it out")
+    if args.fps and not args.video_out:
+        raise InputError("--fps is the rate of --video-out, which is missing")
+    if args.no_labels and not (args.draw or args.show or args.video_out):
+        raise InputError("--no-labels is about drawings; pass --draw, --show or --video-out too")
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ from detectron2.config import CfgNode
 
 from ...errors import InputError
 from .numbers import positive_int
+from .twice import refuse_twice
 
 __all__ = ["add_tile_options", "apply_tile_options"]
 
@@ -68,8 +69,9 @@ def apply_tile_options(cfg: CfgNode, args: argparse.Namespace) -> None:
         args: of a parser with :func:`add_tile_options`.
 
     Raises:
-        InputError: an option that nothing reads without another one.
+        InputError: an option that nothing reads without another one, or a key that is set twice.
     """
+    refuse_twice(args)
     tiles, merge = cfg.TEST.TILES, cfg.TEST.MERGE
     if args.tile:
         tiles.SIZE = args.tile

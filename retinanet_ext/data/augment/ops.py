@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 
+from ..loading.pixels import ResizeShortestEdge, never_empty
 from .mosaic import FILL, Mosaic
 from .transforms import RandomBlur, RandomJPEG, RandomNoise, RandomRotation90, RandomZoomOut
 from .validate import (
@@ -61,7 +62,7 @@ class Entry:
 
 def default_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     """Detectron2's augmentations of training: ``INPUT.CROP``, resize, ``INPUT.RANDOM_FLIP``."""
-    augmentations = detection_utils.build_augmentation(cfg, is_train=True)
+    augmentations = never_empty(detection_utils.build_augmentation(cfg, is_train=True))
     crop = cfg.INPUT.CROP
     return [*([T.RandomCrop(crop.TYPE, crop.SIZE)] if crop.ENABLED else []), *augmentations]
 
@@ -72,7 +73,7 @@ def _flip(p: dict[str, Any], cfg: CfgNode) -> list[Any]:
 
 
 def _resize_shortest_edge(p: dict[str, Any], cfg: CfgNode) -> list[Any]:
-    return [T.ResizeShortestEdge(list(p["SIZES"]), p["MAX_SIZE"], p["SAMPLING"])]
+    return [ResizeShortestEdge(list(p["SIZES"]), p["MAX_SIZE"], p["SAMPLING"])]
 
 
 def _large_scale_jitter(p: dict[str, Any], cfg: CfgNode) -> list[Any]:

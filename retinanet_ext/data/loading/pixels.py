@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ...compat import with_globals
 from ...errors import InputError, one_line
 
-__all__ = ["DEEP_MODES", "PictureMapper", "eight_bits", "read_picture", "why_unreadable"]
+__all__ = [
+    "DEEP_MODES",
+    "PictureMapper",
+    "ResizeShortestEdge",
+    "eight_bits",
+    "never_empty",
+    "read_picture",
+    "why_unreadable",
+]
 
 DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 """Pillow's modes of more than 8 bits, which its conversion to RGB clips to 0..255."""
@@ -161,6 +169,30 @@ def eight_bits(pixels: np.ndarray, mode: str, rule: str, file_name: str) -> np.n
     return np.rint(values * (255.0 / top if top else 0.0)).astype(np.uint8)
 
 
+class ResizeShortestEdge(T.ResizeShortestEdge):
+    """Detectron2's, but a picture of any proportions keeps at least one row and one column."""
+
+    def get_transform(self, image: np.ndarray) -> Any:
+        transform: Any = super().get_transform(image)
+        sides = getattr(transform, "new_h", 1), getattr(transform, "new_w", 1)
+        if 0 not in sides:
+            return transform
+        height, width = (max(1, x) for x in sides)
+        return T.ResizeTransform(*image.shape[:2], height, width, self.interp)
+
+
+def never_empty(augmentations: Sequence[Any]) -> list[Any]:
+    """The same augmentations, with :class:`ResizeShortestEdge` in the place of Detectron2's."""
+    return [
+        ResizeShortestEdge(
+            x.short_edge_length, x.max_size, "range" if x.is_range else "choice", x.interp
+        )
+        if type(x) is T.ResizeShortestEdge
+        else x
+        for x in augmentations
+    ]
+
+
 class PictureMapper(DatasetMapper):
     """Detectron2's mapper, whose pictures :func:`read_picture` reads."""
 
@@ -181,6 +213,7 @@ class PictureMapper(DatasetMapper):
         size = () if is_train else tuple(cfg.INPUT.get("SIZE_TEST", ()))
         if size:
             found["augmentations"] = [T.Resize(size)]
+        found["augmentations"] = never_empty(found["augmentations"])
         return {**found, "sixteen_bit": cfg.INPUT.get("SIXTEEN_BIT", "")}
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:

@@ -13,23 +13,21 @@ from detectron2.config import CfgNode
 
 from ...errors import ExistsError, FileError, InputError, listed
 from ...files import file_sha256, write_text
+from ..sources.search import CROPS, DRAWN, RUN
 from .lines import Lines, cut_torn_line, read_lines
 
 __all__ = ["CROPS", "DRAWN", "LABELS", "ResultsFolder", "describe_model"]
 
 PREDICTIONS = "predictions.jsonl"
 FAILED = "failed.txt"
-RUN = "predict.json"
-DRAWN, CROPS, LABELS = "drawn", "crops", "labels"
-OWN_FOLDERS = (DRAWN, CROPS, LABELS)
-FILES = (
-    PREDICTIONS,
-    FAILED,
-    "predictions.json",
-    "predictions.csv",
-    "coco_instances_results.json",
-    "coco_images.json",
-)
+LABELS = "labels"
+ALWAYS = (PREDICTIONS, FAILED)
+BY_FORMAT = {
+    "json": ("predictions.json",),
+    "csv": ("predictions.csv",),
+    "coco": ("coco_instances_results.json", "coco_images.json"),
+    "yolo": (LABELS,),
+}
 
 Key = tuple[str, int | None]
 
@@ -68,7 +66,8 @@ class ResultsFolder:
             overwrite: remove what is there.
 
         Raises:
-            ExistsError: it holds results, and neither is asked for.
+            ExistsError: it holds results, and neither is asked for; or what predict did not write,
+                in the place of what it writes.
             InputError: what is there is of another model, or of other settings.
             FileError: the folder cannot be made or written.
         """
@@ -85,6 +84,7 @@ class ResultsFolder:
             ) from error
         if not os.access(path, os.W_OK):
             raise FileError(f"--output is '{path}', a folder that cannot be written")
+        self._check_own(run)
         if overwrite:
             self._clear()
         elif os.path.exists(self.file(PREDICTIONS)) or os.path.exists(self.file(RUN)):
@@ -122,12 +122,28 @@ class ResultsFolder:
         if not self.num_failed and os.path.exists(self.file(FAILED)):
             os.remove(self.file(FAILED))
 
-    def _check_same(self, run: Mapping[str, Any], resume: bool) -> None:
+    def _before(self) -> dict[str, Any]:
+        """Model and settings of the run whose results are there; empty where that is unknown."""
         try:
             with open(self.file(RUN), encoding="utf-8") as file:
                 before = json.load(file)
         except (OSError, ValueError):
-            before = {}
+            return {}
+        return before if isinstance(before, dict) else {}
+
+    def _check_own(self, run: Mapping[str, Any]) -> None:
+        """Leave what others wrote: labels of a dataset, results of an evaluation."""
+        known = os.path.exists(self.file(RUN)) or os.path.exists(self.predictions)
+        own = {*_written(self._before()), *(ALWAYS if known else ())}
+        others = [x for x in _written(run) if x not in own and os.path.exists(self.file(x))]
+        if others:
+            raise ExistsError(
+                f"--output is '{self.path}', where {listed(others)} would be written, but that is "
+                "there already and not by predict; name another folder"
+            )
+
+    def _check_same(self, run: Mapping[str, Any], resume: bool) -> None:
+        before = self._before()
         if before.get("run_id") == self.run_id:
             if not resume:
                 raise ExistsError(
@@ -145,12 +161,19 @@ class ResultsFolder:
 
     def _clear(self) -> None:
         """Remove what an earlier run wrote, and nothing else."""
-        ours = os.path.exists(self.file(RUN))
-        for name in FILES:
-            if os.path.exists(self.file(name)):
+        for name in (*_written(self._before()), *ALWAYS):
+            if os.path.isdir(self.file(name)):
+                shutil.rmtree(self.file(name), ignore_errors=True)
+            elif os.path.exists(self.file(name)):
                 os.remove(self.file(name))
-        for name in OWN_FOLDERS if ours else ():
-            shutil.rmtree(self.file(name), ignore_errors=True)
+
+
+def _written(run: Mapping[str, Any]) -> list[str]:
+    """Files and folders that a run with these settings writes."""
+    names = [DRAWN] if run.get("draw") else []
+    names += [CROPS] if run.get("crops") else []
+    names += [x for name in run.get("format") or () for x in BY_FORMAT.get(name, ())]
+    return [*names, *(ALWAYS if run else ())]
 
 
 def _on_one_line(name: str) -> str:

@@ -11,7 +11,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 
-from ...data.loading.pixels import PictureMapper
+from ...data.loading.pixels import PictureMapper, ResizeShortestEdge
 
 __all__ = ["Seen", "View", "is_plain", "views_of"]
 
@@ -78,7 +78,7 @@ def views_of(cfg: CfgNode) -> list[View]:
     if is_plain(cfg):
         return [View(PictureMapper(cfg, is_train=False).augmentations.augs)]
     return [
-        View([T.ResizeShortestEdge(size, aug.MAX_SIZE)], flip, size)
+        View([ResizeShortestEdge(size, aug.MAX_SIZE)], flip, size)
         for size in dict.fromkeys(aug.MIN_SIZES)
         for flip in ((False, True) if aug.FLIP else (False,))
     ]

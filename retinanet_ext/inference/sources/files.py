@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from ...data.formats.images import IMAGE_SUFFIXES, is_hidden, is_image
-from ...errors import FileError, InputError, MissingFileError, listed
+from ...errors import InputError, MissingFileError
+from .search import VIDEO_SUFFIXES, fixed_part, is_video, of_folder, of_glob
 
 __all__ = ["CAMERA", "VIDEO_SUFFIXES", "Entry", "Listing", "list_sources"]
 
-VIDEO_SUFFIXES = (
-    *(".3gp", ".avi", ".flv", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"),
-    *(".ogv", ".ts", ".webm", ".wmv"),
-)
 CAMERA = "webcam"
 LIST = ".txt"
+UTF8_MARK, UTF16 = codecs.BOM_UTF8, (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 CHUNK = 1 << 16
 
 
@@ -79,7 +77,8 @@ def list_sources(
         words: each a picture or video, a folder of pictures, a glob, a ``.txt`` list with a path a
             line, ``webcam`` or ``webcam:1``, or ``-`` for paths on the standard input.
         recursive: also take the pictures of folders within folders.
-        leave_out: a folder that is not searched: that of the results.
+        leave_out: a folder that is not searched: that of the results. Nor are pictures read that an
+            earlier run has drawn, unless their folder is named.
         stdin: of ``-``.
 
     Raises:
@@ -109,7 +108,7 @@ def _paths_of(
 ) -> Iterator[tuple[str, str]]:
     """Paths, each with the folder that outputs are named from; "" for the path as it stands."""
     if os.path.isdir(word):
-        for path in _of_folder(word, recursive, leave_out, notes):
+        for path in of_folder(word, recursive, leave_out, notes):
             yield path, word
     elif os.path.exists(word):
         if word.lower().endswith(LIST):
@@ -120,8 +119,8 @@ def _paths_of(
     elif word.partition(":")[0] == CAMERA:
         yield word, ""
     elif glob.has_magic(word):
-        for path in _of_glob(word):
-            yield path, _fixed_part(word)
+        for path in of_glob(word, leave_out, notes):
+            yield path, fixed_part(word)
     else:
         raise MissingFileError(
             f"SOURCE is '{word}', and there is no such file or folder; a source is a picture, a "
@@ -130,71 +129,15 @@ def _paths_of(
         )
 
 
-def _of_folder(folder: str, recursive: bool, leave_out: str, notes: list[str]) -> list[str]:
-    found: list[str] = []
-    videos, folders = 0, 0
-    skipped = os.path.realpath(leave_out) if leave_out else ""
-    for where, inner, names in os.walk(folder, onerror=_refuse):
-        inner[:] = sorted(
-            x
-            for x in inner
-            if not is_hidden(x) and os.path.realpath(os.path.join(where, x)) != skipped
-        )
-        # A folder that is called like a picture is one that cannot be read, and is not hidden.
-        alike = [] if recursive else [x for x in inner if is_image(x)]
-        found += [os.path.join(where, x) for x in sorted([*filter(is_image, names), *alike])]
-        videos += sum(_kind(x) == "video" for x in names)
-        folders += len(inner) - len(alike)
-        if not recursive:
-            break
-    if found:
-        if videos:
-            notes.append(f"'{folder}' also holds videos ({videos}); name each to read it")
-        return found
-    if not recursive and folders:
-        raise MissingFileError(
-            f"SOURCE '{folder}' holds folders ({folders}) but no picture; --recursive reads those "
-            "within them"
-        )
-    if videos:
-        raise MissingFileError(
-            f"SOURCE '{folder}' holds no picture but videos ({videos}); name each of them, as by "
-            f"'{os.path.join(folder, '*')}'"
-        )
-    raise MissingFileError(
-        f"SOURCE '{folder}' is a folder without pictures ({' '.join(IMAGE_SUFFIXES)})"
-    )
-
-
-def _refuse(error: OSError) -> None:
-    raise FileError(f"SOURCE '{error.filename}' cannot be read: {error.strerror}")
-
-
-def _of_glob(pattern: str) -> list[str]:
-    matches = sorted(glob.glob(pattern, recursive=True))
-    if not matches:
-        raise MissingFileError(f"SOURCE '{pattern}' is a pattern that no file matches")
-    wanted = [x for x in matches if is_image(x) or _kind(x) == "video"]
-    if not wanted:
-        raise MissingFileError(
-            f"SOURCE '{pattern}' matches no picture or video, only {listed(matches, 3)}"
-        )
-    return wanted
-
-
-def _fixed_part(pattern: str) -> str:
-    """The folder before the first wildcard."""
-    parts = []
-    for part in pattern.split(os.sep)[:-1]:
-        if glob.has_magic(part):
-            break
-        parts.append(part)
-    return os.sep.join(parts) or (os.sep if pattern.startswith(os.sep) else ".")
-
-
 def _of_list(path: str) -> list[str]:
     with open(path, "rb") as file:
         names = list(_names(file))
+        file.seek(0)
+        if file.read(2) in UTF16:
+            raise InputError(
+                f"SOURCE '{path}' is a list in UTF-16; save it as UTF-8, in PowerShell by "
+                "Out-File -Encoding utf8"
+            )
     if not names:
         raise InputError(f"SOURCE '{path}' is a list without a path; it needs one a line")
     beside = os.path.dirname(path)
@@ -218,8 +161,11 @@ def _names(stream: BinaryIO) -> Iterator[str]:
     """Paths, one a line; or ended by NUL, as ``find -print0`` writes them."""
     rest, end = b"", b""
     read = getattr(stream, "read1", stream.read)
+    is_start = True
     while chunk := read(CHUNK):
         rest += chunk
+        if is_start and len(rest) >= len(UTF8_MARK):  # as editors on Windows put it before a text
+            rest, is_start = rest.removeprefix(UTF8_MARK), False
         end = end or (b"\0" if b"\0" in rest else b"\n" if b"\n" in rest else b"")
         if end:
             *whole, rest = rest.split(end)
@@ -235,7 +181,7 @@ def _decoded(name: bytes) -> str:
 def _kind(path: str) -> str:
     if path.partition(":")[0] == CAMERA and not os.path.exists(path):
         return "camera"
-    return "video" if path.lower().endswith(VIDEO_SUFFIXES) else "picture"
+    return "video" if is_video(path) else "picture"
 
 
 def _inside(path: str) -> str:

@@ -62,6 +62,7 @@ class Items:
         options: VideoOptions | None = None,
         done: Collection[tuple[str, int | None]] = (),
         failed: Callable[[str, str], None] | None = None,
+        noted: Callable[[str], None] | None = None,
     ):
         """
         Args:
@@ -70,11 +71,13 @@ class Items:
             done: keys of items that are left out.
             failed: is told the name and the reason of a video that cannot be read; by default the
                 error is raised.
+            noted: is told, in a sentence, what is odd about a video that was read.
         """
         self._entries = entries
         self._options = options or VideoOptions()
         self._done = done
         self._failed = failed
+        self._noted = noted
         self._stems = Stems()
 
     def __iter__(self) -> Iterator[Picture]:
@@ -101,6 +104,8 @@ class Items:
                     item = Item(entry.path, at, f"{stem}_frame_{frame:06d}", frame, seconds)
                     if item.key not in self._done:
                         yield Picture(pixels(), "BGR", f"{entry.path} frame {frame}", item)
+                if self._noted is not None and isinstance(opened, Video) and opened.cut_off:
+                    self._noted(opened.cut_off)
         except UserError as error:
             if self._failed is None or live or isinstance(error, ImportError):
                 raise

@@ -17,6 +17,9 @@ Frame = tuple[int, float, Callable[[], np.ndarray]]
 
 Pixels = np.ndarray
 
+SPARE_FRAMES, SPARE_SHARE = 2, 0.05
+"""A file's own account of its frames is an estimate: it may be by so many, or so much, too high."""
+
 
 def import_cv2(what: str) -> Any:
     """The module cv2.
@@ -58,6 +61,7 @@ class Video:
         """
         self._cv2 = import_cv2(f"reading the video '{path}'")
         self.path = path
+        self.cut_off = ""  # a sentence, once frames() has ended long before the file's own account
         self._capture = self._cv2.VideoCapture(path)
         if not self._capture.isOpened():
             raise FileError(
@@ -84,7 +88,7 @@ class Video:
         Raises:
             InputError: there is no such frame.
         """
-        number, taken = -1, 0
+        number, taken, ended = -1, 0, False
         capture, at = self._capture, self._cv2.CAP_PROP_POS_MSEC
         while capture.grab():  # in order: seeking is inexact in many files
             number += 1
@@ -92,12 +96,19 @@ class Video:
             if start is not None and seconds < start:
                 continue
             if end is not None and seconds >= end:
+                ended = True
                 break
             taken += 1
             if (taken - 1) % every == 0:
                 yield number, round(seconds, 3), self._pixels
         if number < 0:
             raise InputError(f"'{self.path}' is a video without a frame that can be read")
+        announced = 0 if ended else self.count
+        if announced - number - 1 > max(SPARE_FRAMES, SPARE_SHARE * announced):
+            self.cut_off = (
+                f"'{self.path}' ends after {number + 1} of the {announced} frames that it "
+                "announces; it may have been cut off"
+            )
         if not taken:
             raise InputError(
                 f"'{self.path}' has no frame from --start to --end; it has {number + 1} frames, "

@@ -104,14 +104,18 @@ def test_other_channels_than_bgr(meta, tmp_path, channels, mode):
 
 
 def test_sizes_are_detectron2s(meta):
-    from detectron2.data.transforms import ResizeShortestEdge
+    from retinanet_ext.data.loading.pixels import ResizeShortestEdge
 
     random = np.random.default_rng(0)
     for _ in range(500):
         height, width, shorter, longer = random.integers(1, 2000, 4).tolist()
         own = {"resize": {"shorter": shorter, "longer": longer}}
-        expected = ResizeShortestEdge.get_output_shape(height, width, shorter, longer)
+        picture = np.broadcast_to(np.uint8(0), (height, width, 3))
+        transform = ResizeShortestEdge(shorter, longer).get_transform(picture)
+        expected = transform.new_h, transform.new_w
         assert preprocess.resized_size(height, width, own) == expected
+    own = {"resize": {"shorter": 64, "longer": 100}}
+    assert preprocess.resized_size(5000, 1, own) == (100, 1)  # where Detectron2 has (100, 0)
     own = {"resize": {"shorter": 0, "longer": 100}}
     assert preprocess.resized_size(300, 200, own) == (300, 200)
 

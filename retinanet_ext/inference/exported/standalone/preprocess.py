@@ -47,7 +47,7 @@ def resized_size(height: int, width: int, meta: Mapping[str, Any]) -> tuple[int,
     """Height and width of a picture of this size as the detector sees it.
 
     The shorter side becomes ``resize.shorter``, unless the longer one would then be longer than
-    ``resize.longer``, which it becomes instead; 0.5 is rounded up.
+    ``resize.longer``, which it becomes instead; 0.5 is rounded up, and no side has less than 1 px.
     """
     shorter, longer = meta["resize"]["shorter"], meta["resize"]["longer"]
     if shorter == 0:
@@ -59,7 +59,7 @@ def resized_size(height: int, width: int, meta: Mapping[str, Any]) -> tuple[int,
     if max(new_height, new_width) > longer:
         scale = longer * 1.0 / max(new_height, new_width)
         new_height, new_width = new_height * scale, new_width * scale
-    return int(new_height + 0.5), int(new_width + 0.5)
+    return max(1, int(new_height + 0.5)), max(1, int(new_width + 0.5))
 
 
 def resize(pixels: np.ndarray, meta: Mapping[str, Any]) -> np.ndarray:
