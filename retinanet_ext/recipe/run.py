@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
 
 from ..data.datasets.bad_pictures import require_pictures_open
 from ..data.datasets.by_path import register_extra_datasets
@@ -74,6 +75,12 @@ def make_recipe(
     if empty := len(data.table.files) - data.images:
         keep = "DATALOADER.FILTER_EMPTY_ANNOTATIONS False at the end of the command keeps them"
         show(f"not trained on: {count(empty, 'picture')} without objects; {keep}")
+    if both := _in_both(cfg):
+        show(
+            f"warning: {both} of {count(data.val_images, 'validation picture')} "
+            f"{'is' if both == 1 else 'are'} trained on, too, so AP will be too good; name others "
+            "with --val"
+        )
     show(f"{count(len(data.class_names), 'class', 'classes')}: {', '.join(data.class_names)}")
     cfg.MODEL.RETINANET.NUM_CLASSES = len(data.class_names)
     machine = look_around(cfg.MODEL.DEVICE, gpus)
@@ -85,6 +92,15 @@ def make_recipe(
     show(as_table(draft.choices))
     show("")
     return as_yaml(draft, shlex.join(command))
+
+
+def _in_both(cfg: CfgNode) -> int:
+    """How many files are pictures of the training and of the validation set."""
+    train, val = (
+        {os.path.realpath(x["file_name"]) for name in names for x in DatasetCatalog.get(name)}
+        for names in (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
+    )
+    return len(train & val)
 
 
 def save_recipe(output_dir: str, text: str) -> str:

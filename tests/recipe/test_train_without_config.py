@@ -131,6 +131,16 @@ def test_pictures_without_objects_that_are_left_out_are_counted(started, cells, 
     assert "without objects" not in capsys.readouterr().out
 
 
+def test_pictures_of_both_sets_are_counted(started, cells, capsys):
+    train, val = (str(cells / "annotations" / f"instances_{x}.json") for x in ("train", "val"))
+    folder = str(cells / "train")
+    words = ["train", "--train", f"{train}:{folder}", "--val"]
+    assert main([*words, f"{train}:{folder}", *SCRATCH, "OUTPUT_DIR", "output/a"]) == 0
+    assert "12 of 12 validation pictures are trained on, too" in capsys.readouterr().out
+    assert main([*words, f"{val}:{cells / 'val'}", *SCRATCH, "OUTPUT_DIR", "output/b"]) == 0
+    assert "trained on, too" not in capsys.readouterr().out
+
+
 def test_epochs_take_the_place_of_minutes(started, cells):
     assert main(["train", "--data", str(cells), *SCRATCH, "--epochs", "10"]) == 0
     cfg = read(started[0].config_file)
