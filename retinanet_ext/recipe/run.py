@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
 
+from ..data.datasets.bad_pictures import require_pictures_open
 from ..data.datasets.by_path import register_extra_datasets
 from ..data.datasets.command_line import describe_rows
 from ..errors import count
@@ -62,11 +64,23 @@ def make_recipe(
         UserError: what is wrong with the data or the wishes.
     """
     register_extra_datasets(cfg)
+    if cfg.DATALOADER.ON_ERROR == "fail":  # else the training would find it, minutes later
+        require_pictures_open(cfg.DATASETS.TRAIN + cfg.DATASETS.TEST)
     names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
     draft = Draft(cfg, given)
     draft.note("MODEL.DEVICE", "MODEL.RETINANET.NUM_CLASSES")
     data = data_facts(cfg)
     show(describe_rows(cfg, data.images, data.val_images))
+    assert data.table is not None, "data_facts has read it"
+    if empty := len(data.table.files) - data.images:
+        keep = "DATALOADER.FILTER_EMPTY_ANNOTATIONS False at the end of the command keeps them"
+        show(f"not trained on: {count(empty, 'picture')} without objects; {keep}")
+    if both := _in_both(cfg):
+        show(
+            f"warning: {both} of {count(data.val_images, 'validation picture')} "
+            f"{'is' if both == 1 else 'are'} trained on, too, so AP will be too good; name others "
+            "with --val"
+        )
     show(f"{count(len(data.class_names), 'class', 'classes')}: {', '.join(data.class_names)}")
     cfg.MODEL.RETINANET.NUM_CLASSES = len(data.class_names)
     machine = look_around(cfg.MODEL.DEVICE, gpus)
@@ -78,6 +92,15 @@ def make_recipe(
     show(as_table(draft.choices))
     show("")
     return as_yaml(draft, shlex.join(command))
+
+
+def _in_both(cfg: CfgNode) -> int:
+    """How many files are pictures of the training and of the validation set."""
+    train, val = (
+        {os.path.realpath(x["file_name"]) for name in names for x in DatasetCatalog.get(name)}
+        for names in (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
+    )
+    return len(train & val)
 
 
 def save_recipe(output_dir: str, text: str) -> str:

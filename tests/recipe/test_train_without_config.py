@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -103,6 +104,41 @@ def test_the_users_keys_win_and_the_table_says_so(started, cells, capsys):
     assert "yours: SOLVER.BASE_LR 0.5" in shown and "TEST.VAL_LOSS True yours" in shown
     cfg = read(Path("elsewhere") / FILE_NAME)
     assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER, cfg.TEST.VAL_LOSS) == (0.5, 7, True)
+
+
+@pytest.mark.parametrize(("folder", "gone"), [("train", True), ("val", False)])
+def test_a_picture_that_cannot_be_opened_is_named_before_anything_is_trained(
+    folder: str, gone: bool, started, cells, capsys
+):
+    picture = sorted((cells / folder).iterdir())[-1]
+    picture.unlink() if gone else picture.write_bytes(b"no picture")
+    assert main(["train", "--data", str(cells), *SCRATCH]) == 2
+    error = capsys.readouterr().err
+    assert f"1 picture of {12 if gone else 3} cannot be used" in error and picture.name in error
+    assert not started and not Path("output").exists()
+
+
+def test_pictures_without_objects_that_are_left_out_are_counted(started, cells, capsys):
+    path = cells / "annotations" / "instances_train.json"
+    content = json.loads(path.read_text())
+    first = content["images"][0]["id"]
+    content["annotations"] = [x for x in content["annotations"] if x["image_id"] != first]
+    path.write_text(json.dumps(content))
+    assert main(["train", "--data", str(cells), *SCRATCH]) == 0
+    assert "not trained on: 1 picture without objects" in capsys.readouterr().out
+    keep = ["DATALOADER.FILTER_EMPTY_ANNOTATIONS", "False", "OUTPUT_DIR", "output/all"]
+    assert main(["train", "--data", str(cells), *SCRATCH, *keep]) == 0
+    assert "without objects" not in capsys.readouterr().out
+
+
+def test_pictures_of_both_sets_are_counted(started, cells, capsys):
+    train, val = (str(cells / "annotations" / f"instances_{x}.json") for x in ("train", "val"))
+    folder = str(cells / "train")
+    words = ["train", "--train", f"{train}:{folder}", "--val"]
+    assert main([*words, f"{train}:{folder}", *SCRATCH, "OUTPUT_DIR", "output/a"]) == 0
+    assert "12 of 12 validation pictures are trained on, too" in capsys.readouterr().out
+    assert main([*words, f"{val}:{cells / 'val'}", *SCRATCH, "OUTPUT_DIR", "output/b"]) == 0
+    assert "trained on, too" not in capsys.readouterr().out
 
 
 def test_epochs_take_the_place_of_minutes(started, cells):

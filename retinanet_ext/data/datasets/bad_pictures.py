@@ -10,12 +10,21 @@ import logging
 import os
 from collections.abc import Sequence
 
+from detectron2.data import DatasetCatalog
+
 from ...errors import InputError, MissingFileError, UserError
+from ...errors import count as counted
 from ..formats import BoxTable
 from ..formats.images import find_unopened
 from ..loading.bad_images import MAX_BAD_SHARE, MIN_BAD_FILES
 
-__all__ = ["note_unopened", "require_all_pictures", "require_pictures", "without_bad_pictures"]
+__all__ = [
+    "note_unopened",
+    "require_all_pictures",
+    "require_pictures",
+    "require_pictures_open",
+    "without_bad_pictures",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +63,26 @@ def require_all_pictures(name: str, pictures: Sequence[str]) -> None:
             f"{missing[0]}; an evaluation leaves none out: put them there, or remove them from the "
             "annotations (check-data --fix does)"
         )
+
+
+def require_pictures_open(names: Sequence[str]) -> None:
+    """Check the pictures of registered datasets before a training; only their heads are read.
+
+    Raises:
+        ValueError, FileNotFoundError: some cannot be opened; names the first and why.
+    """
+    for name in names:
+        pictures = [os.fspath(x["file_name"]) for x in DatasetCatalog.get(name)]
+        bad = find_unopened(pictures)
+        if bad:
+            first = next(iter(bad))
+            kind: type[UserError] = InputError if os.path.exists(first) else MissingFileError
+            fix = "fix or remove it" if len(bad) == 1 else "fix or remove them"
+            raise kind(
+                f"dataset '{name}': {counted(len(bad), 'picture')} of {len(pictures)} cannot be "
+                f"used, first {first}: {bad[first]}; {fix} (check-data --images --fix FILE writes "
+                "annotations without such), or set DATALOADER.ON_ERROR to skip"
+            )
 
 
 def note_unopened(table: BoxTable, images: Sequence[int]) -> None:

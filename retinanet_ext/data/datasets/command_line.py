@@ -10,7 +10,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from ...errors import InputError, UserError, count
-from ..formats import Source, detect, yolo_subsets
+from ..formats import Source, detect, has_val, yolo_subsets
 from .entries import absolute
 
 __all__ = ["NAMES", "describe_rows", "has_own_val", "name_datasets", "source_of", "split_flag"]
@@ -133,7 +133,7 @@ def has_own_val(flag: str) -> bool:
         return False
     train, val = source_of(flag, "train"), None
     if train.format == "yolo":
-        return train.subset == "train" and "val" in yolo_subsets(train.annotations)
+        return train.subset == "train" and has_val(train.annotations)
     with contextlib.suppress(UserError):
         val = source_of(flag, "val")
     return val is not None and val.annotations != train.annotations

@@ -16,6 +16,7 @@ from detectron2.utils.file_io import PathManager
 from ...errors import InputError, MissingFileError
 from ..formats.plain_text import read_json
 from ..formats.table import paused_gc
+from ..formats.text import parent_ids
 from .columns import box_columns, flag_or_fault, positions, size_or_nan
 
 __all__ = ["DatasetTable", "from_coco_content", "from_coco_json", "from_dataset_dicts"]
@@ -143,6 +144,12 @@ def from_coco_content(
     names = [x.replace("\\", "/") if isinstance(x, str) else "" for x in names]
     with contextlib.suppress(TypeError):  # ids of several types have no order
         categories.sort(key=lambda x: x.get("id", 0))
+    annotations = [_compact(x) for x in content["annotations"]]
+    parents = parent_ids(categories, {str(x.category_id) for x in annotations})
+    called = [x.get("name") for x in categories]  # what is there twice is a finding
+    categories = [
+        x for x in categories if str(x.get("id")) not in parents or called.count(x.get("name")) > 1
+    ]
     return _build_table(
         name=name or json_file,
         source=json_file,
@@ -150,7 +157,7 @@ def from_coco_content(
         file_names=names,
         image_ids=[x.get("id") for x in images],
         sizes=[(x.get("width"), x.get("height")) for x in images],
-        annotations=[_compact(x) for x in content["annotations"]],
+        annotations=annotations,
         class_names=[str(x.get("name")) for x in categories],
         category_ids=[x.get("id") for x in categories],
         needs_ids=True,

@@ -13,7 +13,7 @@ from .builder import CONTROL, SIDES, TableBuilder, is_ground_truth
 from .places import find_images
 from .plain_text import read_json
 from .table import BoxTable, Inputs, Source
-from .text import parse_flag, parse_name, parse_number, parse_size, unique_names
+from .text import parent_ids, parse_flag, parse_name, parse_number, parse_size, unique_names
 
 __all__ = ["read_coco"]
 
@@ -166,26 +166,21 @@ def _categories(content: dict[str, Any], path: str) -> list[dict[str, Any]]:
                 "or all as texts"
             )
         rows[key] = {"id": key, "name": parse_name(row["name"], f"{where}: name")}
-    return _without_empty_twins([rows[key] for key in sorted(rows)], content, path)
+    return _without_parents([rows[key] for key in sorted(rows)], content, path)
 
 
-def _without_empty_twins(
+def _without_parents(
     rows: list[dict[str, Any]], content: dict[str, Any], path: str
 ) -> list[dict[str, Any]]:
-    """Of categories with one name, those without annotations go: Roboflow's parent is one."""
-    names = [row["name"] for row in rows]
-    if len(set(names)) == len(names):
-        return rows
-    used = {str(a.get("category_id")) for a in content["annotations"]}
-    kept = [row for row in rows if names.count(row["name"]) == 1 or str(row["id"]) in used]
-    if {row["name"] for row in kept} != set(names):
-        return rows  # what is twice is said by unique_names
-    left_out = [row["id"] for row in rows if row not in kept]
-    if left_out:
+    parents = parent_ids(
+        content["categories"], {str(a.get("category_id")) for a in content["annotations"]}
+    )
+    kept = [row for row in rows if str(row["id"]) not in parents]
+    if len(kept) < len(rows):
         logger.warning(
-            "%s: categories without annotations and with the name of another are left out: ids %s",
+            "%s: categories without annotations that stand above others are left out: ids %s",
             path,
-            listed(left_out),
+            listed([f"{row['id']} ({row['name']})" for row in rows if row not in kept]),
         )
     return kept
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from ...errors import InputError, MissingFileError
 from .builder import TableBuilder
-from .places import Place, find_place, say_found
+from .places import Place, find_in_one_of, find_place, say_found
 from .table import BoxTable, Inputs, Source
 from .text import parse_number, read_class_file, read_rows
 
@@ -91,7 +92,10 @@ def _place(paths: list[tuple[int, str]], source: Source) -> Place:
     folder = source.images or os.path.dirname(source.annotations)
     names = list(dict.fromkeys(name for _, name in paths if name))
     others = [] if source.images else [os.path.join(folder, "images")]
-    place = find_place(names, [folder, *others]) or Place(folder)
+    place = find_place(names, [folder, *others])
+    if place is None and not source.images and os.path.isdir(folder):
+        place = find_in_one_of(names, Path(folder))
+    place = place or Place(folder)
     if place != Place(folder):
         say_found(source.annotations, names, place)
     return place

@@ -24,10 +24,10 @@ from .places import (
     subfolder,
     tail,
 )
-from .plain_text import read_text
+from .plain_text import DataYamlLoader, read_text
 from .table import Inputs, Source
 
-__all__ = ["load_data_yaml", "yolo_images", "yolo_subsets"]
+__all__ = ["has_val", "load_data_yaml", "yolo_images", "yolo_subsets"]
 
 SUBSETS = tuple(PART_NAMES)
 
@@ -56,7 +56,10 @@ def load_data_yaml(path: str) -> dict[str, Any]:
         given = next((content[name] for name in names if content.get(name)), None)
         if given is not None:
             content[part] = given
-    if content.get("train") and content.get("test") and not content.get("val"):
+    lists_both = bool(content.get("train") and content.get("test"))
+    if lists_both and not _is_there(path, content, "val"):
+        if content.get("val") and not _is_there(path, content, "test"):
+            return content
         content["val"] = content["test"]  # as of folders
     return content
 
@@ -65,6 +68,19 @@ def yolo_subsets(path: str) -> list[str]:
     """Which of train, val and test a data.yaml lists images for."""
     content = load_data_yaml(path)
     return [name for name in SUBSETS if content.get(name)]
+
+
+def has_val(path: str) -> bool:
+    """Whether a data.yaml lists validation images that are there.
+
+    Roboflow lists all three parts, whichever of them were exported.
+    """
+    content = load_data_yaml(path)
+    found = _is_there(path, content, "val")
+    if content.get("val") and not found:
+        text = "%s: the images of 'val' (%s) are not there; it counts as a set without them"
+        logger.warning(text, path, content["val"])
+    return found
 
 
 def yolo_images(source: Source, content: dict[str, Any], inputs: Inputs) -> tuple[list[str], bool]:
@@ -77,7 +93,7 @@ def yolo_images(source: Source, content: dict[str, Any], inputs: Inputs) -> tupl
     path = source.annotations
     given = [name for name in SUBSETS if content.get(name)]
     subset = source.subset or (given[0] if len(given) == 1 else "")
-    root = Path(path).parent / _posix(content.get("path"))
+    root = _root(path, content)
     if source.images:
         places = [Path(source.images)]
     elif subset in given:
@@ -104,19 +120,28 @@ def yolo_images(source: Source, content: dict[str, Any], inputs: Inputs) -> tupl
 def _from_class_list(path: Path) -> dict[str, Any]:
     names = [line.strip() for line in read_text(path).splitlines()]
     content: dict[str, Any] = {"names": [name for name in names if name]}
-    for part, words in PART_NAMES.items():
-        lists = (f"{word}.txt" for word in words)
-        found = next((name for name in lists if (path.parent / name).is_file()), None)
+    root = path.parent
+    if _is_among_labels(path):
+        content["path"], root = "..", path.parent.parent
+    known = {x.name.lower(): x.name for x in os.scandir(root) if x.is_file()}
+    for part, words in PART_NAMES.items():  # CVAT's parts are called Train, Validation, Test
+        found = next((known[f"{x}.txt"] for x in words if f"{x}.txt" in known), None)
         if found:
             content[part] = found
     if not any(content.get(part) for part in PART_NAMES):
-        content |= _folders_of_parts(path.parent)
+        content |= _folders_of_parts(root)
     if not any(content.get(part) for part in PART_NAMES):
-        folder = subfolder(path.parent, "images", *LABEL_FOLDERS[1:])
+        folder = subfolder(root, "images", *LABEL_FOLDERS[1:])
         content["train"] = folder.name if folder else "."
     if "train" in content and "test" in content:
         content.setdefault("val", content["test"])
     return content
+
+
+def _is_among_labels(path: Path) -> bool:
+    """Whether a list of names lies in labels/, where LabelImg writes it, beside images/."""
+    beside = path.parent.name.lower() in LABEL_FOLDERS
+    return beside and subfolder(path.parent.parent, "images") is not None
 
 
 def _folders_of_parts(root: Path) -> dict[str, str]:
@@ -143,22 +168,48 @@ def _hint(path: str | Path) -> str:
     return f"; name the folder of the images, as {path}:IMAGE_DIR"
 
 
+def _root(path: str, content: dict[str, Any]) -> Path:
+    return Path(path).parent / _posix(content.get("path"))
+
+
+def _is_there(path: str, content: dict[str, Any], part: str) -> bool:
+    """Whether one of the folders and files of a part is found; True where it is no text, too."""
+    entries = content.get(part) or []
+    root = _root(path, content)
+    return any(
+        not isinstance(x, str) or _find(_posix(x), root, Path(path))
+        for x in (entries if isinstance(entries, list) else [entries])
+    )
+
+
 def _place(entry: str, root: Path, path: Path) -> Path:
     """The folder or list that ``entry`` means, as it is written or where it evidently is."""
+    found = _find(entry, root, path)
+    if found is None:
+        looked = ", ".join(dict.fromkeys(os.path.normpath(x) for x in _written(entry, root, path)))
+        raise MissingFileError(f"{path}: '{entry}' is none of {looked}{_hint(path)}")
+    place, is_written = found
+    if not is_written:
+        logger.warning("%s: '%s' is not there; taking %s", path, entry, place)
+    return place
+
+
+def _written(entry: str, root: Path, path: Path) -> list[Path]:
     # Roboflow writes ../train/images for a folder that is beside the yaml.
-    written = [root / entry, path.parent / entry, path.parent / entry.removeprefix("../")]
+    return [root / entry, path.parent / entry, path.parent / entry.removeprefix("../")]
+
+
+def _find(entry: str, root: Path, path: Path) -> tuple[Path, bool] | None:
+    """Where ``entry`` is, and whether that is where it says."""
+    written = _written(entry, root, path)
     elsewhere = []
     for name in dict.fromkeys((os.fspath(root / entry), entry)):
         tails = [tail(name, n) for n in range(1, len(path_parts(name)) + 1)]
         elsewhere += [path.parent / x for text in tails for x in _other_names(text)]
     for place in [*written, *elsewhere]:
         if os.path.exists(place):  # unlike pathlib, for names of any length
-            found = Path(os.path.normpath(place))
-            if place != written[0]:
-                logger.warning("%s: '%s' is not there; taking %s", path, written[0], found)
-            return found
-    looked = ", ".join(dict.fromkeys(os.path.normpath(place) for place in written))
-    raise MissingFileError(f"{path}: '{entry}' is none of {looked}{_hint(path)}")
+            return Path(os.path.normpath(place)), place == written[0]
+    return None
 
 
 def _other_names(name: str) -> Iterator[str]:
@@ -198,42 +249,3 @@ def _images_of(place: Path, root: Path, path: Path, inputs: Inputs) -> list[str]
     if found_in != Place(os.fspath(place.parent)):
         say_found(os.fspath(place), names, found_in)
     return [os.path.normpath(found_in.path(name)) for name in names]
-
-
-class DataYamlLoader(yaml.SafeLoader):
-    """``yaml.SafeLoader`` that keeps what yaml would change or lose without a word.
-
-    A number in another spelling than Python's (``010`` is eight to yaml, ``1_0`` ten, ``1:30``
-    ninety) and a date stay texts. A key that stands twice raises, where yaml takes the last one.
-    """
-
-
-def _int(loader: DataYamlLoader, node: yaml.ScalarNode) -> Any:
-    number = loader.construct_yaml_int(node)
-    return number if str(number) == node.value else str(node.value)
-
-
-def _text(loader: DataYamlLoader, node: yaml.ScalarNode) -> str:
-    return str(node.value)
-
-
-def _mapping(loader: DataYamlLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    known: dict[Any, yaml.Node] = {}
-    for key, _ in node.value:
-        if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
-            continue
-        name = key.tag, key.value
-        if name in known:
-            raise yaml.constructor.ConstructorError(
-                "while reading keys and values",
-                node.start_mark,
-                f"found the key '{key.value}' twice",
-                key.start_mark,
-            )
-        known[name] = key
-    return loader.construct_mapping(node, deep=True)
-
-
-DataYamlLoader.add_constructor("tag:yaml.org,2002:int", _int)
-DataYamlLoader.add_constructor("tag:yaml.org,2002:timestamp", _text)
-DataYamlLoader.add_constructor("tag:yaml.org,2002:map", _mapping)

@@ -13,7 +13,7 @@ from detectron2.utils.logger import log_first_n
 
 from ...errors import InputError, MissingFileError, did_you_mean
 from ...untrusted import check_regular
-from .images import is_hidden
+from .images import is_hidden, is_image
 from .places import CLASS_LISTS, LABEL_FOLDERS, PART_NAMES, XML_FOLDERS, subfolder
 from .table import Source
 
@@ -188,7 +188,24 @@ def _class_lists(path: Path) -> list[Path]:
     files = [path / name for name in CLASS_LISTS if (path / name).is_file()]
     parts = (subfolder(path, *names) for names in PART_NAMES.values())
     folders = [path, *(x for x in parts if x)]
-    return files[:1] if files and any(subfolder(x, *LABEL_FOLDERS) for x in folders) else []
+    if any(subfolder(x, *LABEL_FOLDERS) for x in folders):
+        return files[:1] or _lists_among_labels(path)
+    return files[:1] if files and _has_labels_beside_pictures(path) else []
+
+
+def _lists_among_labels(path: Path) -> list[Path]:
+    """``labels/classes.txt``, as LabelImg writes it, where images/ is beside."""
+    labels = subfolder(path, *LABEL_FOLDERS)
+    if labels is None or subfolder(path, "images") is None:
+        return []
+    return [labels / name for name in CLASS_LISTS if (labels / name).is_file()][:1]
+
+
+def _has_labels_beside_pictures(path: Path) -> bool:
+    """Whether a folder holds a.jpg and a.txt, as LabelImg leaves them."""
+    names = [x.name for x in os.scandir(path)]
+    stems = {os.path.splitext(x)[0] for x in names if is_image(x)}
+    return any(x.lower().endswith(".txt") and os.path.splitext(x)[0] in stems for x in names)
 
 
 def _has_names(path: Path) -> bool:

@@ -19,6 +19,7 @@ __all__ = [
     "XML_FOLDERS",
     "Place",
     "find_images",
+    "find_in_one_of",
     "find_place",
     "path_parts",
     "sample_of",
@@ -110,6 +111,9 @@ def find_images(path: str, names: list[str], folder: str = "") -> Place:
     if place is None and folder:
         return Place(folder)
     if place is None:
+        bases = [beside, root] if beside.name.lower() == "annotations" else [beside]
+        place = next((x for base in bases if (x := find_in_one_of(names, base))), None)
+    if place is None:
         raise MissingFileError(
             f"{path}: image {names[0]} is in none of {', '.join(map(str, folders))}, nor is any of "
             f"the {len(names)}; say where, as {path}:IMAGE_DIR or IMAGES"
@@ -117,6 +121,17 @@ def find_images(path: str, names: list[str], folder: str = "") -> Place:
     if place.dropped:
         say_found(path, names, place)
     return place
+
+
+def find_in_one_of(names: Sequence[str], base: Path) -> Place | None:
+    """The one folder in ``base``, whatever its name, that holds some of the pictures ``names``.
+
+    Returns:
+        None where none does, or several do.
+    """
+    folders = (x for x in sorted(base.iterdir()) if x.is_dir() and not x.name.startswith("."))
+    found = [place for x in folders if (place := find_place(names, [x]))]
+    return found[0] if len(found) == 1 else None
 
 
 def say_found(path: str, names: Sequence[str], place: Place) -> None:

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from typing import Any
 from xml.etree import ElementTree
 
+import yaml
 from detectron2.utils.file_io import PathManager
 
 from ...errors import InputError, one_line
 from ...untrusted import check_regular
 
-__all__ = ["read_bytes", "read_json", "read_text", "read_xml"]
+__all__ = ["DataYamlLoader", "read_bytes", "read_json", "read_text", "read_xml"]
 
 MOST_BYTES = 2**28  # of a list, a label file or an xml; real ones have a thousandth of it
 MARKS = (
@@ -151,3 +152,42 @@ def _hint(data: bytes) -> str:
     except UnicodeDecodeError:
         return "; it declares no encoding and is not in UTF-8: save it as UTF-8"
     return ""
+
+
+class DataYamlLoader(yaml.SafeLoader):
+    """``yaml.SafeLoader`` that keeps what yaml would change or lose without a word.
+
+    A number in another spelling than Python's (``010`` is eight to yaml, ``1_0`` ten, ``1:30``
+    ninety) and a date stay texts. A key that stands twice raises, where yaml takes the last one.
+    """
+
+
+def _int(loader: DataYamlLoader, node: yaml.ScalarNode) -> Any:
+    number = loader.construct_yaml_int(node)
+    return number if str(number) == node.value else str(node.value)
+
+
+def _text(loader: DataYamlLoader, node: yaml.ScalarNode) -> str:
+    return str(node.value)
+
+
+def _mapping(loader: DataYamlLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    known: dict[Any, yaml.Node] = {}
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+            continue
+        name = key.tag, key.value
+        if name in known:
+            raise yaml.constructor.ConstructorError(
+                "while reading keys and values",
+                node.start_mark,
+                f"found the key '{key.value}' twice",
+                key.start_mark,
+            )
+        known[name] = key
+    return loader.construct_mapping(node, deep=True)
+
+
+DataYamlLoader.add_constructor("tag:yaml.org,2002:int", _int)
+DataYamlLoader.add_constructor("tag:yaml.org,2002:timestamp", _text)
+DataYamlLoader.add_constructor("tag:yaml.org,2002:map", _mapping)

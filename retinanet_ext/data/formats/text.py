@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
 from ...errors import InputError, MissingFileError
 from .table import Inputs
 
 __all__ = [
+    "parent_ids",
     "parse_flag",
     "parse_name",
     "parse_number",
@@ -144,3 +147,32 @@ def unique_names(names: list[str], where: str) -> list[str]:
         if not name or name in names[:i]:
             raise InputError(f"{where}: class {i} is '{name}', which is empty or there before")
     return names
+
+
+def parent_ids(categories: Sequence[dict[str, Any]], used: Collection[str]) -> set[str]:
+    """Categories that tools write above the classes of a COCO json: Roboflow's number 0 is one.
+
+    They have no annotations, and either the name of another category or one that all others have as
+    their supercategory.
+
+    Args:
+        categories: of the json, with ``id`` and ``name``.
+        used: ids that annotations have, as texts.
+
+    Returns:
+        Their ids, as texts; never all ids of a name.
+    """
+    rows = [
+        (str(x.get("id")), str(x.get("name")).strip(), str(x.get("supercategory")).strip())
+        for x in categories
+    ]
+    named = Counter(name for _, name, _ in rows)
+    above = Counter(parent for _, _, parent in rows)
+    found = [
+        (key, name)
+        for key, name, parent in rows
+        if key not in used
+        and (named[name] > 1 or (parent != name and above[name] == len(rows) - 1 > 0))
+    ]
+    left = named - Counter(name for _, name in found)
+    return {key for key, name in found if left[name] or named[name] == 1}

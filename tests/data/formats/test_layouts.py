@@ -127,6 +127,24 @@ def yaml_without_val(root: Path) -> None:
     text(root / "data.yaml", "train: train/images\ntest: test/images\nnames: [a]\n")
 
 
+@layout(4, 2)
+def roboflow_yolo_that_lists_a_val_that_is_not_there(root: Path) -> None:
+    for part, name in each("train", "test"):
+        pic(root / part / "images" / f"{name}.jpg")
+        yolo(root / part / "labels" / f"{name}.txt")
+    lists = "train: ../train/images\nval: ../valid/images\ntest: ../test/images\n"
+    text(root / "data.yaml", f"{lists}nc: 1\nnames: ['a']\n")
+
+
+@layout(4)
+def roboflow_yolo_of_which_only_train_is_there(root: Path) -> None:
+    for _, name in each("train"):
+        pic(root / "train" / "images" / f"{name}.jpg")
+        yolo(root / "train" / "labels" / f"{name}.txt")
+    lists = "train: ../train/images\nval: ../valid/images\ntest: ../test/images\n"
+    text(root / "data.yaml", f"{lists}nc: 1\nnames: ['a']\n")
+
+
 @layout(4)
 def cvat_coco(root: Path) -> None:
     for _, name in each("train"):
@@ -167,6 +185,47 @@ def cvat_yolo(root: Path) -> None:
     text(root / "obj.data", "classes = 1\ntrain = data/train.txt\nnames = data/obj.names\n")
     rows = [f"data/obj_train_data/{x}.jpg\n" for _, x in each("train")]
     text(root / "train.txt", "".join(rows))
+
+
+@layout(4, 3)
+def cvat_yolo_with_subsets(root: Path) -> None:
+    for part, name in each("Train", "Validation"):
+        pic(root / f"obj_{part}_data" / f"{name}.jpg")
+        yolo(root / f"obj_{part}_data" / f"{name}.txt")
+        rows = [f"data/obj_{part}_data/{x}.jpg\n" for _, x in each(part)]
+        text(root / f"{part}.txt", "".join(rows))
+    text(root / "obj.names", "a\n")
+
+
+@layout(4)
+def labelimg_yolo_in_one_folder(root: Path) -> None:
+    for _, name in each("train"):
+        pic(root / f"{name}.jpg")
+        yolo(root / f"{name}.txt")
+    text(root / "classes.txt", "a\n")
+
+
+@layout(4)
+def labelimg_yolo_with_its_list_among_the_labels(root: Path) -> None:
+    for _, name in each("train"):
+        pic(root / "images" / f"{name}.jpg")
+        yolo(root / "labels" / f"{name}.txt")
+    text(root / "labels" / "classes.txt", "a\n")
+
+
+@layout(4)
+def json_beside_a_folder_of_another_name(root: Path) -> None:
+    pic(root / "other" / "x.jpg")
+    for _, name in each("train"):
+        pic(root / "my Bilder" / f"{name}.jpg")
+    coco(root / "boxes.json", [f"{x}.jpg" for _, x in each("train")])
+
+
+@layout(4)
+def csv_beside_a_folder_of_another_name(root: Path) -> None:
+    for _, name in each("train"):
+        pic(root / "my Bilder" / f"{name}.jpg")
+    text(root / "boxes.csv", "".join(f"{x}.jpg,5,5,25,25,a\n" for _, x in each("train")))
 
 
 @layout(4)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from retinanet_ext.data.doctor import from_coco_json
 from retinanet_ext.data.formats import BoxTable, Source, detect, read_cached
 from retinanet_ext.errors import InputError
 from tests.helpers.four_formats import Picture, write, write_images
@@ -139,6 +140,42 @@ def test_a_category_without_annotations_and_with_the_name_of_another_goes(tmp_pa
     path.write_text(json.dumps(content))
     assert read(spec).class_names == NAMES
     assert "left out: ids 0" in caplog.text
+
+
+def roboflow(path: Path, parent: str) -> dict:
+    """The json with a category 0 that all others have as their supercategory."""
+    content = json.loads(path.read_text())
+    rows = [{**x, "supercategory": parent} for x in content["categories"]]
+    content["categories"] = [{"id": 0, "name": parent, "supercategory": "none"}, *rows]
+    path.write_text(json.dumps(content))
+    return content
+
+
+def test_a_category_above_all_others_is_no_class(tmp_path: Path, caplog):
+    spec = coco(tmp_path)
+    path = Path(spec.partition(":")[0])
+    roboflow(path, "insects")
+    assert read(spec).class_names == NAMES and from_coco_json(path).class_names == NAMES
+    assert "left out: ids 0 (insects)" in caplog.text
+
+
+def test_a_category_above_all_others_with_objects_is_one(tmp_path: Path):
+    spec = coco(tmp_path)
+    path = Path(spec.partition(":")[0])
+    content = roboflow(path, "insects")
+    content["annotations"][0]["category_id"] = 0
+    path.write_text(json.dumps(content))
+    assert read(spec).class_names == ["insects", *NAMES]
+    assert from_coco_json(path).class_names == ["insects", *NAMES]
+
+
+def test_a_class_without_objects_above_some_of_the_others_stays(tmp_path: Path):
+    spec = coco(tmp_path)
+    path = Path(spec.partition(":")[0])
+    content = roboflow(path, "insects")
+    content["categories"][-1]["supercategory"] = "none"
+    path.write_text(json.dumps(content))
+    assert read(spec).class_names == ["insects", *NAMES]
 
 
 def test_a_picture_that_is_listed_twice_is_one_picture(tmp_path: Path, caplog):
