@@ -71,10 +71,6 @@ def make_recipe(
     draft.note("MODEL.DEVICE", "MODEL.RETINANET.NUM_CLASSES")
     data = data_facts(cfg)
     show(describe_rows(cfg, data.images, data.val_images))
-    assert data.table is not None, "data_facts has read it"
-    if empty := len(data.table.files) - data.images:
-        keep = "DATALOADER.FILTER_EMPTY_ANNOTATIONS False at the end of the command keeps them"
-        show(f"not trained on: {count(empty, 'picture')} without objects; {keep}")
     if both := _in_both(cfg):
         show(
             f"warning: {both} of {count(data.val_images, 'validation picture')} "

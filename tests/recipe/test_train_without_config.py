@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -116,19 +115,6 @@ def test_a_picture_that_cannot_be_opened_is_named_before_anything_is_trained(
     error = capsys.readouterr().err
     assert f"1 picture of {12 if gone else 3} cannot be used" in error and picture.name in error
     assert not started and not Path("output").exists()
-
-
-def test_pictures_without_objects_that_are_left_out_are_counted(started, cells, capsys):
-    path = cells / "annotations" / "instances_train.json"
-    content = json.loads(path.read_text())
-    first = content["images"][0]["id"]
-    content["annotations"] = [x for x in content["annotations"] if x["image_id"] != first]
-    path.write_text(json.dumps(content))
-    assert main(["train", "--data", str(cells), *SCRATCH]) == 0
-    assert "not trained on: 1 picture without objects" in capsys.readouterr().out
-    keep = ["DATALOADER.FILTER_EMPTY_ANNOTATIONS", "False", "OUTPUT_DIR", "output/all"]
-    assert main(["train", "--data", str(cells), *SCRATCH, *keep]) == 0
-    assert "without objects" not in capsys.readouterr().out
 
 
 def test_pictures_of_both_sets_are_counted(started, cells, capsys):

@@ -71,7 +71,7 @@ def check_datasets(cfg: CfgNode) -> None:
         if empty and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
             logger.info(
                 "data: %d of these images %s no object and %s not trained on; "
-                "DATALOADER.FILTER_EMPTY_ANNOTATIONS False takes %s, too",
+                "DATALOADER.FILTER_EMPTY_ANNOTATIONS False at the end of the command keeps %s",
                 *(empty, *(("has", "is", "it") if empty == 1 else ("have", "are", "them"))),
                 extra=SHOWN,
             )

@@ -56,8 +56,7 @@ def load_data_yaml(path: str) -> dict[str, Any]:
         given = next((content[name] for name in names if content.get(name)), None)
         if given is not None:
             content[part] = given
-    lists_both = bool(content.get("train") and content.get("test"))
-    if lists_both and not _is_there(path, content, "val"):
+    if content.get("train") and content.get("test") and not _is_there(path, content, "val"):
         if content.get("val") and not _is_there(path, content, "test"):
             return content
         content["val"] = content["test"]  # as of folders
