@@ -193,6 +193,8 @@ class Predictor:
             on_error: "raise", or "yield" a :class:`FailedPicture` in its place.
             window: batches that are read before the first comes out; 1 for live sources.
         """
+        if isinstance(sources, str | os.PathLike | np.ndarray):
+            raise InputError("stream takes several pictures; put one in a list, as in [picture]")
         fitting = None
         if batch_size is None:
             fitting = Fitting()

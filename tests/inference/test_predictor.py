@@ -422,3 +422,10 @@ def test_autocast_auto_is_for_the_predictor_only(run, monkeypatch):
     cfg.defrost()
     cfg.merge_from_list(opts)
     assert build_model(cfg).speedups.autocast == ""
+
+
+def test_one_picture_is_no_stream(predictor):
+    """A path would be read as one file for each of its letters."""
+    for picture in ("photo.jpg", Path("photo.jpg"), np.zeros((8, 8, 3), np.uint8)):
+        with pytest.raises(UserError, match="put one in a list"):
+            predictor.stream(picture)
