@@ -48,7 +48,8 @@ def make_folder(path: str, overwrite: bool) -> None:
     """Make the folder, or remove what an earlier export has written there.
 
     Raises:
-        ExistsError: it holds something, and ``overwrite`` is not given, or something else.
+        ExistsError: it holds something, and ``overwrite`` is not given, or what would be written
+            over is of no export.
         FileError: it cannot be made.
     """
     if os.path.exists(path) and not os.path.isdir(path):
@@ -59,9 +60,14 @@ def make_folder(path: str, overwrite: bool) -> None:
             f"--output is '{path}', which holds {there[0]}; name another folder, or pass "
             "--overwrite"
         )
-    for name in there:
-        if name in FILES:
-            os.remove(os.path.join(path, name))
+    written_over = [name for name in there if name in FILES]
+    if written_over and not any(name.startswith("model.") for name in written_over):
+        raise ExistsError(
+            f"--output is '{path}', whose {written_over[0]} is of no export, for there is no "
+            f"{NAME}; name another folder"
+        )
+    for name in written_over:
+        os.remove(os.path.join(path, name))
     try:
         os.makedirs(path, exist_ok=True)
     except OSError as error:

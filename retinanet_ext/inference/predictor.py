@@ -199,8 +199,8 @@ class Predictor:
         if batch_size is None:
             fitting = Fitting()
             batch_size = AUTO_BATCH.get(self.cfg.MODEL.DEVICE.split(":")[0], AUTO_BATCH["cpu"])
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}; it must be at least 1")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise InputError(f"batch_size is {batch_size!r}; it must be a whole number from 1 on")
         if on_error not in ("raise", "yield"):
             raise InputError(f"on_error is '{on_error}'; use raise or yield")
         lanes = num_lanes(self.detector, batch_size)

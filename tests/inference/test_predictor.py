@@ -87,6 +87,12 @@ def test_detections_are_those_of_the_evaluation(predictor, run, tiny_root, tmp_p
         assert got["score"] == pytest.approx(expected["score"], abs=1e-6)
 
 
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, "8"])
+def test_a_batch_size_is_a_whole_number_from_1_on(predictor, pictures, batch_size):
+    with pytest.raises(UserError, match=f"batch_size is {batch_size!r}; it must be a whole"):
+        list(predictor.stream(pictures, batch_size))
+
+
 @pytest.mark.parametrize("batch_size", [2, 8])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_batch_gives_what_single_pictures_give(predictor, pictures, batch_size, workers):

@@ -24,7 +24,7 @@ IMAGE_SUFFIXES: tuple[str, ...] = (
     ".ppm",
     ".pgm",
 )
-IMAGE_SUFFIXES += (".jfif", ".jpe", ".jp2", ".pnm", ".pbm", ".gif")
+IMAGE_SUFFIXES += (".jfif", ".jpe", ".jp2", ".pnm", ".pbm", ".gif", ".avif")
 EXIF_ORIENTATION = 274
 SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange height and width
 
