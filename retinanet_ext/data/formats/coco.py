@@ -220,7 +220,9 @@ def _box(
 ) -> tuple[float, float, float, float]:
     if not isinstance(box, (list, tuple)) or len(box) != 4:
         where = _place(path, number, annotation)
-        raise InputError(f"{where}: bbox is {box!r}, but must be [x, y, width, height]")
+        has_mask = bool(annotation.get("segmentation"))
+        fix = "write the bounds of its mask there" if has_mask else "correct or remove it"
+        raise InputError(f"{where}: bbox is {box!r}, but must be [x, y, width, height]; {fix}")
     x, y, width, height = box
     try:
         # One test for four, of a million boxes.
