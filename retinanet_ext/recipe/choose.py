@@ -64,7 +64,8 @@ def choose_recipe(
         InputError: two wishes contradict, or the time is too short.
     """
     cfg, preset = draft.cfg, wishes.preset
-    draft.take(choose_network(machine, preset))
+    weights = draft.cfg.MODEL.WEIGHTS if "MODEL.WEIGHTS" in draft.given else None
+    draft.take(choose_network(machine, preset, weights))
     draft.take(_size(draft, choose_size(data, machine.device, preset), data))
     _take_steps(draft, data, machine)
     draft.take(choose_flips(data.class_names))

@@ -64,7 +64,9 @@ class Draft:
         yours = {key: get_key(self.cfg, key) for key in choice.keys if key not in own}
         if not yours:
             return choice
-        words = ", ".join(f"{key} {value}" for key, value in yours.items())
+        words = ", ".join(
+            f"{key} {value if value != '' else repr('')}" for key, value in yours.items()
+        )
         keys = {**choice.keys, **yours}
         if not own:
             return Choice(choice.setting, words, YOURS, keys)

@@ -44,12 +44,24 @@ def kind_of(machine: Machine) -> str:
     return next(kind for kind in kinds if kind in machine.weights or kind == "scratch")
 
 
-def choose_network(machine: Machine, preset: str) -> Choice:
+def choose_network(machine: Machine, preset: str, weights_of_user: str | None = None) -> Choice:
     """ResNet-50 on a GPU, EfficientNet-Lite0 on a CPU, and without any weights ResNet-18.
 
     Where ImageNet weights of EfficientNet-Lite0 are not installed, those of the demo model are a
     start.
+
+    Args:
+        machine: says which weights are at hand.
+        preset: a key of :data:`HEADS`.
+        weights_of_user: that take the place of the chosen ones: a file or name, "" for random
+            ones; None: there are no such.
     """
+
+    def told(chosen: str) -> str:
+        if weights_of_user is None:
+            return chosen
+        return f"weights {weights_of_user}" if weights_of_user else "random weights"
+
     kind, on = kind_of(machine), "a CPU"
     if machine.device == "cuda":
         on = "a GPU"
@@ -62,7 +74,7 @@ def choose_network(machine: Machine, preset: str) -> Choice:
         }[kind]
         return Choice(
             "network",
-            f"ResNet-50 with FPN, {name} weights",
+            f"ResNet-50 with FPN, {told(f'{name} weights')}",
             f"{on}, and these weights are at hand",
             {
                 **_COMMON,
@@ -88,7 +100,7 @@ def choose_network(machine: Machine, preset: str) -> Choice:
         }[kind]
         return Choice(
             "network",
-            f"EfficientNet-Lite0 with FPN of {channels} channels, {of}",
+            f"EfficientNet-Lite0 with FPN of {channels} channels, {told(of)}",
             f"{on}; {why}",
             {
                 **head,
@@ -103,7 +115,7 @@ def choose_network(machine: Machine, preset: str) -> Choice:
         )
     return Choice(
         "network",
-        f"ResNet-18 with FPN of {channels} channels, random weights",
+        f"ResNet-18 with FPN of {channels} channels, {told('random weights')}",
         f"{on} without pretrained weights; better with: {PIP_LINE}",
         {
             **head,

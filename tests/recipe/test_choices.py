@@ -69,6 +69,21 @@ def test_without_other_weights_all_of_the_demo_but_its_classes_is_the_start():
     assert differ == {"head.cls_score.weight", "head.cls_score.bias"}
 
 
+@pytest.mark.parametrize("at_hand", ["coco", "imagenet", "lite0", "demo", ""])
+@pytest.mark.parametrize("given, told", [("", "random weights"), ("own.pth", "weights own.pth")])
+def test_weights_of_the_user_are_those_that_the_table_tells(at_hand: str, given: str, told: str):
+    machine = Machine(
+        "cuda" if at_hand in ("coco", "imagenet") else "cpu", weights=frozenset({at_hand} - {""})
+    )
+    draft = Draft(get_cfg(), ["MODEL.WEIGHTS"])
+    draft.cfg.MODEL.WEIGHTS = given
+    draft.take(choose_network(machine, "balanced", given))
+    (row,) = draft.choices
+    assert row.value.endswith(f", {told}") and "yours: MODEL.WEIGHTS" in row.reason
+    kept = draft.cfg.MODEL.WEIGHTS
+    assert kept == given
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("weights", ["coco", "imagenet", "demo", ""])
 def test_every_network_makes_a_valid_config(preset: str, weights: str):
