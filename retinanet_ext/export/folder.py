@@ -24,6 +24,7 @@ __all__ = [
     "make_folder",
     "make_meta",
     "weights_size",
+    "withdraw",
     "write_meta",
     "write_standalone",
 ]
