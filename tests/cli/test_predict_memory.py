@@ -32,7 +32,7 @@ print(child.returncode, own)
     [([], 0.95e9), (["--draw", "--no-labels"], 1.25e9)],
     ids=["json", "drawn"],
 )
-def test_a_picture_of_100_megapixels_takes_little_more_than_its_pixels(run, tmp_path, options, limit):
+def test_a_picture_of_100_megapixels_takes_little_more(run, tmp_path, options, limit):
     gradient = Image.linear_gradient("L").resize((SIDE, SIDE))
     Image.merge("RGB", [gradient, gradient.transpose(Image.Transpose.ROTATE_90), gradient]).save(
         tmp_path / "large.jpg"

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...cores import parallel_map
 from ..layout import level_view, split_levels
 from ..precision import at_least_float32
-from .threads import parallel_map
 
 # Entries per chunk: three float32 buffers of this size stay in a core's L2 cache, or in a GPU's.
 CHUNK = {"cpu": 1 << 17, "cuda": 1 << 20}

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from retinanet_ext.compat import nnpack_convolution
 from retinanet_ext.modeling.speedups import winograd
 
 pytestmark = pytest.mark.skipif(
@@ -79,9 +80,41 @@ def test_is_chosen_for_large_maps_of_many_channels_only():
 
     assert chosen()
     assert not chosen(c=64)
+    # oneDNN is as fast where it has AVX-512 and several threads, unless there is much to do.
+    several = winograd.has_avx512() and torch.get_num_threads() > 1
+    assert chosen(c=96, h=50, w=66) is not several
     assert not chosen(h=13, w=17)
     assert not chosen(k=1)
     assert not chosen(dtype=torch.float64)
     assert not chosen(device="meta")
     with torch.autocast("cpu", torch.bfloat16):
         assert not chosen()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("inference", [False, True])
+def test_threads_change_no_bit(n: int, threads: int, inference: bool):
+    x, weight, bias = random_case(n, d=72, h=101, w=19)
+    whole = torch.cat([nnpack_convolution(i, weight, bias, padding=1) for i in x.split(1)])
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.inference_mode(inference):
+            got = winograd.conv3x3(x.contiguous(memory_format=torch.channels_last), weight, bias)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(got, whole)
+    assert got.is_contiguous()
+
+
+@pytest.mark.parametrize("outputs", [1, 40, 720])
+@pytest.mark.parametrize("height", [1, 30, 200])
+@pytest.mark.parametrize("threads", [1, 2, 6, 64])
+@pytest.mark.parametrize("n", [1, 3])
+def test_pieces_cover_everything_once(n: int, threads: int, height: int, outputs: int):
+    seen = torch.zeros(n, outputs, height)
+    for image, channels, rows in winograd._pieces(torch.empty(n, 1, height, 1), outputs, threads):
+        seen[image, channels, rows] += 1
+        assert channels.start < channels.stop and rows.start < rows.stop
+    assert (seen == 1).all()

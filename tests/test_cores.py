@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
-from retinanet_ext.losses.kernels.threads import parallel_map
+from retinanet_ext.cores import parallel_map, threads_side_by_side
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(params=[1, 3])
@@ -82,3 +87,55 @@ def test_a_forked_process_starts_threads_of_its_own(num_threads):
         finally:
             os._exit(3)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+WAITING = """
+import sys, time, torch
+from retinanet_ext.cores import let_openmp_wait_briefly
+torch.set_num_threads(2)
+if sys.argv[1] == "briefly":
+    let_openmp_wait_briefly()
+numbers, waited = torch.zeros(2**18), 0.0
+for _ in range(20):
+    numbers.add_(1)
+    before = time.process_time()
+    time.sleep(0.02)
+    waited += time.process_time() - before
+print(waited)
+"""
+
+
+def test_threads_of_openmp_stop_waiting_actively():
+    # CPU time of a process of its own, which other processes do not change.
+    def waited(how: str) -> float:
+        command = [sys.executable, "-c", WAITING, how]
+        return float(subprocess.run(command, capture_output=True, check=True, cwd=ROOT).stdout)
+
+    usual = waited("usual")
+    if usual < 0.02:
+        pytest.skip("this OpenMP does not wait actively here")
+    assert waited("briefly") < usual / 3
+
+
+def test_threads_may_ask_for_threads():
+    pools = [threads_side_by_side(2, each=2), threads_side_by_side(2)]
+    inner = [pools[0].submit(threads_side_by_side, 2).result() for _ in range(4)]
+    assert all(pool not in pools for pool in inner)
+
+    def nested(_: int) -> list[int]:
+        return parallel_map(range(4), lambda: abs)
+
+    assert list(pools[0].map(nested, range(8))) == [[0, 1, 2, 3]] * 8
+
+
+def test_the_caller_takes_items_too(num_threads):
+    if num_threads == 1:
+        pytest.skip("the caller computes everything")
+    all_here = threading.Barrier(num_threads)
+
+    def work(_: int) -> int:
+        all_here.wait(timeout=60)
+        return threading.get_ident()
+
+    seen = set(parallel_map(range(num_threads), lambda: work, with_caller=True))
+    assert threading.get_ident() in seen and len(seen) == num_threads
