@@ -29,6 +29,7 @@ def pair(monkeypatch) -> Iterator[tuple[nn.Module, nn.Module]]:
     if winograd.is_available():
         monkeypatch.setattr(winograd, "MIN_CHANNELS", 16)
         monkeypatch.setattr(winograd, "MIN_LOCATIONS", 1)
+        monkeypatch.setattr(winograd, "MUCH_WORK", 1)
     cfg = small_cfg(FUSED_CLS_LOSS_MIN_CLASSES=1)
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
     yield build_pair(cfg)
