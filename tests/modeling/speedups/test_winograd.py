@@ -118,3 +118,17 @@ def test_pieces_cover_everything_once(n: int, threads: int, height: int, outputs
         seen[image, channels, rows] += 1
         assert channels.start < channels.stop and rows.start < rows.stop
     assert (seen == 1).all()
+
+
+@pytest.mark.parametrize("much", [False, True])
+def test_only_much_work_changes_how_openmp_waits(monkeypatch, much: bool):
+    asked = []
+    monkeypatch.setattr(winograd, "let_openmp_wait_briefly", lambda: asked.append(1))
+    monkeypatch.setattr(winograd, "MUCH_WORK", 2 * 16 * 24 * 21 * 34 if not much else 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        winograd.conv3x3(*random_case())
+    finally:
+        torch.set_num_threads(before)
+    assert asked == [1] * much
