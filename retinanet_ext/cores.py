@@ -69,14 +69,9 @@ def let_openmp_wait_briefly() -> ThreadPoolExecutor:
     Returns:
         That thread, which has to be kept.
     """
-    pool = ThreadPoolExecutor(1, thread_name_prefix="retinanet_ext")
     threads = torch.get_num_threads()
-
-    def start() -> None:
-        torch.set_num_threads(threads)
-        torch.zeros(threads * SHARED_OUT).add_(1)
-
-    pool.submit(start).result()
+    pool = threads_side_by_side(1, threads)
+    pool.submit(lambda: torch.zeros(threads * SHARED_OUT).add_(1)).result()
     return pool
 
 
