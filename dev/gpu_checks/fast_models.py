@@ -21,7 +21,8 @@ from retinanet_ext.benchmark.peers import (
     build_side,
 )
 from retinanet_ext.benchmark.settings import Settings
-from retinanet_ext.benchmark.tasks.end_to_end import detect, training_step
+from retinanet_ext.benchmark.tasks.inference import detect
+from retinanet_ext.benchmark.tasks.training_step import training_step
 from retinanet_ext.modeling.speedups.settings import Speedups
 
 from .cases import settings_of, small_or

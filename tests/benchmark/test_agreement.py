@@ -72,6 +72,20 @@ def test_parameters_may_differ_by_a_kink_but_not_together():
         compare_parameter_gradients("t", theirs, {})
 
 
+def test_rounding_may_move_the_gradient_as_far_as_detectron2s_own():
+    theirs, ours = {"a": torch.tensor([1.0, 0.0])}, {"a": torch.tensor([1.0, 0.003])}
+    rounded = {"a": torch.tensor([1.0, 0.002])}
+    found = compare_parameter_gradients("t", theirs, ours, lambda: rounded)
+    assert found["of Detectron2's with rounded weights"] == pytest.approx(0.002)
+    rounded = {"a": torch.tensor([1.0, 0.001])}
+    with pytest.raises(
+        Disagreement, match=r"by 0\.003, allowed is 0\.002 .*Detectron2's by 0\.001"
+    ):
+        compare_parameter_gradients("t", theirs, ours, lambda: rounded)
+    within = {"a": torch.tensor([1.0, 0.0005])}
+    compare_parameter_gradients("t", theirs, within, lambda: pytest.fail("not needed"))
+
+
 def test_labels_must_be_equal_and_boxes_where_positive():
     labels = torch.tensor([[0, 2, -1]])
     boxes = torch.zeros(1, 3, 4)

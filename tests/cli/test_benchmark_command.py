@@ -12,7 +12,7 @@ from PIL import Image
 
 from retinanet_ext.benchmark import measure, runner
 from retinanet_ext.benchmark.measure import Peak
-from retinanet_ext.benchmark.tasks import end_to_end
+from retinanet_ext.benchmark.tasks import inference, training_step
 from retinanet_ext.cli import main
 from retinanet_ext.cli.benchmark import run_tasks
 
@@ -50,7 +50,7 @@ def quick(monkeypatch):
     """No further processes, fewer rounds."""
     monkeypatch.setattr(runner, "measure_in_own_process", lambda *order: Peak(2**20, "m"))
     monkeypatch.setattr(measure, "WARM_UP_ROUNDS", 1)
-    monkeypatch.setattr(end_to_end, "LARGE_BATCH", 2)
+    monkeypatch.setattr(inference, "LARGE_BATCH", 2)
 
 
 def test_the_number_of_many_classes_can_be_chosen(quick, capsys):
@@ -134,7 +134,7 @@ def test_autocast_auto_is_said_and_has_no_part_in_the_comparison(monkeypatch, ca
 
 
 def test_a_disagreement_is_named_and_nothing_is_compared(quick, monkeypatch, tmp_path, capsys):
-    build_pair = end_to_end.build_pair
+    build_pair = training_step.build_pair
 
     def perturbed(*args):
         theirs, ours = build_pair(*args)
@@ -142,7 +142,7 @@ def test_a_disagreement_is_named_and_nothing_is_compared(quick, monkeypatch, tmp
             ours.head.cls_score.weight *= 1.01
         return theirs, ours
 
-    monkeypatch.setattr(end_to_end, "build_pair", perturbed)
+    monkeypatch.setattr(training_step, "build_pair", perturbed)
     path = tmp_path / "out.json"
     assert benchmark("--no-torchvision", "--json", str(path), "--only", "training-step") == 1
     out = capsys.readouterr().out

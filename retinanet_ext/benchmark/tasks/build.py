@@ -14,10 +14,11 @@ from ..runner import Benchmark
 from ..settings import Settings
 from .coco_evaluation import run_evaluation
 from .components import labelling_work, loss_work, run_decode, run_labelling, run_loss
-from .end_to_end import run_inference, run_training_step, training_step_work
+from .inference import run_inference
 from .many_classes import many_classes_work, run_many_classes
 from .predicting import run_predict
 from .training_loop import run_training_loop
+from .training_step import run_training_step, training_step_work
 
 __all__ = ["MEMORY_WORKS", "run_tasks", "task_names"]
 

@@ -10,6 +10,7 @@ import tempfile
 import weakref
 from typing import Any
 
+import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import SimpleTrainer, TrainerBase, hooks
 from detectron2.solver import build_optimizer
@@ -28,7 +29,7 @@ from ..agreement import Disagreement
 from ..inputs import make_batch
 from ..peers import DETECTRON2, OURS, build_pair
 from ..runner import Benchmark
-from .end_to_end import slow_learning
+from .training_step import slow_learning
 
 __all__ = ["run_training_loop"]
 
@@ -64,6 +65,7 @@ def run_training_loop(bench: Benchmark) -> None:
         bench.time(task, what, works, note="our model in both; ours with EMA")
 
 
+@torch.no_grad()
 def _difference(left: nn.Module, right: nn.Module) -> float:
     pairs = zip(left.parameters(), right.parameters(), strict=True)
     return max(float((a - b).abs().max()) for a, b in pairs)

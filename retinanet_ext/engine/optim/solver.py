@@ -120,8 +120,25 @@ def _build_adamw(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         lr=solver.BASE_LR,
         betas=(solver.MOMENTUM, ADAMW_BETA2),
         weight_decay=solver.WEIGHT_DECAY,
+        fused=_fuses_on_cpu(model),
     )
     return maybe_add_gradient_clipping(cfg, optimizer)
+
+
+def _fuses_on_cpu(model: nn.Module) -> bool | None:
+    """True where one pass over the parameters can do a step on the CPU, else PyTorch's own choice.
+
+    On GPUs that is fast already. There a fused step would also take a ``GradScaler``'s scale off by
+    itself, after gradients were clipped.
+    """
+    parameters = list(model.parameters())
+    if not parameters or any(p.device.type != "cpu" for p in parameters):
+        return None
+    try:
+        torch.optim.AdamW(parameters, fused=True)
+    except RuntimeError:  # PyTorch before 2.4 fuses on GPUs only
+        return None
+    return True
 
 
 def build_lr_scheduler(

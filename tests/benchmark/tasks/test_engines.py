@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 
 from retinanet_ext.benchmark import Benchmark, Disagreement, table
-from retinanet_ext.benchmark.tasks import end_to_end, engines
-from retinanet_ext.benchmark.tasks.end_to_end import run_inference
+from retinanet_ext.benchmark.tasks import engines, inference
+from retinanet_ext.benchmark.tasks.inference import run_inference
 from retinanet_ext.errors import MissingPackageError
 from tests.helpers.exported import require_onnx
 
@@ -24,7 +24,7 @@ NAMES = [
 
 @pytest.fixture
 def bench(settings, monkeypatch) -> Benchmark:
-    monkeypatch.setattr(end_to_end, "LARGE_BATCH", 2)
+    monkeypatch.setattr(inference, "LARGE_BATCH", 2)
     return Benchmark(dataclasses.replace(settings, torchvision=False))
 
 
@@ -70,18 +70,18 @@ def test_no_file_is_made_when_the_time_is_up(bench, monkeypatch):
 def test_what_cannot_be_exported_is_said_in_each_row(bench, settings):
     keys = {"MODEL.RETINANET.CLIP_BEFORE_NMS": True, "MODEL.RETINANET.NUM_CLASSES": 3}
     changed = dataclasses.replace(settings.with_keys(keys), torchvision=False)
-    made = end_to_end.build_pair(changed)[1]
+    made = inference.build_pair(changed)[1]
     found = engines.build_engines(changed, made, "unused", lambda line: None)
     assert all("CLIP_BEFORE_NMS" in found.absent[name] for name in NAMES[1:])
 
 
 def test_a_float32_engine_that_differs_is_not_measured(bench, monkeypatch):
     def build(settings, ours, folder, say):
-        other = end_to_end.build_pair(settings)[1]
+        other = inference.build_pair(settings)[1]
         other.head.cls_score.bias.data += 1
         return engines.Engines({"ONNX Runtime float32": other})
 
-    monkeypatch.setattr(end_to_end, "build_engines", build)
+    monkeypatch.setattr(inference, "build_engines", build)
     with pytest.raises(Disagreement, match="inference, detections of image 0"):
         run_inference(bench)
     assert bench.rows == []
@@ -89,9 +89,9 @@ def test_a_float32_engine_that_differs_is_not_measured(bench, monkeypatch):
 
 @pytest.mark.parametrize("change", ["engines", "precision", "variant"])
 def test_engines_are_for_plain_float32_on_the_cpu(bench, monkeypatch, change):
-    monkeypatch.setattr(end_to_end, "build_engines", lambda *args: pytest.fail("not wanted"))
+    monkeypatch.setattr(inference, "build_engines", lambda *args: pytest.fail("not wanted"))
     changes = {"engines": {"engines": False}, "precision": {"precision": "bfloat16"}, "variant": {}}
     bench.settings = dataclasses.replace(bench.settings, **changes[change])
-    variant = end_to_end.Variant("same", {}) if change == "variant" else None
+    variant = inference.Variant("same", {}) if change == "variant" else None
     run_inference(bench, variant)
     assert not by_name(bench) or list(by_name(bench)) == ["same"]
