@@ -1,10 +1,9 @@
 """Networks of 8 bits: ONNX Runtime's static quantisation of the head's outputs.
 
 What follows the head stays in float32 and outside of the file: scores and boxes of 8 bits are no
-detections. The first convolution, which sees the pixels, and the last ones, whose outputs are the
-logits and deltas, stay in float32 too: they cost little time and most of the AP. ONNX Runtime
-itself then computes the first one in 8 bits, as its padded pixels have 8. Were the pixels left in
-float32 as well, max pooling in that convolution's layout would take a third of the network's time.
+detections. The last convolutions, whose outputs are the logits and deltas, stay in float32 too. The
+first one does not: pixels have 8 bits anyway, and between a float layer and 8 bits ONNX Runtime
+leaves max pooling in a layout where it takes a third of the network's time.
 """
 
 from __future__ import annotations
@@ -127,7 +126,7 @@ def _chunk(count: int) -> int:
 
 
 def _kept_convolutions(model: Any) -> list[str]:
-    """Names of the first convolution, and of those whose outputs are the file's."""
+    """Names of the convolutions whose outputs are the file's."""
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     outputs = {output.name for output in model.graph.output}
     last = [x.name for x in convolutions if x.output[0] in outputs]
@@ -136,7 +135,7 @@ def _kept_convolutions(model: Any) -> list[str]:
             "not all outputs of the head come from a convolution, so int8 would not keep the last "
             "layers in float32; export with --precision float32"
         )
-    return [convolutions[0].name, *last]
+    return last
 
 
 def _norms(model: Any) -> list[str]:

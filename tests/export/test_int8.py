@@ -71,7 +71,7 @@ def quantized(exports, calibration, tmp_path_factory) -> Path:
     return folder
 
 
-def test_the_file_is_a_quarter_and_its_ends_are_float(exports, quantized):
+def test_the_file_is_a_quarter_and_its_last_layers_are_float(exports, quantized):
     import onnx
 
     size = (quantized / "model.onnx").stat().st_size
@@ -86,10 +86,25 @@ def test_the_file_is_a_quarter_and_its_ends_are_float(exports, quantized):
             weight = made_by.get(node.input[1])
             kinds[weight is not None and weight.op_type == "DequantizeLinear"] += 1
     meta = json.loads((quantized / "model.json").read_text())
-    assert kinds[False] == 11 == len(meta["model"]["quantized"]["in_float32"])
+    assert kinds[False] == 10 == len(meta["model"]["quantized"]["in_float32"])
     assert kinds[True] > 20
     for output in model.graph.output:  # the head's last layers end in float32
         assert made_by[output.name].op_type == "Conv"
+
+
+def test_max_pooling_has_the_layout_of_the_convolutions(quantized, tmp_path):
+    """In the other layout ONNX Runtime took 6 ms for it, of 18 for the quickstart's network."""
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    path = str(quantized / "model.onnx")
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    kinds = Counter(node.op_type for node in onnx.load(str(tmp_path / "optimized.onnx")).graph.node)
+    assert kinds["MaxPool"] == 0 and kinds["NhwcMaxPool"] == 1
+    assert kinds["QLinearConv"] > 20
 
 
 def test_it_is_near_the_float_network_and_runs_as_an_export(exports, quantized):

@@ -62,7 +62,9 @@ def run_training_step(bench: Benchmark, variant: Variant | None = None) -> None:
     bench.time(task, what, steps, note=f"forward, backward, {settings.cfg.SOLVER.OPTIMIZER}")
     del theirs, ours, steps
     if variant is None:
-        bench.memory(task, what, settings, note="of the second step, with the state of the optimizer")
+        bench.memory(
+            task, what, settings, note="of the second step, with the state of the optimizer"
+        )
 
 
 def _differences(

@@ -90,6 +90,8 @@ class ExportedModel(nn.Module):
             except ValueError as error:
                 raise InputError(str(error)) from None
             parts.append({k: v[: len(part)] for k, v in self.engine(images).items()})
+        if len(parts) == 1:  # without a copy
+            return parts[0]
         return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
 
 

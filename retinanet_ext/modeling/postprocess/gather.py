@@ -13,6 +13,10 @@ from torch import Tensor
 from ...losses.precision import at_least_float32
 from .candidates import refuse_trace
 
+SMALL = 2**20
+"""Up to so many deltas of a batch are copied whole on a CPU: on one core 0.04 ms where one level
+after the other took 0.2 ms (61,000 deltas), and half of the time at 490,000."""
+
 
 def gather_deltas(
     deltas: list[Tensor],
@@ -36,7 +40,8 @@ def gather_deltas(
         num_classes: K; only read with ``classes``.
         box_outputs: B, how many numbers a box takes.
     """
-    if classes is None and (torch.jit.is_tracing() or deltas[0].device.type != "cpu"):
+    whole = torch.jit.is_tracing() or deltas[0].device.type != "cpu" or _copies_fast(deltas)
+    if classes is None and whole:
         return gather_from_whole(deltas, image_indices, anchor_indices, box_outputs)
     if torch.jit.is_tracing():
         per_anchor = box_outputs * num_classes
@@ -47,6 +52,14 @@ def gather_deltas(
         return _gather(deltas, image_indices, anchor_indices, box_outputs, numbers)
     numbers = numbers + box_outputs * classes[:, None]
     return _gather(deltas, image_indices, anchor_indices, box_outputs * num_classes, numbers)
+
+
+def _copies_fast(levels: list[Tensor]) -> bool:
+    """Whether a copy of all levels costs less than to ask them one by one, on a CPU.
+
+    A gradient would have to be copied back.
+    """
+    return sum(x.numel() for x in levels) <= SMALL and not any(x.requires_grad for x in levels)
 
 
 def gather_quality(quality: list[Tensor], image_indices: Tensor, anchor_indices: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import nn
 
 from retinanet_ext.modeling import DenseDecoder, RetinaNetAnchorGenerator
 from retinanet_ext.modeling.postprocess.gather import (
+    gather_by_level,
     gather_deltas,
     gather_from_each,
     gather_from_whole,
@@ -169,7 +170,11 @@ def gather_from_each_level(deltas, images, anchors):
     return gather_from_each(deltas, images, anchors, 4, torch.arange(4))
 
 
-GATHERS = [gather_deltas, gather_at_once, gather_from_each_level]
+def gather_by_levels(deltas, images, anchors):
+    return gather_by_level(deltas, images, anchors, 4, torch.arange(4))
+
+
+GATHERS = [gather_deltas, gather_at_once, gather_from_each_level, gather_by_levels]
 
 
 @pytest.mark.parametrize("gather", GATHERS)
