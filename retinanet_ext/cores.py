@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import torch
 
-__all__ = ["let_openmp_wait_briefly", "parallel_map", "threads_side_by_side"]
+__all__ = ["let_openmp_wait_briefly", "on_one_thread", "parallel_map", "threads_side_by_side"]
 
 T = TypeVar("T")
 
@@ -55,6 +55,23 @@ def _started(count: int, each: int, caller: int) -> ThreadPoolExecutor:
     # The number belongs to each thread, except for a copy from which later threads take theirs.
     torch.set_num_threads(before)
     return pool
+
+
+def on_one_thread(work: Callable[[], T]) -> T:
+    """The result of ``work``, whose operations PyTorch does not split between its threads.
+
+    For short operations between those of another program: after one that is split, GNU OpenMP's
+    threads compute for milliseconds while they wait for the next, on cores that it has threads for.
+    """
+    if torch.get_num_threads() == 1:
+        return work()
+    inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+
+    def run() -> T:
+        with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
+            return work()
+
+    return threads_side_by_side(1).submit(run).result()
 
 
 @functools.lru_cache(maxsize=1)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from retinanet_ext.cores import parallel_map, threads_side_by_side
+from retinanet_ext.cores import on_one_thread, parallel_map, threads_side_by_side
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -139,3 +139,21 @@ def test_the_caller_takes_items_too(num_threads):
 
     seen = set(parallel_map(range(num_threads), lambda: work, with_caller=True))
     assert threading.get_ident() in seen and len(seen) == num_threads
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.parametrize("inference", [True, False])
+def test_work_on_one_thread_is_not_split_and_else_as_for_the_caller(
+    num_threads, inference: bool, gradients: bool
+):
+    def work() -> tuple[int, bool, bool]:
+        return torch.get_num_threads(), torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+
+    with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
+        assert on_one_thread(work) == (1, *work()[1:])
+    assert torch.get_num_threads() == num_threads
+
+
+def test_an_error_on_one_thread_reaches_the_caller(num_threads):
+    with pytest.raises(ZeroDivisionError):
+        on_one_thread(lambda: 1 // 0)

@@ -24,6 +24,10 @@ SLOW_ROUND = 10.0  # seconds
 ENOUGH_SECONDS = 5.0
 MIN_ROUNDS, MIN_SLOW_ROUNDS, MAX_ROUNDS = 5, 3, 50
 
+SETTLED = 0.01
+"""Seconds until OpenMP's threads, which after an operation wait for the next by computing, sleep. A
+work with threads of its own would share cores with those of the work before, and pay for them."""
+
 
 class Clocked(NamedTuple):
     """Seconds that one call took: by the clock, and of all of the process's threads on the CPU."""
@@ -77,6 +81,7 @@ def _round(works: Mapping[str, Work], device: str) -> dict[str, Clocked]:
     seconds = {}
     for name, work in works.items():
         _synchronize(device)
+        time.sleep(SETTLED)
         start, cpu_start = time.perf_counter(), time.process_time()
         work()
         _synchronize(device)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from retinanet_ext import Predictor
 from retinanet_ext.errors import ConfigError, InputError, MissingFileError, MissingPackageError
 from retinanet_ext.export.compare import compare_sets
-from retinanet_ext.inference.exported import cfg_of_export, engines, is_export
+from retinanet_ext.inference.exported import cfg_of_export, engines, is_export, model
 from tests.helpers.predicting import write_photos
 from tests.helpers.tiny import CLASSES
 
@@ -206,6 +207,26 @@ def test_a_provider_that_is_not_there_is_no_silent_cpu(exports):
     sidecar = engines.Sidecar.read(exports("nms"))
     with pytest.raises(InputError, match="CUDAExecutionProvider"):
         engines.open_engine(sidecar, "cuda")
+
+
+@pytest.mark.parametrize("head", ["decoded", "raw"])
+def test_little_after_the_engine_is_not_split_between_threads(exports, photos, head, monkeypatch):
+    predictor = Predictor.from_export(exports(head))
+    expected = predictor(photos[0])
+    decoder, threads = predictor.model.decoder, []
+    suppress = decoder.suppress
+    monkeypatch.setattr(
+        decoder, "suppress", lambda x: threads.append(torch.get_num_threads()) or suppress(x)
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for small in (2**60, 0):
+            monkeypatch.setattr(model, "SMALL", small)
+            np.testing.assert_array_equal(predictor(photos[0]).boxes, expected.boxes)
+    finally:
+        torch.set_num_threads(before)
+    assert threads == [1, 2]
 
 
 def test_threads_may_share_it(exports, photos):
