@@ -7,31 +7,26 @@ as a matrix product of gathered rows. Outputs and gradients are those of the who
 within float rounding.
 
 Letters: N images, L levels, C channels, D output channels, Ai anchors per location and Hi x Wi
-locations of level i, P pairs of an image and an anchor, n and m rows of cells, a cell being a
-location of an image.
+locations of level i, P pairs of an image and an anchor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from ...structures import DenseTargets
+from .canvas import Canvas
 from .hooked import is_hooked
 from .plain_conv import is_plain_conv3x3
+from .row_conv import row_conv
 
 # Beyond this fraction of all locations, averaged over the layers, whole convolutions are faster: a
 # row took 66 us of CPU time, forward and backward, and a location of a Winograd convolution 38 us.
 MAX_SHARE = 0.5
-
-# Rows whose 3x3 neighbourhoods are gathered at a time: 9 MB of them for 256 channels.
-CHUNK_ROWS = 1024
 
 
 def positive_outputs(
@@ -113,142 +108,6 @@ def outputs_at(
         readers = canvas.rows(outputs, canvas.neighbours(inputs).flip(1))
         if conv is not convs[0]:
             x = F.relu(x)
-        x = _RowConv.apply(x, conv.weight, conv.bias, sources, readers)
+        x = row_conv(x, conv.weight, conv.bias, sources, readers)
     rows = canvas.rows(cells[0], pairs)
     return x.unflatten(1, (max(num_anchors), -1))[rows, slots]
-
-
-class Canvas:
-    """Cells of all images and levels in one row, each map with a border one cell wide.
-
-    Borders make the neighbours of a cell lie at fixed distances, and stand for zero padding.
-    """
-
-    def __init__(self, num_images: int, sizes: Sequence[tuple[int, int]], device: torch.device):
-        """
-        Args:
-            num_images: N.
-            sizes: (Hi, Wi) of L levels.
-        """
-        self.num_images = num_images
-        self.sizes = list(sizes)
-        self.num_locations = num_images * sum(height * width for height, width in self.sizes)
-        interiors, pitches = [], []
-        for height, width in self.sizes:
-            interior = torch.ones(num_images, height, width, dtype=torch.bool, device=device)
-            interior = F.pad(interior, (1, 1, 1, 1))
-            interiors.append(interior.flatten())
-            pitches.append(torch.full_like(interiors[-1], width + 2, dtype=torch.int64))
-        self.interior = torch.cat(interiors)
-        self.pitch = torch.cat(pitches)
-
-    def cells(
-        self, images: Tensor, anchors: Tensor, num_anchors: Sequence[int]
-    ) -> tuple[Tensor, Tensor]:
-        """Cells (P,) of P images and anchors, and which anchor of its cell each is.
-
-        Args:
-            images, anchors, num_anchors: see :func:`outputs_at`.
-        """
-        cells, slots = torch.zeros_like(anchors), torch.zeros_like(anchors)
-        first_anchor = first_cell = 0
-        for count, (height, width) in zip(num_anchors, self.sizes, strict=True):
-            index = anchors - first_anchor
-            location = index // count
-            line = images * (height + 2) + location // width + 1
-            cell = first_cell + line * (width + 2) + location % width + 1
-            here = index >= 0  # of this level or, set right by the next ones, a later one
-            cells = torch.where(here, cell, cells)
-            slots = torch.where(here, index % count, slots)
-            first_anchor += height * width * count
-            first_cell += self.num_images * (height + 2) * (width + 2)
-        return cells, slots
-
-    def neighbours(self, cells: Tensor) -> Tensor:
-        """The 3x3 cells (n, 9) around n cells, in the order of a kernel's entries."""
-        step = torch.arange(-1, 2, device=cells.device)
-        rows = step[:, None] * self.pitch[cells, None, None]
-        return (cells[:, None, None] + rows + step).flatten(1)
-
-    def inside(self, cells: Tensor) -> Tensor:
-        """The different ones among ``cells`` that are no border, sorted."""
-        wanted = torch.zeros_like(self.interior)
-        wanted[cells.flatten()] = True
-        return (wanted & self.interior).nonzero().flatten()
-
-    def rows(self, listed: Tensor, cells: Tensor) -> Tensor:
-        """Where each of ``cells`` stands in ``listed``, of length n; n if it does not."""
-        position = listed.new_full(self.interior.shape, len(listed))
-        position[listed] = torch.arange(len(listed), device=listed.device)
-        return position[cells]
-
-    def gather(self, features: Sequence[Tensor], cells: Tensor) -> Tensor:
-        """What L maps (N, C, Hi, Wi) hold at n sorted cells that are no border: (n, C)."""
-        rows, first_cell = [], 0
-        for x, (height, width) in zip(features, self.sizes, strict=True):
-            last_cell = first_cell + self.num_images * (height + 2) * (width + 2)
-            start, stop = torch.searchsorted(
-                cells, torch.tensor([first_cell, last_cell], device=cells.device)
-            ).tolist()
-            own = cells[start:stop] - first_cell
-            line, column = own // (width + 2), own % (width + 2) - 1
-            image, row = line // (height + 2), line % (height + 2) - 1
-            table = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-            rows.append(table.index_select(0, (image * height + row) * width + column))
-            first_cell = last_cell
-        return torch.cat(rows)
-
-
-class _RowConv(torch.autograd.Function):
-    """A 3x3 convolution from rows (m, C) to rows (n, D)."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, sources: Tensor, readers: Tensor
-    ) -> Tensor:
-        """``sources`` (n, 9) and ``readers`` (m, 9) are rows; one past the end is zero."""
-        ctx.save_for_backward(x, weight, sources, readers)
-        matrix = weight.permute(2, 3, 1, 0).reshape(-1, len(weight))
-        return _gathered_product(x, sources, matrix, bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, sources, readers = ctx.saved_tensors
-        for_x, for_weight, for_bias = ctx.needs_input_grad[:3]
-        x_gradient = weight_gradient = bias_gradient = None
-        if for_x:
-            matrix = weight.permute(2, 3, 0, 1).reshape(-1, weight.shape[1])
-            x_gradient = _gathered_product(gradient, readers, matrix, None)
-        if for_weight:
-            padded = _with_zero_row(x)
-            total = weight.new_zeros(len(weight), 9 * x.shape[1])
-            for part, rows in zip(
-                gradient.split(CHUNK_ROWS), sources.split(CHUNK_ROWS), strict=True
-            ):
-                total.addmm_(part.t(), _gather(padded, rows))
-            weight_gradient = total.view(len(weight), 3, 3, -1).permute(0, 3, 1, 2).contiguous()
-        if for_bias:
-            bias_gradient = gradient.sum(0)
-        return x_gradient, weight_gradient, bias_gradient, None, None
-
-
-def _gathered_product(x: Tensor, table: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
-    """Row i is ``concatenated x[table[i]] @ matrix + bias``."""
-    padded = _with_zero_row(x)
-    out = x.new_empty(len(table), matrix.shape[1])
-    for part, rows in zip(out.split(CHUNK_ROWS), table.split(CHUNK_ROWS), strict=True):
-        gathered = _gather(padded, rows)
-        if bias is None:
-            torch.mm(gathered, matrix, out=part)
-        else:
-            torch.addmm(bias, gathered, matrix, out=part)
-    return out
-
-
-def _gather(padded: Tensor, table: Tensor) -> Tensor:
-    return padded.index_select(0, table.flatten()).view(len(table), 9 * padded.shape[1])
-
-
-def _with_zero_row(x: Tensor) -> Tensor:
-    return F.pad(x, (0, 0, 0, 1))

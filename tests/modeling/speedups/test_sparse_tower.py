@@ -105,7 +105,7 @@ def test_every_location_may_be_asked_for(convs):
 
 
 def test_many_rows_are_taken_in_several_pieces(convs, monkeypatch):
-    monkeypatch.setattr("retinanet_ext.modeling.speedups.sparse_tower.CHUNK_ROWS", 7)
+    monkeypatch.setattr("retinanet_ext.modeling.speedups.row_conv.CHUNK_ROWS", 7)
     check(convs, make_features(), [3, 3, 3], PAIRS)
 
 
