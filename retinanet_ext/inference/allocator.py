@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 
-__all__ = ["keep_freed_memory"]
+__all__ = ["keep_freed_memory", "total_memory"]
 
 # Parameters of glibc's mallopt, see malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
@@ -15,6 +16,14 @@ LEAST_MEMORY = 8 * 2**30
 """Bytes of a machine on which more may be kept than is needed."""
 SETTINGS = ("GLIBC_TUNABLES", "MALLOC_ARENA_MAX", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_")
 """Variables of the environment by which a user decides."""
+
+
+def total_memory() -> float:
+    """Bytes of memory that the machine has; infinite where the system does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return math.inf
 
 
 def keep_freed_memory() -> bool:
@@ -31,11 +40,9 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether it is set.
     """
-    if any(name in os.environ for name in SETTINGS):
+    if any(name in os.environ for name in SETTINGS) or total_memory() < LEAST_MEMORY:
         return False
     try:
-        if os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < LEAST_MEMORY:
-            return False
         os.confstr("CS_GNU_LIBC_VERSION")  # raises where the C library is another one
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, ValueError, AttributeError):

@@ -17,12 +17,17 @@ from torch import nn
 
 from ..compat import is_compiled
 from ..data.loading.pixels import PictureMapper
+from ..errors import InputError
 from ..modeling.speedups.hooked import is_hooked
+from .allocator import total_memory
 
 __all__ = ["Detector", "Fitting", "PlainDetector", "is_out_of_memory"]
 
 STATELESS = frozenset({"detectron2", "fvcore", "retinanet_ext", "torch", "torchvision"})
 """Packages whose modules keep nothing of a call for the next one."""
+
+LEAST_BYTES = 15
+"""Of a pixel that the network sees: three of 8 bits, and the same in float32."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -78,16 +83,31 @@ class PlainDetector:
         A larger padding would change detections near the border: only pictures that are padded to
         the same size give in a batch what each gives by itself.
         """
+        height, width = self._resized(pixels)
+        return self._padded(height), self._padded(width)
+
+    def _resized(self, pixels: np.ndarray) -> tuple[int, int]:
         transform: Any = self._augmentations.augs[0].get_transform(pixels)
         height, width = pixels.shape[:2]
-        resized: Any = getattr(transform, "new_h", height), getattr(transform, "new_w", width)
-        return self._padded(resized[0]), self._padded(resized[1])
+        size: Any = getattr(transform, "new_h", height), getattr(transform, "new_w", width)
+        return size
 
     def _padded(self, side: int) -> int:
         return math.ceil(side / self._divisor) * self._divisor
 
     def prepare(self, pixels: np.ndarray) -> dict[str, Any]:
-        """The model's input, as the evaluation's mapper makes it of the same pixels."""
+        """The model's input, as the evaluation's mapper makes it of the same pixels.
+
+        Raises:
+            InputError: the machine's memory cannot hold it.
+        """
+        (height, width), (rows, columns) = pixels.shape[:2], self._resized(pixels)
+        if rows * columns * LEAST_BYTES > (memory := total_memory()):
+            raise InputError(
+                f"INPUT.MIN_SIZE_TEST makes {rows} x {columns} px of a picture of {height} x "
+                f"{width} px, more than this machine's {memory / 2**30:.0f} GB of memory hold; "
+                "lower it (--size)"
+            )
         aug_input = T.AugInput(pixels)
         self._augmentations(aug_input)
         image = np.ascontiguousarray(aug_input.image.transpose(2, 0, 1))

@@ -435,3 +435,14 @@ def test_one_picture_is_no_stream(predictor):
     for picture in ("photo.jpg", Path("photo.jpg"), np.zeros((8, 8, 3), np.uint8)):
         with pytest.raises(UserError, match="put one in a list"):
             predictor.stream(picture)
+
+
+@pytest.mark.parametrize("limits", [(10_000_000, 0), (3_000_000, 6_000_000)])
+def test_a_size_that_no_memory_holds_is_refused_before_anything_is_resized(run, pictures, limits):
+    shorter, longer = limits
+    keys = ["INPUT.MIN_SIZE_TEST", shorter, "INPUT.MAX_SIZE_TEST", longer or 2 * shorter]
+    predictor = Predictor.from_run(run, opts=keys)
+    with pytest.raises(UserError, match=rf"makes {shorter} x \d+ px of a picture of 64 x 80 px"):
+        predictor(pictures[0])
+    with pytest.raises(UserError, match=r"lower it \(--size\)"):
+        list(predictor.stream(pictures[:2], batch_size=2))

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from retinanet_ext import UserError
 from retinanet_ext.inference.sources import Items, list_sources
@@ -165,3 +166,14 @@ def test_places_of_items_are_the_same_when_some_are_done(folder):
     everything = [x.extra for x in Items(listing)]
     rest = [x.extra for x in Items(listing, done={everything[0].key, everything[2].key})]
     assert rest == [everything[1], *everything[3:]]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP"])
+def test_a_picture_in_the_place_of_a_list_is_named(folder, kind):
+    data = io.BytesIO()
+    Image.new("RGB", (40, 30), "red").save(data, kind)
+    (folder / "list.txt").write_bytes(data.getvalue())
+    with pytest.raises(UserError, match=f"begins as a {kind} picture"):
+        paths("list.txt")
+    with pytest.raises(UserError, match=f"begins as a {kind} picture"):
+        paths("-", stdin=io.BytesIO(data.getvalue()))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import codecs
 import glob
+import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
+
+from PIL import Image
 
 from ...errors import InputError, MissingFileError
 from .search import VIDEO_SUFFIXES, fixed_part, is_video, of_folder, of_glob
@@ -157,6 +160,18 @@ def _of_stream(stream: BinaryIO) -> Iterator[Entry]:
             yield Entry(path, _kind(path), _inside(path))
 
 
+def _refuse_picture(start: bytes) -> None:
+    try:
+        with Image.open(io.BytesIO(start)) as picture:
+            kind = picture.format
+    except (OSError, SyntaxError, ValueError):
+        return
+    raise InputError(
+        f"a list of paths, one a line, was expected, but it begins as a {kind} picture; name the "
+        "picture's file itself"
+    )
+
+
 def _names(stream: BinaryIO) -> Iterator[str]:
     """Paths, one a line; or ended by NUL, as ``find -print0`` writes them."""
     rest, end = b"", b""
@@ -165,6 +180,7 @@ def _names(stream: BinaryIO) -> Iterator[str]:
     while chunk := read(CHUNK):
         rest += chunk
         if is_start and len(rest) >= len(UTF8_MARK):  # as editors on Windows put it before a text
+            _refuse_picture(rest)
             rest, is_start = rest.removeprefix(UTF8_MARK), False
         end = end or (b"\0" if b"\0" in rest else b"\n" if b"\n" in rest else b"")
         if end:
