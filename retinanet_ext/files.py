@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import stat
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
@@ -76,22 +77,41 @@ def written_whole(path: str) -> Iterator[str]:
     Args:
         path: a local file; its folder exists.
 
+    A link stays one, and the file that it leads to is written. Devices and pipes, such as
+    ``/dev/null`` and ``/dev/stdout``, have no content that could be replaced: they are written to.
+
     Yields:
-        A path beside it, which ends with ``UNFINISHED``.
+        A path beside it, which ends with ``UNFINISHED``, or that of the device.
 
     Raises:
         OSError: it cannot be written; what was there before still is, and nothing else.
     """
-    new = f"{path}.{uuid.uuid4().hex[:8]}{UNFINISHED}"
+    if _is_device(path):
+        yield path
+        return
+    target = os.path.realpath(path)
+    new = f"{target}.{uuid.uuid4().hex[:8]}{UNFINISHED}"
     try:
         yield new
         with open(new, "rb+") as file:
             os.fsync(file.fileno())
-        os.replace(new, path)
-    except BaseException:
+        os.replace(new, target)
+    except BaseException as error:
         _remove_if_there(new)
+        if isinstance(error, OSError) and error.filename == new:
+            error.filename = path
         raise
-    sync_folder(os.path.dirname(path))
+    sync_folder(os.path.dirname(target))
+
+
+def _is_device(path: str) -> bool:
+    """Whether it is there and no file on a disk, or a link of the system to one that is open."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    of_system = os.path.islink(path) and os.path.abspath(path).startswith(("/dev/", "/proc/"))
+    return of_system or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def dump_json(content: Any, indent: int | None = None, sort_keys: bool = False) -> str:

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -204,6 +205,51 @@ def test_an_error_while_a_file_is_written_leaves_the_old_one(tmp_path):
             file.write("half")
         raise KeyboardInterrupt
     assert names(tmp_path) == ["w.bin"] and path.read_text() == "old"
+
+
+def test_a_link_stays_one_and_its_file_is_written(tmp_path):
+    (tmp_path / "real").mkdir()
+    target, link = tmp_path / "real" / "numbers.json", tmp_path / "link.json"
+    target.write_text("old")
+    link.symlink_to(target)
+    write_text(str(link), "new")
+    assert link.is_symlink() and target.read_text() == "new"
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["link.json", "real"]
+    assert [x.name for x in target.parent.iterdir()] == ["numbers.json"]
+
+
+def test_a_pipe_is_written_to_and_stays_one(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_text(str(pipe), "numbers")
+    assert os.read(reader, 99) == b"numbers"
+    os.close(reader)
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize("into", ["a pipe", "a file"])
+def test_the_standard_output_is_written_to(tmp_path, into):
+    code = "from retinanet_ext.files import write_text; write_text('/dev/stdout', 'numbers')"
+    before = os.lstat("/dev/stdout")
+    if into == "a pipe":
+        out = subprocess.run(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, check=True
+        ).stdout
+    else:
+        path = tmp_path / "out"
+        with path.open("wb") as file:
+            subprocess.run([sys.executable, "-c", code], stdout=file, check=True)
+        out = path.read_bytes()
+    assert out == b"numbers"
+    assert os.lstat("/dev/stdout").st_ino == before.st_ino
+
+
+def test_an_error_names_the_file_that_was_asked_for(tmp_path):
+    path = str(tmp_path / "none" / "a.json")
+    with pytest.raises(OSError) as caught:
+        write_text(path, "x")
+    assert caught.value.filename == path and UNFINISHED not in str(caught.value)
 
 
 def test_two_writers_of_a_file_do_not_meet(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 from ..errors import ExistsError, FileError, MissingFileError
@@ -35,6 +36,12 @@ def check_writable(option: str, path: str, make_folder: bool = True) -> None:
         reason = f"'{folder}' is no folder"
     elif not os.access(target if target.exists() else folder, os.W_OK):
         reason = "permission denied"
+    elif not target.exists() or target.is_file():
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
     if reason:
         raise FileError(
             f"{option} is '{path}', which cannot be written ({reason}); choose another path"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -30,6 +31,8 @@ DESCRIPTION = (
     "Write one html page that says which classes, sizes and pictures go wrong, in which way, and "
     "what to try: of a training (its OUTPUT_DIR), or of a file of detections of any detector."
 )
+
+PAGES = (".html", ".htm")
 
 
 def add_parser(subparsers: Any, name: str) -> argparse.ArgumentParser:
@@ -106,6 +109,13 @@ def run(args: argparse.Namespace) -> int:
     return _of_files(args)
 
 
+def _check_page(path: str) -> None:
+    if path and Path(path).suffix.lower() not in PAGES:
+        raise InputError(
+            f"--output is '{path}', and the report is a page; name it .html, such as {PAGE}"
+        )
+
+
 def _of_files(args: argparse.Namespace) -> int:
     output = args.output or PAGE
     read = [args.predictions, split_flag(args.annotations)[0]]
@@ -114,6 +124,7 @@ def _of_files(args: argparse.Namespace) -> int:
     for option, path in (("--output", output), ("--json", args.json)):
         if path and any(os.path.realpath(path) == os.path.realpath(x) for x in read):
             raise ExistsError(f"{option} is '{path}', which is read; name another file")
+    _check_page(args.output)
     options = report_options(args, load_cfg(args).TEST.DETECTIONS_PER_IMAGE)
     subject = subject_of_files(args.predictions, args.annotations)
     other = _other(args, subject.name, "")
@@ -125,6 +136,7 @@ def _of_files(args: argparse.Namespace) -> int:
 def _of_run(args: argparse.Namespace) -> int:
     if args.annotations is not None:
         raise InputError("--annotations belongs to --predictions; a run knows its test sets")
+    _check_page(args.output)
     cfg = _run_cfg(args)
     options = report_options(args, cfg.TEST.DETECTIONS_PER_IMAGE)
     names = cfg.DATASETS.TEST

@@ -45,6 +45,12 @@ def test_a_folder_without_permission_is_named(tmp_path, monkeypatch):
         check_writable("--plot", str(tmp_path / "a.png"))
 
 
+def test_a_folder_in_which_no_file_can_be_made_is_named():
+    with pytest.raises(FileError, match=r"--json is '/proc/a\.json', which cannot be written \("):
+        check_writable("--json", "/proc/a.json")
+    check_writable("--json", "/dev/stdout")
+
+
 def test_an_existing_file_needs_force(tmp_path):
     path = tmp_path / "a.yaml"
     check_free("--output", str(path), force=False)

@@ -69,6 +69,10 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
             ["--predictions", "found.json", "--annotations", "val.json", "--output", "val.json/a"],
             "cannot be written",
         ),
+        (
+            ["--predictions", "found.json", "--annotations", "val.json", "--output", "notes.txt"],
+            "--output is 'notes.txt', and the report is a page; name it .html",
+        ),
         (["--predictions", "val.json", "--annotations", "val.json"], "holds annotations"),
         (["--predictions", "found.json", "--annotations", "found.json"], "exchanged"),
         (
