@@ -165,6 +165,7 @@ MAY_IMPORT = {
         "inference",
     },
     "export/job": {"export", "inference"},
+    "export/options": {"inference/allocator"},
     "export/pictures": {"inference"},
     "export/quantize": {"export/pictures", "inference"},
     "export/reference": {"inference"},
@@ -178,7 +179,7 @@ MAY_IMPORT = {
     "inference/__init__": {"inference"},
     "inference/build": {"inference/detector", "inference/pooled"},
     "inference/class_names": {"data/datasets", "weights/reading"},
-    "inference/detector": {"data/loading", "modeling"},
+    "inference/detector": {"data/loading", "inference/allocator", "modeling"},
     "inference/exported": {"config", "modeling"},
     "inference/job": {"inference"},
     "inference/load_model": {

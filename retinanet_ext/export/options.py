@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import InputError
+from ..inference.allocator import fits_into_memory
 
 __all__ = ["ExportOptions", "check_options"]
 
@@ -51,6 +52,11 @@ def check_options(options: ExportOptions) -> None:
         raise InputError(f"--batch is {options.batch}; give a number from 1, or dynamic")
     if options.size is not None and min(options.size) < 1:
         raise InputError(f"--size is {options.size}; give HEIGHTxWIDTH in pixels, or dynamic")
+    if options.size is not None and not fits_into_memory(*options.size):
+        raise InputError(
+            f"--size is {options.size[0]}x{options.size[1]}, a picture that this machine's memory "
+            "cannot hold; give a smaller one, or dynamic"
+        )
     if options.opset < 18:
         raise InputError(
             f"--opset is {options.opset}; PyTorch writes 18 and later (onnx.version_converter "

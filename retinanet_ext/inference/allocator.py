@@ -6,7 +6,7 @@ import ctypes
 import math
 import os
 
-__all__ = ["keep_freed_memory", "total_memory"]
+__all__ = ["fits_into_memory", "keep_freed_memory", "total_memory"]
 
 # Parameters of glibc's mallopt, see malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
@@ -14,6 +14,8 @@ MOST_KEPT = 2**29
 """Bytes that are free at the end of the heap before some are returned."""
 LEAST_MEMORY = 8 * 2**30
 """Bytes of a machine on which more may be kept than is needed."""
+LEAST_BYTES = 15
+"""Of a pixel that a network sees: three of 8 bits, and the same in float32."""
 SETTINGS = ("GLIBC_TUNABLES", "MALLOC_ARENA_MAX", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_")
 """Variables of the environment by which a user decides."""
 
@@ -24,6 +26,11 @@ def total_memory() -> float:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, AttributeError):
         return math.inf
+
+
+def fits_into_memory(height: int, width: int) -> bool:
+    """Whether the machine can hold a picture of this size as a network sees it, if nothing else."""
+    return height * width * LEAST_BYTES <= total_memory()
 
 
 def keep_freed_memory() -> bool:

@@ -19,15 +19,12 @@ from ..compat import is_compiled
 from ..data.loading.pixels import PictureMapper
 from ..errors import InputError
 from ..modeling.speedups.hooked import is_hooked
-from .allocator import total_memory
+from .allocator import fits_into_memory
 
 __all__ = ["Detector", "Fitting", "PlainDetector", "is_out_of_memory"]
 
 STATELESS = frozenset({"detectron2", "fvcore", "retinanet_ext", "torch", "torchvision"})
 """Packages whose modules keep nothing of a call for the next one."""
-
-LEAST_BYTES = 15
-"""Of a pixel that the network sees: three of 8 bits, and the same in float32."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -102,11 +99,10 @@ class PlainDetector:
             InputError: the machine's memory cannot hold it.
         """
         (height, width), (rows, columns) = pixels.shape[:2], self._resized(pixels)
-        if rows * columns * LEAST_BYTES > (memory := total_memory()):
+        if not fits_into_memory(rows, columns):
             raise InputError(
                 f"INPUT.MIN_SIZE_TEST makes {rows} x {columns} px of a picture of {height} x "
-                f"{width} px, more than this machine's {memory / 2**30:.0f} GB of memory hold; "
-                "lower it (--size)"
+                f"{width} px, more than this machine's memory can hold; lower it (--size)"
             )
         aug_input = T.AugInput(pixels)
         self._augmentations(aug_input)

@@ -98,6 +98,7 @@ def test_a_file_that_nobody_has_compared_is_not_loaded(run, capsys):
         (("run", "--opts", "INPUT.FORMAT", "YUV-BT.601"), "BGR, RGB, L are exported"),
         (("run", "--output", "run/config.yaml"), "a file; name a folder"),
         (("run", "--output", "run"), "which holds config.yaml"),
+        (("run", "--size", "9999999x9999999", "--output", "out"), "memory cannot hold; give a"),
     ],
 )
 def test_mistakes_are_one_sentence(run, capsys, words, says):

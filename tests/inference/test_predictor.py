@@ -444,5 +444,5 @@ def test_a_size_that_no_memory_holds_is_refused_before_anything_is_resized(run, 
     predictor = Predictor.from_run(run, opts=keys)
     with pytest.raises(UserError, match=rf"makes {shorter} x \d+ px of a picture of 64 x 80 px"):
         predictor(pictures[0])
-    with pytest.raises(UserError, match=r"lower it \(--size\)"):
+    with pytest.raises(UserError, match=r"memory can hold; lower it \(--size\)"):
         list(predictor.stream(pictures[:2], batch_size=2))
