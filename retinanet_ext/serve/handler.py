@@ -106,7 +106,7 @@ class Handler(BaseHTTPRequestHandler):
         self._send(answer)
 
     def _answer(self) -> Answer:
-        path = self.path.partition("?")[0]
+        path, _, query = self.path.partition("?")
         self.server.access.check(self.headers, path in NEEDS_TOKEN)
         method = PATHS.get(path)
         if method is None:
@@ -122,6 +122,12 @@ class Handler(BaseHTTPRequestHandler):
                 {"Allow": ", ".join(allowed)},
             )
         if path == "/predict":
+            if query:
+                raise Refused(
+                    HTTPStatus.BAD_REQUEST,
+                    f"/predict takes no parameters such as {query[:80]!a}; choose among the "
+                    "detections of the answer by their score and class",
+                )
             return self._predict()
         if self._unread:
             raise Refused(HTTPStatus.BAD_REQUEST, f"{self.command} {path} takes no body")

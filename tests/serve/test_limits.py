@@ -149,6 +149,12 @@ def test_sizes_that_are_none_are_refused(server, lines, status):
     assert answered.count(b"HTTP/1.1") == 1
 
 
+def test_parameters_are_not_ignored(server):
+    reply = request(server, "POST", "/predict?score=0.5", picture(), {"Content-Type": "image/png"})
+    assert reply.status == 400 and "no parameters such as 'score=0.5'" in reply.error
+    assert request(server, "GET", "/health?now").status == 200
+
+
 @pytest.mark.parametrize(
     ("data", "status"),
     [
