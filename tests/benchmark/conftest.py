@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
 import pytest
+import torch
 
 from retinanet_ext import get_cfg
 from retinanet_ext.benchmark import Settings, measure
@@ -33,3 +38,21 @@ def settings() -> Settings:
 def quick_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing here depends on how warm the code is."""
     monkeypatch.setattr(measure, "WARM_UP_ROUNDS", 1)
+
+
+@pytest.fixture
+def perturb(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType], None]:
+    """Let the pairs that a task's module builds have other weights on our side."""
+
+    def perturb(task: ModuleType) -> None:
+        build_pair = task.build_pair
+
+        def build(*args: Any) -> tuple[Any, Any]:
+            theirs, ours = build_pair(*args)
+            with torch.no_grad():
+                ours.head.bbox_pred.bias += 0.01
+            return theirs, ours
+
+        monkeypatch.setattr(task, "build_pair", build)
+
+    return perturb
