@@ -17,6 +17,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
 from ..console import SHOWN, hushed
+from ..errors import count
 from .describe import describe_device, describe_model
 from .evaluating.pooled import evaluated_model
 from .trainer import RetinaNetTrainer
@@ -117,7 +118,7 @@ def _train_step(trainer: RetinaNetTrainer) -> dict[str, float]:
         losses = {
             name: value for name, (value, _) in trainer.storage.latest().items() if "loss" in name
         }
-    _show("batch: %d image(s) of shapes %s", len(shapes), shapes)
+    _show("batch: %s of shapes %s", count(len(shapes), "image"), shapes)
     text = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
     _show("forward, backward, step: %s  %.1f s", text, time.perf_counter() - started)
     return losses

@@ -34,7 +34,7 @@ from ...data.doctor import (
 )
 from ...data.formats.places import tail
 from ...data.formats.plain_text import read_json
-from ...errors import ExistsError, InputError
+from ...errors import ExistsError, InputError, count
 from ..common import config_options, load_cfg
 from ..outputs import check_free, check_writable
 
@@ -206,6 +206,6 @@ def _write_fixed(output: str, source: LoadedTable, val: DatasetTable | None, fac
     write_json(output, fixed)
     write_json(_changes_file(output), [dataclasses.asdict(x) for x in changes])
     return (
-        f"{output}: cleaned copy of '{source.table.name}', {len(changes)} change(s) listed in "
-        f"{_changes_file(output)}"
+        f"{output}: cleaned copy of '{source.table.name}', {count(len(changes), 'change')} listed "
+        f"in {_changes_file(output)}"
     )

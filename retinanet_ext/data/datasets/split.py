@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 
-from ...errors import InputError
+from ...errors import InputError, count
 
 __all__ = ["split_images"]
 
@@ -39,8 +39,8 @@ def split_images(
         places = _of_groups(file_names, places, groups)
     if len(set(places)) < 2:
         raise InputError(
-            f"{len(places)} image(s) cannot be split into a training and a validation part; give "
-            "both, or set DATASETS.VAL_FRACTION to 0"
+            f"{count(len(places), 'image')} cannot be split into a training and a validation part; "
+            "give both, or set DATASETS.VAL_FRACTION to 0"
         )
     lowest, highest = min(places), max(places)
     in_val = [p == lowest or (p < fraction and p != highest) for p in places]

@@ -14,7 +14,7 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch.utils.data import dataloader
 
-from ...errors import TrainingFailed
+from ...errors import TrainingFailed, count
 from ..checkpoint.last_checkpoint import read_tag
 
 __all__ = ["MachineError", "explain"]
@@ -149,7 +149,7 @@ def _smaller_batch(cfg: CfgNode) -> str:
     solver, processes = cfg.SOLVER, comm.get_world_size()
     parts = solver.get("ACCUM_STEPS", 1)
     share = max(1, solver.IMS_PER_BATCH // processes)
-    each = f"{share // parts} image(s) at once in each process"
+    each = f"{count(share // parts, 'image')} at once in each process"
     ways = []
     if share > parts:
         finer = next(n for n in range(parts + 1, share + 1) if share % n == 0)

@@ -154,9 +154,8 @@ def check_weights(cfg: CfgNode, resume: bool = False, eval_only: bool = False) -
         )
     if cfg.MODEL.BACKBONE.FREEZE_AT > 0:
         logger.warning(
-            "MODEL.BACKBONE.FREEZE_AT is %d and MODEL.WEIGHTS is empty: %d stage(s) of the "
+            "MODEL.BACKBONE.FREEZE_AT is %d and MODEL.WEIGHTS is empty: that many stages of the "
             "backbone keep random weights; set FREEZE_AT to 0 to train them",
-            cfg.MODEL.BACKBONE.FREEZE_AT,
             cfg.MODEL.BACKBONE.FREEZE_AT,
         )
 

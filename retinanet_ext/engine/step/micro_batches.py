@@ -10,7 +10,7 @@ from detectron2.layers import FrozenBatchNorm2d
 from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor, nn
 
-from ...errors import InputError
+from ...errors import InputError, count
 
 __all__ = ["Batch", "BufferSnapshot", "MicroBatchStorage", "split_batch"]
 
@@ -79,8 +79,8 @@ def split_batch(batch: Batch, parts: int) -> list[Batch]:
     """
     if len(batch) < parts:
         raise InputError(
-            f"SOLVER.ACCUM_STEPS is {parts}, but a process has {len(batch)} image(s) per step; "
-            "lower it, or raise SOLVER.IMS_PER_BATCH"
+            f"SOLVER.ACCUM_STEPS is {parts}, but a process has {count(len(batch), 'image')} per "
+            "step; lower it, or raise SOLVER.IMS_PER_BATCH"
         )
     edges = [len(batch) * i // parts for i in range(parts + 1)]
     return [batch[start:end] for start, end in itertools.pairwise(edges)]

@@ -98,6 +98,8 @@ def _refuse(
     if not wrong:
         return
     total = count(len(rows), "detection")
+    if len(wrong) == 1:
+        problem = problem.replace("have ", "has ", 1).replace("are no objects", "is no object")
     example = f"{shown(rows[wrong[0]])!r:.80}"
     raise InputError(
         f"{path}: {len(wrong)} of {total} {problem}; the first is entry {wrong[0]} with {example}: "

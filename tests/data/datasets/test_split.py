@@ -58,5 +58,5 @@ def test_no_part_is_empty(fraction):
 
 
 def test_one_image_cannot_be_split():
-    with pytest.raises(ValueError, match=r"1 image\(s\) cannot be split.*VAL_FRACTION to 0"):
+    with pytest.raises(ValueError, match=r"1 image cannot be split.*VAL_FRACTION to 0"):
         split_images(NAMES[:1], "val", 0.2, 0)

@@ -86,7 +86,7 @@ LINES = "\n".join(json.dumps(row) for row in RESULTS)
         ({}, "must be a list"),
         ("3", "must be a list"),
         (None, "must be a list"),
-        ([*RESULTS, [1, 2]], "1 of 41 detections are no objects; the first is entry 40"),
+        ([*RESULTS, [1, 2]], "1 of 41 detections is no object; the first is entry 40"),
         (without("image_id"), "have no 'image_id'"),
         (without("category_id"), "have no 'category_id'"),
         (without("score"), "40 of 40 detections have no 'score'; the first is entry 0"),

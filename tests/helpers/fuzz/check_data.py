@@ -58,7 +58,7 @@ def _judge_fixed(case: Case, cfg: CfgNode, fixed: str) -> str:
     if new:
         return f"--fix made {new}"
     kept = _most_kept(found, right)
-    if kept and "0 change(s)" in _changes(fixed):
+    if kept and "0 changes" in _changes(fixed):
         return f"--fix lost {kept} without a word"
     return ""
 
@@ -71,4 +71,4 @@ def _most_kept(found: Truth, right: list[Truth]) -> list[Any]:
 
 def _changes(fixed: str) -> str:
     with open(fixed.replace(".json", ".changes.json"), encoding="utf-8") as file:
-        return "0 change(s)" if file.read().strip() == "[]" else ""
+        return "0 changes" if file.read().strip() == "[]" else ""
