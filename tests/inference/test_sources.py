@@ -177,3 +177,11 @@ def test_a_picture_in_the_place_of_a_list_is_named(folder, kind):
         paths("list.txt")
     with pytest.raises(UserError, match=f"begins as a {kind} picture"):
         paths("-", stdin=io.BytesIO(data.getvalue()))
+
+
+def test_so_is_a_picture_of_which_pillow_fears_that_it_is_a_bomb(folder, monkeypatch):
+    data = io.BytesIO()
+    Image.new("RGB", (40, 30), "red").save(data, "PNG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(UserError, match="begins as a huge picture"):
+        paths("-", stdin=io.BytesIO(data.getvalue()))

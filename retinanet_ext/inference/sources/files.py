@@ -164,6 +164,8 @@ def _refuse_picture(start: bytes) -> None:
     try:
         with Image.open(io.BytesIO(start)) as picture:
             kind = picture.format
+    except Image.DecompressionBombError:
+        kind = "huge"
     except (OSError, SyntaxError, ValueError):
         return
     raise InputError(

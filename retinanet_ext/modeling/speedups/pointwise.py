@@ -25,6 +25,17 @@ def has_avx512() -> bool:
     return str(ask()).startswith("AVX512")
 
 
+def onednn_is_faster(x: Tensor) -> bool:
+    """Whether oneDNN multiplies by ``x`` with AVX-512, and MKL perhaps does not."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and torch.backends.mkldnn.is_available()
+        and has_avx512()
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
 def is_faster(x: Tensor, weight: Tensor) -> bool:
     """Whether :func:`conv1x1` takes a convolution of stride 1 without padding, and pays off.
 
@@ -37,15 +48,12 @@ def is_faster(x: Tensor, weight: Tensor) -> bool:
         return False
     return (
         weight.shape[-2:] == (1, 1)
-        and x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
+        and x.dtype == weight.dtype
         and x.shape[1] == weight.shape[1]
         and x.shape[0] < MIN_IMAGES <= x.shape[0] * x.shape[2]
         and x.numel() > MIN_NUMBERS
         and torch.get_num_threads() == 1  # with more PyTorch asks oneDNN by itself
-        and torch.backends.mkldnn.is_available()
-        and has_avx512()
-        and not torch.is_autocast_enabled("cpu")
+        and onednn_is_faster(x)
     )
 
 

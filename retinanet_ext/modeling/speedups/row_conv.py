@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .pointwise import MIN_IMAGES, has_avx512
+from .pointwise import MIN_IMAGES, onednn_is_faster
 
 # Rows whose 3x3 neighbourhoods are gathered at a time: 9 MB of them for 256 channels.
 CHUNK_ROWS = 1024
@@ -104,14 +104,7 @@ def _gathered(x: Tensor, table: Tensor) -> Iterator[tuple[int, Tensor]]:
 
 def _whole_lines(rows: Tensor) -> int:
     """How many of the first rows oneDNN multiplies faster."""
-    fast = (
-        rows.device.type == "cpu"
-        and rows.dtype == torch.float32
-        and len(rows) >= MIN_IMAGES * LINE
-        and torch.backends.mkldnn.is_available()
-        and has_avx512()
-        and not torch.is_autocast_enabled("cpu")
-    )
+    fast = len(rows) >= MIN_IMAGES * LINE and onednn_is_faster(rows)
     return len(rows) - len(rows) % LINE if fast else 0
 
 

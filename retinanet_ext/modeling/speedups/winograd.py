@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ...compat import nnpack_convolution
-from ...cores import let_openmp_wait_briefly, parallel_map, threads_side_by_side
+from ...cores import let_openmp_wait_briefly, on_one_thread, parallel_map
 from . import winograd_weights
 from .pointwise import has_avx512
 
@@ -51,7 +51,7 @@ def is_available() -> bool:
     # NNPACK keeps as many threads as its first caller has.
     plain: Any = {"dtype": torch.float32, "device": "cpu"}
     image, weight = torch.zeros(1, 16, 8, 8, **plain), torch.zeros(16, 16, 3, 3, **plain)
-    threads_side_by_side(1).submit(nnpack_convolution, image, weight, None, padding=1).result()
+    on_one_thread(lambda: nnpack_convolution(image, weight, None, padding=1))
     return True
 
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from retinanet_ext.modeling.speedups import pointwise
 from retinanet_ext.modeling.speedups import row_conv as rows_module
 from retinanet_ext.modeling.speedups.row_conv import LINE, row_conv
 
@@ -15,7 +16,7 @@ CHANNELS, OUTPUTS, SIDE = 24, 20, 30
 
 @pytest.fixture(params=["oneDNN", "MKL"])
 def by(request, monkeypatch) -> str:
-    monkeypatch.setattr(rows_module, "has_avx512", lambda: request.param == "oneDNN")
+    monkeypatch.setattr(pointwise, "has_avx512", lambda: request.param == "oneDNN")
     return request.param
 
 
@@ -60,7 +61,7 @@ def test_rows_and_gradients_are_those_of_the_convolution(by, monkeypatch, biased
 
 
 def test_only_float32_in_lines_of_enough_rows_is_given_to_onednn(monkeypatch):
-    monkeypatch.setattr(rows_module, "has_avx512", lambda: True)
+    monkeypatch.setattr(pointwise, "has_avx512", lambda: True)
     many = torch.zeros(16 * LINE + 3, 8)
     assert rows_module._whole_lines(many) == 16 * LINE
     assert rows_module._whole_lines(many[: 16 * LINE - 1]) == 0
@@ -68,12 +69,12 @@ def test_only_float32_in_lines_of_enough_rows_is_given_to_onednn(monkeypatch):
     assert rows_module._whole_lines(many.to("meta")) == 0
     with torch.autocast("cpu", torch.bfloat16):
         assert rows_module._whole_lines(many) == 0
-    monkeypatch.setattr(rows_module, "has_avx512", lambda: False)
+    monkeypatch.setattr(pointwise, "has_avx512", lambda: False)
     assert rows_module._whole_lines(many) == 0
 
 
 def test_onednn_is_asked_for_all_three_products(monkeypatch):
-    monkeypatch.setattr(rows_module, "has_avx512", lambda: True)
+    monkeypatch.setattr(pointwise, "has_avx512", lambda: True)
     lines, as_images = [], rows_module._as_images
     monkeypatch.setattr(rows_module, "_as_images", lambda x: lines.append(len(x)) or as_images(x))
     x, weight, bias, sources, readers = whole_map(torch.float32)
